@@ -1,0 +1,94 @@
+/**
+ * The control protocol: what an application (main thread) and a machine (worker) say to each other.
+ *
+ * Messages are plain data for structured clone. Byte arrays may be transferred: who receives one owns it, who sent it must not touch
+ * it again. Order is kept in each direction; in particular all output of a guest arrives before the `stopped` that ends it.
+ *
+ * A machine lives once: `start` is the first message it gets and comes once, `stopped` is the last it sends. A machine that cannot be
+ * built (a kernel that is none, an unknown CPU model) answers `start` with `stopped` of kind "error" and never with `started`.
+ *
+ * Not here: transport (machine/embedder-*), and anything about what the guest runs.
+ */
+
+/** The four serial ports of a machine. What a guest uses them for is between it and the application. */
+export type SerialPort = 0 | 1 | 2 | 3;
+
+/**
+ * Serial ports by their use under the command line's own initramfs.
+ * 0 = COM1 0x3F8 irq 4 (ttyS0) · 1 = COM2 0x2F8 irq 3 (ttyS1) · 2 = COM3 0x3E8 irq 10 (ttyS2) · 3 = COM4 0x2E8 irq 11 (ttyS3).
+ */
+export const SerialUse = {
+  /** The guest's console: kernel messages, interactive shell. */
+  CONSOLE: 0,
+  /** Standard output of a command to us, its standard input to it. */
+  JOB: 1,
+  /** Standard error of a command. */
+  JOB_ERROR: 2,
+  /** Lines between the initramfs and us: exit status, window size, signals. */
+  CONTROL: 3,
+} as const satisfies Record<string, SerialPort>;
+
+/** "wall": guest time follows real time. "deterministic": guest time is a function of retired instructions. */
+export type ClockMode = "wall" | "deterministic";
+
+export type LogLevel = "error" | "warn" | "info" | "debug";
+
+export interface MachineConfig {
+  /** bzImage, ELF with PVH or Multiboot entry: see machine/boot. */
+  readonly kernel: Uint8Array;
+  readonly initrd?: Uint8Array;
+  /** The kernel command line, without terminator. */
+  readonly cmdline: string;
+  readonly memoryBytes: number;
+  /** A named model and changes to it: "x86-64-v2", "x86-64-v2,-sse4_2,+rdrand". */
+  readonly cpuModel: string;
+  readonly clock: ClockMode;
+  /** Send a `trace` message for every VM exit. */
+  readonly traceExits: boolean;
+  /** What the real-time clock shows at start, milliseconds since 1970 UTC. A constant in deterministic mode. */
+  readonly rtcEpochMs: number;
+}
+
+/** Application to machine. */
+export type ToMachine =
+  | { readonly type: "start"; readonly config: MachineConfig }
+  /** Bytes for a serial port's receiver, in order, any number: the machine holds what the guest has not taken yet. */
+  | { readonly type: "input"; readonly port: SerialPort; readonly data: Uint8Array }
+  /** Press the ACPI power button. */
+  | { readonly type: "powerButton" }
+  /** Stop at the next instruction boundary; answered with `stopped` of kind "killed". */
+  | { readonly type: "stop" };
+
+/** Machine to application. */
+export type FromMachine =
+  /** The first vCPU is about to run. */
+  | { readonly type: "started" }
+  /** Bytes that the guest sent on a serial port. */
+  | { readonly type: "output"; readonly port: SerialPort; readonly data: Uint8Array }
+  | { readonly type: "stopped"; readonly reason: StopReason }
+  /** Whole lines of the exit log, each ended by a newline. */
+  | { readonly type: "trace"; readonly data: string }
+  | { readonly type: "log"; readonly level: LogLevel; readonly text: string };
+
+export type StopKind =
+  /** The guest turned the power off. */
+  | "poweroff"
+  /** The guest asked for a reset. */
+  | "reset"
+  /** A fault could not be delivered; real hardware would reset. */
+  | "triple-fault"
+  /** Stopped from outside. */
+  | "killed"
+  /** The machine could not be built, or our own code failed. */
+  | "error";
+
+export interface StopReason {
+  readonly kind: StopKind;
+  /** One sentence for a person. */
+  readonly message?: string;
+  /** Many lines for who looks for the cause: registers, last exits, stack. */
+  readonly dump?: string;
+  /** Of a HypolithError: its stable code, and what the user can do. */
+  readonly code?: string;
+  readonly hint?: string;
+}

@@ -1,0 +1,34 @@
+/**
+ * What VMX needs of an execution engine (interpreter, later JIT): the VM's memory, a run of at most so many instructions, and the core
+ * procedures that change what follows from control state.
+ */
+export interface Engine {
+  readonly view: DataView;
+  /** Runs at most `budget` instructions: 0 = budget used up, 1 = VM exit (S.EXIT_*). S.BUDGET holds what is left. */
+  run(budget: number): number;
+  /** Recomputes what follows from control registers, segments and RFLAGS (core/mode.ts). */
+  updateMode(): void;
+  /** Forgets all linear translations. */
+  flushTlb(): void;
+  /** Delivers an event as VM entry does: interruption information, error code, instruction length. Answers a Status. */
+  injectEvent(info: number, error: number, length: number): number;
+  /** Tells the engine that guest memory [host, host + bytes) is about to be written from outside. */
+  noticeWrite(host: number, bytes: number): void;
+}
+
+/** Imports of the engine that VMX serves. */
+export interface EngineServices {
+  /** Physical-map entry (core/layout.ts, Page) of a guest-physical page that is not in the map. */
+  physicalFill(page: number): number;
+  /** The guest's time-stamp counter after `retired` instructions of the current run. */
+  readTsc(retired: number): number;
+  random(): bigint;
+}
+
+/** The processor's time. TSC ticks are nanoseconds. */
+export interface TscClock {
+  /** TSC when `retired` instructions have been executed in all. */
+  tsc(retired: number): number;
+  /** Instructions that may run before the TSC can reach `deadline`; at least 1 if it is in the future. */
+  budgetUntil(deadline: number, retired: number): number;
+}

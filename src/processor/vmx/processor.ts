@@ -1,0 +1,315 @@
+/**
+ * The virtualization side of a pCPU: VM entry, VM exit, and the causes of exits that are not instructions.
+ * SDM Vol. 3C, "VM Entries", "VM Exits", "VMX-Preemption Timer".
+ *
+ * enter(vmcs) runs the guest until a VM exit; everything about it is then in the VMCS. There is no host state to load: root mode is the
+ * hypervisor's TypeScript. External interrupts are requests of the embedder (requestInterrupt); they are seen between runs, whose length is
+ * bounded, never inside one.
+ */
+import { invariant } from "../../base/invariant.ts";
+import { DEVICE_REPLIES, DEVICE_WRITES, Page, PHYSICAL_MAP, PHYSICAL_MAP_PAGES, S, Status } from "../core/layout.ts";
+import { ENTRY_FAILURE, ExitReason } from "../isa/exit-reasons.ts";
+import {
+  ExitControl, Field, INTERRUPTION_ERROR_CODE, INTERRUPTION_VALID, PinControl, PrimaryControl, SecondaryControl, VendorField,
+} from "../isa/vmcs-fields.ts";
+import { EptEntry, walkEpt } from "../memory/ept.ts";
+import type { Engine, EngineServices, TscClock } from "./engine-port.ts";
+import { checkControls, checkGuestState } from "./entry-checks.ts";
+import type { Vmcs } from "./vmcs.ts";
+
+/** Preemption-timer rate: TSC ticks per count = 2^PREEMPTION_SHIFT (IA32_VMX_MISC bits 4:0). */
+export const PREEMPTION_SHIFT = 0;
+/** Longest run between two looks at the embedder's requests, in instructions. */
+const MAX_RUN = 400_000;
+/** Vector of the one external interrupt source there is: the embedder's doorbell. */
+export const DOORBELL_VECTOR = 0xf0;
+
+/** VM-instruction errors. SDM Vol. 3C, "VM-Instruction Error Numbers". */
+export const InstructionError = { INVALID_CONTROLS: 7, INVALID_HOST_STATE: 8, NONE: 0 } as const;
+
+export class Processor implements EngineServices {
+  #engine: Engine | null = null;
+  readonly #clock: TscClock;
+  readonly #entropy: () => bigint;
+  readonly #doorbell: () => boolean;
+  #current: Vmcs | null = null;
+  #eptp = 0n;
+  #tscOffset = 0;
+  #cr = { cr0: 0, cr3: 0, cr4: 0, efer: 0 };
+  /** Instructions executed since the processor was made. */
+  retired = 0;
+
+  constructor(options: { clock: TscClock; entropy: () => bigint; doorbell: () => boolean }) {
+    this.#clock = options.clock;
+    this.#entropy = options.entropy;
+    this.#doorbell = options.doorbell;
+  }
+
+  attach(engine: Engine): void {
+    this.#engine = engine;
+  }
+
+  get engine(): Engine {
+    invariant(this.#engine, "processor has an engine");
+    return this.#engine;
+  }
+
+  get view(): DataView {
+    return this.engine.view;
+  }
+
+  // ---- services to the engine ----
+
+  physicalFill(page: number): number {
+    const view = this.view;
+    let entry: number;
+    if (this.#eptp === 0n) entry = Page.KNOWN;
+    else {
+      const { entry: leaf, level } = walkEpt(view, this.#eptp, BigInt(page) << 12n);
+      if ((leaf & EptEntry.DEVICE) !== 0n) entry = Page.KNOWN | Page.DEVICE;
+      else if ((leaf & 7n) === 0n) entry = Page.KNOWN;
+      else {
+        const inside = level === 0 ? 0 : page & ((1 << (9 * level)) - 1);
+        const frame = Number(leaf & 0x000f_ffff_ffff_f000n) + inside * 4096;
+        entry = frame | Number(leaf & 7n) | Page.KNOWN;
+      }
+    }
+    view.setUint32(PHYSICAL_MAP + page * 4, entry, true);
+    return entry | 0;
+  }
+
+  readTsc(retired: number): number {
+    const tsc = this.#clock.tsc(this.retired + retired) + this.#tscOffset;
+    const view = this.view;
+    view.setUint32(S.TSC.at, tsc >>> 0, true);
+    view.setUint32(S.TSC.at + 4, Math.floor(tsc / 0x1_0000_0000), true);
+    return 0;
+  }
+
+  random(): bigint {
+    return this.#entropy();
+  }
+
+  // ---- VMX ----
+
+  /** TSC without offset, now (between runs). */
+  tsc(): number {
+    return this.#clock.tsc(this.retired);
+  }
+
+  /** INVEPT: forgets translations made with any EPT. */
+  invalidateEpt(): void {
+    new Uint8Array(this.view.buffer, PHYSICAL_MAP, PHYSICAL_MAP_PAGES * 4).fill(0);
+    this.engine.flushTlb();
+  }
+
+  /** VMPTRLD. */
+  load(vmcs: Vmcs): void {
+    if (this.#current === vmcs) return;
+    this.#current?.deactivate();
+    vmcs.activate(this.view);
+    this.#current = vmcs;
+  }
+
+  /** VMLAUNCH / VMRESUME up to the next VM exit. Answers InstructionError.NONE, or why there was no entry. */
+  enter(vmcs: Vmcs): number {
+    this.load(vmcs);
+    const view = this.view;
+    if (vmcs.isDirty) {
+      const failed = this.#prepare(vmcs);
+      if (failed !== null) return failed;
+    }
+    if (this.#reportQueuedWrite(vmcs)) return InstructionError.NONE;
+    const start = this.#clock.tsc(this.retired);
+    const pin = vmcs.number(Field.PIN_CONTROLS);
+    let deadline = Infinity;
+    if (pin & PinControl.PREEMPTION_TIMER) {
+      deadline = start + vmcs.number(Field.PREEMPTION_TIMER) * 2 ** PREEMPTION_SHIFT;
+    }
+    view.setUint32(S.VECTORING.at, 0, true);
+    if (!this.#inject(vmcs)) return InstructionError.NONE;
+    if (vmcs.number(VendorField.DEVICE_ACCESS) !== 0) this.#answerDeviceRead(vmcs);
+    this.#runUntilExit(vmcs, pin, deadline);
+    return InstructionError.NONE;
+  }
+
+  /** Checks and loads what was written to the VMCS since the last entry. Answers null, or a result for enter(). */
+  #prepare(vmcs: Vmcs): number | null {
+    if (checkControls(vmcs) !== null) {
+      vmcs.set(Field.INSTRUCTION_ERROR, InstructionError.INVALID_CONTROLS);
+      return InstructionError.INVALID_CONTROLS;
+    }
+    const bad = checkGuestState(vmcs);
+    if (bad !== null) {
+      vmcs.set(Field.EXIT_REASON, ENTRY_FAILURE + ExitReason.ENTRY_GUEST_STATE);
+      vmcs.setBig(Field.EXIT_QUALIFICATION, 0n);
+      return InstructionError.NONE;
+    }
+    this.#loadControls(vmcs);
+    const state = vmcs.state;
+    const rights = vmcs.number(Field.GUEST_SS_RIGHTS);
+    state.setUint32(S.CPL.at, (rights >> 5) & 3, true);
+    const cr = {
+      cr0: vmcs.number(Field.GUEST_CR0),
+      cr3: vmcs.number(Field.GUEST_CR3),
+      cr4: vmcs.number(Field.GUEST_CR4),
+      efer: vmcs.number(Field.GUEST_EFER),
+    };
+    const old = this.#cr;
+    if (cr.cr0 !== old.cr0 || cr.cr3 !== old.cr3 || cr.cr4 !== old.cr4 || cr.efer !== old.efer) this.engine.flushTlb();
+    this.#cr = cr;
+    this.engine.updateMode();
+    vmcs.isDirty = false;
+    vmcs.isLaunched = true;
+    return null;
+  }
+
+  #loadControls(vmcs: Vmcs): void {
+    const view = this.view;
+    const primary = vmcs.number(Field.PRIMARY_CONTROLS) | 0;
+    const secondary = primary & PrimaryControl.SECONDARY ? vmcs.number(Field.SECONDARY_CONTROLS) : 0;
+    view.setInt32(S.CTL_PIN.at, vmcs.number(Field.PIN_CONTROLS), true);
+    view.setInt32(S.CTL_PRIMARY.at, primary, true);
+    view.setInt32(S.CTL_SECONDARY.at, secondary, true);
+    view.setInt32(S.CTL_EXCEPTION_BITMAP.at, vmcs.number(Field.EXCEPTION_BITMAP), true);
+    view.setInt32(S.CTL_PF_MASK.at, vmcs.number(Field.PF_ERROR_MASK), true);
+    view.setInt32(S.CTL_PF_MATCH.at, vmcs.number(Field.PF_ERROR_MATCH), true);
+    const usesIoBitmaps = (primary & PrimaryControl.IO_BITMAPS) !== 0;
+    view.setUint32(S.CTL_IO_BITMAP_A.at, usesIoBitmaps ? vmcs.number(Field.IO_BITMAP_A) : 0, true);
+    view.setUint32(S.CTL_IO_BITMAP_B.at, usesIoBitmaps ? vmcs.number(Field.IO_BITMAP_B) : 0, true);
+    view.setUint32(S.CTL_MSR_BITMAP.at, primary & PrimaryControl.MSR_BITMAPS ? vmcs.number(Field.MSR_BITMAP) : 0, true);
+    view.setUint32(S.CTL_CR3_TARGETS.at, vmcs.number(Field.CR3_TARGET_COUNT), true);
+    const wide: [number, number][] = [
+      [S.CTL_CR0_MASK.at, Field.CR0_MASK],
+      [S.CTL_CR0_SHADOW.at, Field.CR0_SHADOW],
+      [S.CTL_CR4_MASK.at, Field.CR4_MASK],
+      [S.CTL_CR4_SHADOW.at, Field.CR4_SHADOW],
+      [S.CTL_CR3_TARGET0.at, Field.CR3_TARGET0],
+      [S.CTL_CR3_TARGET1.at, Field.CR3_TARGET1],
+      [S.CTL_CR3_TARGET2.at, Field.CR3_TARGET2],
+      [S.CTL_CR3_TARGET3.at, Field.CR3_TARGET3],
+    ];
+    for (const [at, field] of wide) view.setBigUint64(at, vmcs.big(field), true);
+    view.setUint32(S.NON_ROOT.at, 1, true);
+    this.#tscOffset = primary & PrimaryControl.TSC_OFFSETTING ? Number(BigInt.asIntN(64, vmcs.big(Field.TSC_OFFSET))) : 0;
+    const eptp = secondary & SecondaryControl.EPT ? vmcs.big(Field.EPTP) : 0n;
+    if (eptp !== this.#eptp) {
+      this.#eptp = eptp;
+      this.invalidateEpt();
+    }
+  }
+
+  /** Event injection. Answers false if delivering it ended in a VM exit. */
+  #inject(vmcs: Vmcs): boolean {
+    const info = vmcs.number(Field.ENTRY_INTERRUPTION_INFO);
+    if (info < INTERRUPTION_VALID) return true;
+    const wasDirty = vmcs.isDirty;
+    vmcs.set(Field.ENTRY_INTERRUPTION_INFO, info - INTERRUPTION_VALID);
+    vmcs.isDirty = wasDirty;
+    const error = info & INTERRUPTION_ERROR_CODE ? vmcs.number(Field.ENTRY_ERROR_CODE) : 0;
+    // An injected event ends HLT.
+    this.view.setUint32(S.ACTIVITY.at, 0, true);
+    const status = this.engine.injectEvent(info | 0, error, vmcs.number(Field.ENTRY_INSTRUCTION_LENGTH));
+    if (status !== Status.EXIT) return true;
+    this.#finishExit(vmcs, this.view.getUint32(S.EXIT_REASON.at, true));
+    return false;
+  }
+
+  /** Re-executes the instruction whose device read has just been answered. */
+  #answerDeviceRead(vmcs: Vmcs): void {
+    const view = this.view;
+    const access = vmcs.number(VendorField.DEVICE_ACCESS);
+    const wasDirty = vmcs.isDirty;
+    vmcs.set(VendorField.DEVICE_ACCESS, 0);
+    vmcs.isDirty = wasDirty;
+    if (access !== 1) return;
+    const count = view.getUint32(S.DEVICE_REPLY_COUNT.at, true);
+    view.setBigUint64(DEVICE_REPLIES + 16 * count, vmcs.big(VendorField.DEVICE_READ_REPLY), true);
+    view.setUint32(S.DEVICE_REPLY_COUNT.at, count + 1, true);
+    view.setUint32(S.DEVICE_REPLY_NEXT.at, 0, true);
+  }
+
+  #runUntilExit(vmcs: Vmcs, pin: number, deadline: number): void {
+    const { engine, view } = this;
+    for (;;) {
+      if ((pin & PinControl.EXTERNAL_INTERRUPT) !== 0 && this.#doorbell()) {
+        this.#externalInterrupt(vmcs);
+        return;
+      }
+      let budget = MAX_RUN;
+      if (deadline !== Infinity) {
+        const until = this.#clock.budgetUntil(deadline, this.retired);
+        if (until <= 0) {
+          this.#finishExit(vmcs, ExitReason.PREEMPTION_TIMER);
+          return;
+        }
+        budget = Math.min(budget, until);
+      }
+      const replies = view.getUint32(S.DEVICE_REPLY_COUNT.at, true);
+      const exit = engine.run(replies > 0 ? 1 : budget);
+      this.retired += view.getInt32(S.BUDGET_START.at, true) - view.getInt32(S.BUDGET.at, true);
+      if (exit !== 0) {
+        this.#finishExit(vmcs, view.getUint32(S.EXIT_REASON.at, true));
+        return;
+      }
+      if (replies > 0) {
+        // The instruction that asked has completed.
+        view.setUint32(S.DEVICE_REPLY_COUNT.at, 0, true);
+        view.setUint32(S.DEVICE_REPLY_NEXT.at, 0, true);
+      }
+    }
+  }
+
+  #externalInterrupt(vmcs: Vmcs): void {
+    const acknowledges = (vmcs.number(Field.EXIT_CONTROLS) & ExitControl.ACKNOWLEDGE_INTERRUPT) !== 0;
+    this.#finishExit(vmcs, ExitReason.EXTERNAL_INTERRUPT);
+    this.view.setUint32(S.EXIT_INTERRUPTION.at, acknowledges ? INTERRUPTION_VALID + DOORBELL_VECTOR : 0, true);
+  }
+
+  #finishExit(vmcs: Vmcs, reason: number): void {
+    const view = this.view;
+    const wasDirty = vmcs.isDirty;
+    vmcs.set(Field.EXIT_REASON, reason);
+    if (reason === ExitReason.EPT_VIOLATION) this.#describeDeviceAccess(vmcs);
+    else if (view.getUint32(S.DEVICE_REPLY_COUNT.at, true) > 0) {
+      view.setUint32(S.DEVICE_REPLY_COUNT.at, 0, true);
+      view.setUint32(S.DEVICE_REPLY_NEXT.at, 0, true);
+    }
+    this.#cr = {
+      cr0: vmcs.number(Field.GUEST_CR0),
+      cr3: vmcs.number(Field.GUEST_CR3),
+      cr4: vmcs.number(Field.GUEST_CR4),
+      efer: vmcs.number(Field.GUEST_EFER),
+    };
+    vmcs.isDirty = wasDirty;
+  }
+
+  #describeDeviceAccess(vmcs: Vmcs): void {
+    const view = this.view;
+    if (view.getUint32(S.DEVICE_WRITE_COUNT.at, true) > 0) {
+      this.#reportQueuedWrite(vmcs);
+      return;
+    }
+    const size = view.getUint32(S.DEVICE_SIZE.at, true);
+    vmcs.set(VendorField.DEVICE_ACCESS, size > 0 ? 1 : 0);
+    vmcs.set(VendorField.DEVICE_SIZE, size);
+  }
+
+  /** Turns the oldest queued device write into an exit. Answers false if there is none. */
+  #reportQueuedWrite(vmcs: Vmcs): boolean {
+    const view = this.view;
+    const count = view.getUint32(S.DEVICE_WRITE_COUNT.at, true);
+    if (count === 0) return false;
+    const wasDirty = vmcs.isDirty;
+    vmcs.set(Field.EXIT_REASON, ExitReason.EPT_VIOLATION);
+    vmcs.set(VendorField.DEVICE_ACCESS, 3);
+    vmcs.setBig(VendorField.DEVICE_WRITE_DATA, view.getBigUint64(DEVICE_WRITES, true));
+    vmcs.set(Field.GUEST_PHYSICAL_ADDRESS, view.getUint32(DEVICE_WRITES + 8, true));
+    vmcs.set(VendorField.DEVICE_SIZE, view.getUint32(DEVICE_WRITES + 12, true));
+    new Uint8Array(view.buffer).copyWithin(DEVICE_WRITES, DEVICE_WRITES + 16, DEVICE_WRITES + 16 * count);
+    view.setUint32(S.DEVICE_WRITE_COUNT.at, count - 1, true);
+    if (count === 1) this.engine.updateMode();
+    vmcs.isDirty = wasDirty;
+    return true;
+  }
+}
