@@ -51,7 +51,7 @@ export function portAccesses(ports: readonly number[]): fc.Arbitrary<PortAccess[
       write: fc.boolean(),
       wait: fc.oneof(fc.nat(2000), fc.nat(1e7), fc.nat(1e10)),
     }),
-    { maxLength: 200 },
+    { maxLength: 200, size: "max" },
   );
 }
 

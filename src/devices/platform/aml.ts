@@ -49,8 +49,9 @@ export function eisaId(id: string): Aml {
   const [a, b, c] = ascii(id).map((code) => code - 0x40);
   const manufacturer = (a << 10) | (b << 5) | c;
   const product = Number.parseInt(id.slice(3), 16);
-  const bytes = [manufacturer >> 8, manufacturer & 0xff, product >> 8, product & 0xff];
-  return [Op.DWORD, ...bytes];
+  // Big-endian fields in a little-endian integer.
+  const swap = (word: number) => ((word & 0xff) << 8) | (word >> 8);
+  return integer(swap(product) * 0x1_0000 + swap(manufacturer));
 }
 
 /** `name` is at most four characters, or such with a leading backslash. */

@@ -2,7 +2,7 @@
  * The platform devices of the PC, soldered together: what stands between the processors and everything else.
  *
  * Each ISA interrupt reaches its PIC input and its IOAPIC pin; PIT and RTC go there through the HPET's legacy route; INTx lines go
- * to pins 16..19 and, for guests without IOAPIC, all together to one PIC input. The boards' buses decode every access.
+ * to pins 16..19 and, for guests without IOAPIC, all together to one PIC input. The buses decode every access.
  * Owned by the monitor of one VM. Not here: local APICs (kernel), virtio functions (plug them into `pci` before the start).
  */
 import { fanOut, SharedLine } from "../irq-line.ts";
@@ -39,6 +39,8 @@ export interface ChipsetWires {
 export interface ChipsetOptions {
   /** UTC at machine start */
   readonly rtcEpochMs: number;
+  /** presets of CMOS bytes by index */
+  readonly cmos?: Readonly<Record<number, number>>;
 }
 
 export class Chipset implements TimedDevice, Snapshottable {
@@ -67,7 +69,10 @@ export class Chipset implements TimedDevice, Snapshottable {
       pins: Array.from({ length: HPET_PINS }, (_, i) => this.ioapic.line(HPET_FIRST_PIN + i)),
     });
     const pit = new Pit8254({ irq: hpet.pitInput, clock });
-    const rtc = new RtcMc146818({ irq: hpet.rtcInput, clock }, { epochMs: options.rtcEpochMs });
+    const rtc = new RtcMc146818(
+      { irq: hpet.rtcInput, clock },
+      { epochMs: options.rtcEpochMs, cmos: options.cmos ?? {} },
+    );
     this.pm = new AcpiPm({ sci: this.#isaLine(Irq.SCI), clock, powerOff });
     this.serial = SERIAL_PORTS.map((_, port) => this.#serialPort(wires, port));
     const resetControl = new ResetControl({ reset });
@@ -95,7 +100,9 @@ export class Chipset implements TimedDevice, Snapshottable {
   }
 
   deadline(): number {
-    return Math.min(...this.#timed.map((device) => device.deadline()));
+    let next = Number.POSITIVE_INFINITY;
+    for (const device of this.#timed) next = Math.min(next, device.deadline());
+    return next;
   }
 
   advance(now: number): void {

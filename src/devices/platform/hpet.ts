@@ -21,7 +21,7 @@ import { HPET_PERIOD_FS } from "./platform-map.ts";
 
 export const HPET_COMPARATORS = 3;
 export const HPET_FIRST_PIN = 20;
-const PINS = 4;
+export const HPET_PINS = 4;
 /** IRQs of comparators 0 and 1 in legacy replacement mode. */
 const LEGACY_ROUTES = 2;
 
@@ -68,8 +68,10 @@ export class Hpet implements MmioDevice, TimedDevice, Snapshottable {
   }
 
   deadline(): number {
-    const due = Math.min(...this.#comparators.map((comparator) => comparator.nextInterrupt()));
-    return this.#isEnabled() && Number.isFinite(due) ? due * NS_PER_TICK : Number.POSITIVE_INFINITY;
+    let due = Number.POSITIVE_INFINITY;
+    if (!this.#isEnabled()) return due;
+    for (const comparator of this.#comparators) due = Math.min(due, comparator.nextInterrupt());
+    return due * NS_PER_TICK;
   }
 
   advance(now: number): void {
@@ -149,10 +151,9 @@ export class Hpet implements MmioDevice, TimedDevice, Snapshottable {
     for (let i = 0; i < HPET_COMPARATORS; i++) this.#lineOf(i).set(false);
     state.config = Number(config & BigInt(Config.ENABLE | Config.LEGACY));
     this.#setCounter(counter, tick);
-    if (!(state.config & Config.LEGACY)) {
-      this.#wires.irq0.set(state.legacyInputs[0]);
-      this.#wires.irq8.set(state.legacyInputs[1]);
-    }
+    const passed = (state.config & Config.LEGACY) === 0;
+    this.#wires.irq0.set(passed && state.legacyInputs[0]);
+    this.#wires.irq8.set(passed && state.legacyInputs[1]);
     for (let i = 0; i < HPET_COMPARATORS; i++) this.#driveLevel(i);
   }
 
@@ -236,5 +237,3 @@ const NOWHERE: IrqLine = { set() {} };
 function merge(old: bigint, bits: bigint, mask: bigint): bigint {
   return BigInt.asUintN(64, (old & ~mask) | (bits & mask));
 }
-
-export { PINS as HPET_PINS };

@@ -107,7 +107,7 @@ test("any guest, lines and EOIs: one message at most per event, reads in range, 
       offset: fc.nat(0xfff),
       size: fc.constantFrom(1 as const, 2 as const, 4 as const, 8 as const),
     }),
-    { maxLength: 300 },
+    { maxLength: 300, size: "max" },
   );
   fc.assert(
     fc.property(events, (list) => {

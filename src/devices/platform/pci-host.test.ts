@@ -13,10 +13,20 @@ function setUp() {
   const host = new PciHost({ intx });
   const seen: [string, number, number][] = [];
   const device = {
-    readPort: (port: number, size: PortSize) => (seen.push(["in", port, size]), 0x77),
-    writePort: (port: number, size: PortSize) => void seen.push(["out", port, size]),
-    readMmio: (offset: number, size: MmioSize) => (seen.push(["read", offset, size]), 0x88),
-    writeMmio: (offset: number, size: MmioSize) => void seen.push(["write", offset, size]),
+    readPort(port: number, size: PortSize) {
+      seen.push(["in", port, size]);
+      return 0x77;
+    },
+    writePort(port: number, size: PortSize) {
+      seen.push(["out", port, size]);
+    },
+    readMmio(offset: number, size: MmioSize) {
+      seen.push(["read", offset, size]);
+      return 0x88;
+    },
+    writeMmio(offset: number, size: MmioSize) {
+      seen.push(["write", offset, size]);
+    },
   };
   const card = new PciFunction({
     vendor: 0x1af4,

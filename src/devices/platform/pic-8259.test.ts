@@ -201,7 +201,10 @@ describe("commands", () => {
 });
 
 test("any guest and any lines: INTR agrees with itself, vectors are the programmed ones, restore continues", () => {
-  const lines = fc.array(fc.record({ irq: fc.constantFrom(...INPUTS), level: fc.boolean() }));
+  const lines = fc.array(fc.record({ irq: fc.constantFrom(...INPUTS), level: fc.boolean() }), {
+    maxLength: 200,
+    size: "max",
+  });
   fc.assert(
     fc.property(portAccesses(PORTS), lines, (accesses, changes) => {
       const { pic, intr } = setUp();

@@ -100,13 +100,11 @@ export class Pit8254 implements PortDevice, TimedDevice, Snapshottable {
     const tick = Math.max(state.seen, this.#rate.ticks(now));
     const counter = this.#counters[0];
     const rose = counter.nextRise(state.seen) <= tick;
+    const level = counter.output(tick);
     state.seen = tick;
-    if (rose) {
-      this.#irq.set(false);
-      this.#irq.set(true);
-    } else {
-      this.#irq.set(counter.output(tick));
-    }
+    if (rose) this.#irq.set(false);
+    // An edge just made is left standing, or it would be withdrawn before a PIC could see it.
+    this.#irq.set(rose || level);
     return tick;
   }
 }

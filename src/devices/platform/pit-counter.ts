@@ -36,9 +36,10 @@ export interface CounterState {
   statusLatched: boolean;
 }
 
+/** Mode 0 without a count: OUT is low and stays so until somebody programs the counter. */
 export function counterState(): CounterState {
   return {
-    mode: 3,
+    mode: 0,
     bcd: false,
     access: 3,
     gate: true,
@@ -180,7 +181,7 @@ export class PitCounter {
     }
   }
 
-  /** The first tick after `tick` at which OUT rises by itself, Infinity if it does not. */
+  /** The first tick after `tick` at which OUT rises by itself, Infinity if it does not. Call output(tick) first. */
   nextRise(tick: number): number {
     const { mode, count, gate, triggered, start, next, nextAt } = this.#state;
     const shot = mode === 1 || mode === 5;

@@ -10,7 +10,6 @@
  * The INTR pin reaches the bus through the OUT2 gate of the PC; in loopback OUT2 is forced off.
  * Not here: parity and framing errors, which a virtual line never has.
  */
-import { unconnected } from "../irq-line.ts";
 import type { Clock, IrqLine, PortDevice, Snapshottable, TimedDevice } from "../model.ts";
 import { restoreState, saveState } from "../state.ts";
 import { ByteRing } from "./byte-ring.ts";
@@ -99,8 +98,8 @@ export class Uart16550a implements PortDevice, TimedDevice, Snapshottable {
     return this.#timeoutArmed() && !timeoutPending ? timeoutAt : Number.POSITIVE_INFINITY;
   }
 
-  advance(_now: number): void {
-    this.#updateInterrupt();
+  advance(now: number): void {
+    this.#updateInterrupt(now);
   }
 
   readPort(port: number): number {
@@ -318,20 +317,13 @@ export class Uart16550a implements PortDevice, TimedDevice, Snapshottable {
     return Iir.NONE;
   }
 
-  #updateInterrupt(): void {
+  #updateInterrupt(now = this.#wires.clock.now()): void {
     const state = this.#state;
-    if (this.#timeoutArmed() && this.#wires.clock.now() >= state.timeoutAt) {
-      state.timeoutPending = true;
-    }
+    if (this.#timeoutArmed() && now >= state.timeoutAt) state.timeoutPending = true;
     const gate = (state.mcr & (Mcr.OUT2 | Mcr.LOOP)) === Mcr.OUT2;
     const intr = gate && this.#interruptId() !== Iir.NONE;
     if (intr === state.intr) return;
     state.intr = intr;
     this.#wires.irq.set(intr);
   }
-}
-
-/** A far end that is not there: for a port nobody connected. */
-export function createIdleUart(clock: Clock): Uart16550a {
-  return new Uart16550a({ irq: unconnected, clock, output: () => {} });
 }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { isBzImage, parseBzImage } from "./bzimage.ts";
-import { makeBzImage } from "./synthetic-kernels.ts";
+import { makeBzImage } from "./testing/synthetic-kernels.ts";
 
 test("header fields are read (boot.rst, Details of Header Fields)", () => {
   const file = makeBzImage({ prefAddress: 0x20_0000, initSize: 0x12_3450, cmdlineSize: 255 });

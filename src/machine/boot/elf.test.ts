@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { parseElf, physicalEntry } from "./elf.ts";
-import { type ElfShape, makeElf } from "./synthetic-kernels.ts";
+import { type ElfShape, makeElf } from "./testing/synthetic-kernels.ts";
 
 const damage = (shape: ElfShape, edit: (view: DataView) => void) => {
   const file = makeElf(shape);

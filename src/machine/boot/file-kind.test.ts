@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { describeFile } from "./file-kind.ts";
-import { machineOptions, refusal } from "./synthetic-kernels.ts";
+import { machineOptions, refusal } from "./testing/synthetic-kernels.ts";
 
 const latin1 = (text: string, at = 0, length = 4096) => {
   const file = new Uint8Array(Math.max(length, at + text.length)).fill(1);

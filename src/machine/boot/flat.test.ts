@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { loadFlat } from "./flat.ts";
-import { MIB, TestRam } from "./synthetic-kernels.ts";
+import { MIB, TestRam } from "./testing/synthetic-kernels.ts";
 
 const CODE = Uint8Array.of(0xeb, 0xfe);
 

@@ -8,7 +8,7 @@ import {
   makeElf,
   refusal,
   type TestRam,
-} from "./synthetic-kernels.ts";
+} from "./testing/synthetic-kernels.ts";
 
 const PARAMS = 0x7000;
 

@@ -13,7 +13,7 @@ import {
   PAYLOAD_AT,
   refusal,
   TestRam,
-} from "./synthetic-kernels.ts";
+} from "./testing/synthetic-kernels.ts";
 
 const vmlinux = makeElf({ pvhEntry: 0x100_0001 });
 const withPayload = (elf: Uint8Array) => makeBzImage({ payload: lz4Payload(elf) });

@@ -3,9 +3,13 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { HypolithError } from "../../base/errors.ts";
 import { decodeLz4Legacy } from "./lz4-legacy.ts";
-import { LZ4_NOISE, LZ4_PROSE, noise, prose } from "./sample-data.ts";
-import { lz4Payload } from "./synthetic-kernels.ts";
+import * as sample from "./testing/sample-data.ts";
+import { noise, prose } from "./testing/sample-data.ts";
+import { lz4Payload } from "./testing/synthetic-kernels.ts";
 
+const fromBase64 = (text: string) => new Uint8Array(Buffer.from(text, "base64"));
+const LZ4_PROSE = fromBase64(sample.LZ4_PROSE);
+const LZ4_NOISE = fromBase64(sample.LZ4_NOISE);
 const PROSE = prose();
 
 test("frames of the lz4 tool decode to their data", () => {

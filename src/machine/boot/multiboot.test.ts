@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { loadKernel } from "./load-kernel.ts";
-import { MIB, machineOptions, makeElf, refusal, TestRam } from "./synthetic-kernels.ts";
+import { MIB, machineOptions, makeElf, refusal, TestRam } from "./testing/synthetic-kernels.ts";
 
 /** A Multiboot header (flags, then its address fields), followed by HLT. */
 function header(flags: number, addresses: readonly number[] = []): Uint8Array {

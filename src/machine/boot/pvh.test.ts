@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { loadKernel } from "./load-kernel.ts";
-import { MIB, machineOptions, makeElf, refusal, TestRam } from "./synthetic-kernels.ts";
+import { MIB, machineOptions, makeElf, refusal, TestRam } from "./testing/synthetic-kernels.ts";
 
 const kernel = makeElf({ pvhEntry: 0x100_0001, memorySize: 0x5000 });
 

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { type BootMode, loadKernel } from "./load-kernel.ts";
-import { machineOptions } from "./synthetic-kernels.ts";
+import { machineOptions } from "./testing/synthetic-kernels.ts";
 
 const CACHE = new URL("../../../.cache/kernels/", import.meta.url);
 const files = existsSync(CACHE) ? readdirSync(CACHE).filter((f) => f.startsWith("vmlinuz")) : [];

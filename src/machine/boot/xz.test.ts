@@ -2,17 +2,15 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { HypolithError } from "../../base/errors.ts";
-import {
-  branches,
-  noise,
-  prose,
-  XZ_BRANCHES,
-  XZ_CRC64,
-  XZ_NOISE,
-  XZ_PROSE,
-} from "./sample-data.ts";
+import * as sample from "./testing/sample-data.ts";
+import { branches, noise, prose } from "./testing/sample-data.ts";
 import { decodeXz } from "./xz.ts";
 
+const fromBase64 = (text: string) => new Uint8Array(Buffer.from(text, "base64"));
+const XZ_PROSE = fromBase64(sample.XZ_PROSE);
+const XZ_BRANCHES = fromBase64(sample.XZ_BRANCHES);
+const XZ_NOISE = fromBase64(sample.XZ_NOISE);
+const XZ_CRC64 = fromBase64(sample.XZ_CRC64);
 const PROSE = prose();
 const BRANCHES = branches();
 

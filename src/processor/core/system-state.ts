@@ -67,12 +67,17 @@ export const wrapLinear = (p: Cpu, linear: Val): Val => longMode(p).select(linea
 /** TR holds a 32-bit (or 64-bit) TSS. */
 export const hasWideTss = (p: Cpu): Val => p.segRights(Seg.TR).and(Rights.CODE);
 
-/** As Cpu.fault, with a vector that is a value. */
-export function raise(p: Cpu, vector: Operand, error: Operand): void {
+/** Puts a hardware exception into PENDING and goes on. */
+export function recordFault(p: Cpu, vector: Operand, error: Operand): void {
   p.set(S.PENDING, Pending.EVENT);
   p.set(S.PENDING_VECTOR, vector);
   p.set(S.PENDING_ERROR, error);
   p.set(S.PENDING_TYPE, EventType.HARDWARE);
+}
+
+/** As Cpu.fault, with a vector that is a value. */
+export function raise(p: Cpu, vector: Operand, error: Operand): void {
+  recordFault(p, vector, error);
   p.leave(Status.FAULT);
 }
 

@@ -2,6 +2,7 @@
  * The shapes that the run loop executes inline. Everything else is a cold handler, compiled when first met.
  * Chosen by profile of kernel boots and compiled C: what is rare only makes the loop's function larger.
  */
+import { invariant } from "../../base/invariant.ts";
 import { Mode } from "../core/layout.ts";
 import { BITS } from "../semantics/bits.ts";
 import { BRANCH } from "../semantics/branch.ts";
@@ -88,13 +89,12 @@ function* shiftShapes(): Generator<Shape> {
 
 function* multiplyShapes(): Generator<Shape> {
   for (const n of WIDE) {
-    yield shape("imul", [["r", n], ["r", n]]);
-    yield shape("imul", [["r", n], ["m", n]]);
-    yield shape("imul", [["r", n], ["r", n], ["i", n]]);
-    yield shape("imul", [["r", n], ["m", n], ["i", n]]);
+    yield shape("imul2", [["r", n], ["r", n]]);
+    yield shape("imul2", [["r", n], ["m", n]]);
+    yield shape("imul3", [["r", n], ["r", n], ["i", n]]);
+    yield shape("imul3", [["r", n], ["m", n], ["i", n]]);
   }
   yield shape("mul", [["r", 4]]);
-  yield shape("mul", [["r", 8]]);
 }
 
 function* bitShapes(): Generator<Shape> {
@@ -139,7 +139,8 @@ export function hotHandlers(): HotHandler[] {
   for (const [shapes, table] of tables) {
     for (const s of shapes) {
       const semantics = table[s.sem];
-      if (semantics) handlers.push({ shape: s, semantics });
+      invariant(semantics, `semantics of ${s.sem}`);
+      handlers.push({ shape: s, semantics });
     }
   }
   return handlers;

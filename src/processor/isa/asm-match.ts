@@ -11,8 +11,8 @@ import {
   naturalOpsize,
   opsizePrefixes,
 } from "./encode.ts";
-import { BASE_RIP, type Mode, Operand } from "./instruction.ts";
-import { type OperandSpec, SIZES } from "./operand.ts";
+import { BASE_RIP, type Mode, Operand, Seg } from "./instruction.ts";
+import { type OperandPlace, type OperandSpec, SIZES } from "./operand.ts";
 import type { Row } from "./row.ts";
 import { ROWS } from "./table.ts";
 
@@ -40,6 +40,15 @@ export interface Match {
 export interface Prefixes {
   lock: boolean;
   rep: 0 | 0xf2 | 0xf3;
+}
+
+/** One instruction to assemble. */
+export interface Request {
+  readonly name: string;
+  readonly mode: Mode;
+  readonly args: readonly (Operand | LabelRef)[];
+  readonly prefixes: Prefixes;
+  readonly distance: KnownDistance;
 }
 
 /** Distance of a label that is known already, from the end of an instruction of `length` bytes here. */
@@ -96,14 +105,9 @@ export function rowsNamed(name: string): readonly Row[] {
 }
 
 /** The best encoding; throws HypolithError "assemble" if there is none or the size of a memory operand is open. */
-export function matchBest(
-  name: string,
-  mode: Mode,
-  args: readonly (Operand | LabelRef)[],
-  prefixes: Prefixes,
-  distance: KnownDistance,
-): Match {
-  const matches = rowsNamed(name).flatMap((row) => matchRow(row, mode, args, prefixes, distance));
+export function matchBest(request: Request): Match {
+  const { name, mode, args } = request;
+  const matches = rowsNamed(name).flatMap((row) => matchRow(row, request) ?? []);
   const clear = matches.filter((m) => m.isMemSizeClear);
   const usable = clear.length > 0 ? clear : matches;
   if (new Set(usable.map((m) => m.memSize)).size > 1) {
@@ -111,12 +115,11 @@ export function matchBest(
   }
   let best: Match | undefined;
   for (const match of usable) if (!best || cost(match) < cost(best)) best = match;
-  if (!best)
-    throw new HypolithError(
-      "assemble",
-      `${name}: no such form in ${mode}-bit mode (${describe(args)})`,
-    );
-  return best;
+  if (best) return best;
+  throw new HypolithError(
+    "assemble",
+    `${name}: no such form in ${mode}-bit mode (${describe(args)})`,
+  );
 }
 
 function cost(match: Match): number {
@@ -127,29 +130,21 @@ function describe(args: readonly (Operand | LabelRef)[]): string {
   return args.map((a) => (a instanceof LabelRef ? a.name : `${a.kind}:${a.size}`)).join(", ");
 }
 
-function matchRow(
-  row: Row,
-  mode: Mode,
-  args: readonly (Operand | LabelRef)[],
-  prefixes: Prefixes,
-  distance: KnownDistance,
-): Match[] {
-  if (mode === 64 ? row.i64 : row.o64) return [];
-  if (prefixes.lock && !(row.lockable && args[0] instanceof MemoryOperand)) return [];
-  if (prefixes.rep !== 0 && !row.repeats) return [];
+function matchRow(row: Row, request: Request): Match | undefined {
+  const { mode, args, prefixes } = request;
+  if (mode === 64 ? row.i64 : row.o64) return undefined;
+  if (prefixes.lock && !(row.lockable && args[0] instanceof MemoryOperand)) return undefined;
+  if (prefixes.rep !== 0 && !row.repeats) return undefined;
   const isImplied =
     args.length === 0 && row.specs.every((s) => s.place === "string" || s.place === "fixed");
-  if (!isImplied && args.length !== row.specs.length) return [];
-  const natural = naturalOpsize(row, mode);
-  const sizes = ([natural, 2, 4, 8] as const).filter(
-    (e, i, all) => all.indexOf(e) === i && (row.opsizes & e) !== 0 && opsizePrefixes(row, mode, e),
-  );
-  for (const opsize of sizes) {
+  if (!isImplied && args.length !== row.specs.length) return undefined;
+  for (const opsize of new Set([naturalOpsize(row, mode), 2, 4, 8] as const)) {
+    if ((row.opsizes & opsize) === 0 || !opsizePrefixes(row, mode, opsize)) continue;
     const operands = isImplied ? impliedOperands(row, opsize) : args;
-    const match = matchAt(row, mode, operands, { opsize, ...prefixes }, distance);
-    if (match) return [match];
+    const match = matchAt(row, { ...request, args: operands }, opsize);
+    if (match) return match;
   }
-  return [];
+  return undefined;
 }
 
 function impliedOperands(row: Row, opsize: number): Operand[] {
@@ -165,45 +160,37 @@ function impliedOperands(row: Row, opsize: number): Operand[] {
   });
 }
 
-function matchAt(
-  row: Row,
-  mode: Mode,
-  args: readonly (Operand | LabelRef)[],
-  options: EncodeOptions & { opsize: 2 | 4 | 8 },
-  distance: KnownDistance,
-): Match | undefined {
-  const { opsize } = options;
-  if (!row.specs.every((spec, i) => fits(row, spec, args[i]!, opsize, mode))) return undefined;
+function matchAt(row: Row, request: Request, opsize: 2 | 4 | 8): Match | undefined {
+  const { mode, args } = request;
+  if (!row.specs.every((spec, i) => fits(spec, args[i]!, opsize, mode))) return undefined;
   const addrSize = addressSize(row, mode, args);
-  if ((row.addrSizes & addrSize) === 0 || (mode === 64 ? addrSize === 2 : addrSize === 8))
-    return undefined;
+  if ((row.addrSizes & addrSize) === 0 || !isLoadable(row, args)) return undefined;
   const operands = args.map((arg, i) => resolve(row.specs[i]!, arg, mode));
   const memory = args.find((arg) => arg instanceof MemoryOperand);
-  const dispSize = memory?.label && memory.base >= 0 ? (addrSize === 2 ? 2 : 4) : undefined;
-  let encoding: Encoding;
-  try {
-    encoding = encodeDetailed(row, mode, operands, {
-      ...options,
-      addrSize,
-      ...(dispSize === undefined ? {} : { dispSize }),
-    });
-  } catch (error) {
-    if (error instanceof HypolithError) return undefined;
-    throw error;
-  }
-  const uses = labelUses(row, args, operands, encoding);
+  const dispSize = memory?.label && memory.base >= 0 ? (addrSize === 2 ? 2 : 4) : 0;
+  const options: EncodeOptions = { opsize, addrSize, dispSize, ...request.prefixes };
+  const encoding = tryEncode(row, mode, operands, options);
+  if (!encoding) return undefined;
   const memIndex = args.findIndex((arg) => arg instanceof Operand && arg.kind === "mem");
   const memSize = memIndex < 0 ? -1 : SIZES[row.specs[memIndex]!.memSize][opsize >> 2]!;
   const isMemSizeClear =
     memSize < 0 || (args[memIndex] as Operand).size !== 0 || isSizeOfRegister(row, args, memSize);
-  return {
-    row,
-    encoding,
-    uses,
-    rank: rankOf(row, args, encoding, distance),
-    memSize,
-    isMemSizeClear,
-  };
+  const uses = labelUses(row, args, operands, encoding);
+  return { row, encoding, uses, rank: rankOf(row, request, encoding), memSize, isMemSizeClear };
+}
+
+function tryEncode(
+  row: Row,
+  mode: Mode,
+  operands: readonly Operand[],
+  options: EncodeOptions,
+): Encoding | undefined {
+  try {
+    return encodeDetailed(row, mode, operands, options);
+  } catch (error) {
+    if (error instanceof HypolithError) return undefined;
+    throw error;
+  }
 }
 
 /** Whether a register operand has this size; the count of a shift says nothing. */
@@ -222,16 +209,14 @@ function addressSize(row: Row, mode: Mode, args: readonly (Operand | LabelRef)[]
   return naturalAddrSize(mode);
 }
 
-function fits(
-  row: Row,
-  spec: OperandSpec,
-  arg: Operand | LabelRef,
-  opsize: number,
-  mode: Mode,
-): boolean {
+function fits(spec: OperandSpec, arg: Operand | LabelRef, opsize: number, mode: Mode): boolean {
   const size = SIZES[spec.size][opsize >> 2]!;
   if (arg instanceof LabelRef) {
     return spec.place === "rel" || (spec.place === "imm" && size >= 2 && !arg.isShort);
+  }
+  if (arg.kind === "reg") {
+    if (spec.place === "fixed" && arg.num !== spec.num) return false;
+    return REGISTER_PLACES.has(spec.place) && spec.mod !== "mem" && registerFits(spec, size, arg);
   }
   switch (spec.place) {
     case "one":
@@ -241,37 +226,12 @@ function fits(
     case "rel":
       return (
         arg.kind === "rel" &&
-        (size === 4 || arg.imm === (arg.imm << (32 - 8 * size)) >> (32 - 8 * size))
+        (size === 4 || BigInt.asIntN(8 * size, BigInt(arg.imm)) === BigInt(arg.imm))
       );
     case "far":
       return arg.kind === "far" && (arg.size === 0 || arg.size === opsize);
-    case "moffs":
-      return (
-        arg.kind === "mem" &&
-        arg.base < 0 &&
-        arg.index < 0 &&
-        sameSize(arg, size) &&
-        isMoffs(arg, mode)
-      );
-    case "string":
-      return (
-        arg.kind === "mem" &&
-        arg.base === spec.num &&
-        arg.index < 0 &&
-        arg.disp === 0 &&
-        sameSize(arg, size)
-      );
-    case "fixed":
-      return arg.kind === "reg" && arg.num === spec.num && registerFits(spec, size, arg);
     default:
-      if (arg.kind === "mem")
-        return spec.mod !== "reg" && spec.place === "rm" && memoryFits(spec, opsize, arg);
-      return (
-        arg.kind === "reg" &&
-        spec.mod !== "mem" &&
-        registerFits(spec, size, arg) &&
-        isLoadable(row, spec, arg)
-      );
+      return arg.kind === "mem" && memoryFits(spec, opsize, arg, mode);
   }
 }
 
@@ -281,23 +241,34 @@ function registerFits(spec: OperandSpec, size: number, op: Operand): boolean {
 }
 
 /** CS cannot be loaded by MOV. */
-function isLoadable(row: Row, spec: OperandSpec, op: Operand): boolean {
-  return spec.cls !== "seg" || op.num !== 1 || row.specs[0] !== spec;
+function isLoadable(row: Row, args: readonly (Operand | LabelRef)[]): boolean {
+  const [target] = args;
+  return row.sem !== "mov_to_sreg" || !(target instanceof Operand && target.num === Seg.CS);
 }
 
-function sameSize(op: Operand, size: number): boolean {
-  return op.size === 0 || op.size === size;
-}
+const REGISTER_PLACES: ReadonlySet<OperandPlace> = new Set([
+  "rm",
+  "reg",
+  "opreg",
+  "fixed",
+] as const);
 
-function memoryFits(spec: OperandSpec, opsize: number, op: Operand): boolean {
-  const size = SIZES[spec.memSize][opsize >> 2]!;
-  return (size === 0 || sameSize(op, size)) && (op.dispHi === op.disp >> 31 || op.dispHi === 0);
-}
-
-/** In 64-bit mode the form without ModRM is only for addresses that need it. */
-function isMoffs(op: Operand, mode: Mode): boolean {
-  if (op instanceof MemoryOperand && op.label) return mode !== 64;
-  return mode !== 64 || op.dispHi !== op.disp >> 31;
+function memoryFits(spec: OperandSpec, opsize: number, op: Operand, mode: Mode): boolean {
+  const isAbsolute = op.base < 0 && op.index < 0;
+  const isLabel = op instanceof MemoryOperand && op.label !== undefined;
+  const isWide = op.dispHi !== op.disp >> 31 && !isLabel; // beyond what sign extension gives
+  const size = SIZES[spec.place === "rm" ? spec.memSize : spec.size][opsize >> 2]!;
+  if (size !== 0 && op.size !== 0 && op.size !== size) return false;
+  switch (spec.place) {
+    case "rm":
+      return spec.mod !== "reg" && !(isWide && mode === 64);
+    case "moffs":
+      return isAbsolute && (mode !== 64 || isWide);
+    case "string":
+      return op.base === spec.num && op.index < 0 && op.disp === 0 && !isLabel;
+    default:
+      return false;
+  }
 }
 
 function immediateFits(spec: OperandSpec, size: number, opsize: number, op: Operand): boolean {
@@ -316,13 +287,8 @@ function resolve(spec: OperandSpec, arg: Operand | LabelRef, mode: Mode): Operan
     if (spec.place === "rel") op.kind = "rel";
     return op;
   }
-  if (
-    !(arg instanceof MemoryOperand && arg.label) ||
-    mode !== 64 ||
-    arg.base >= 0 ||
-    arg.index >= 0
-  )
-    return arg;
+  const isLabel = arg instanceof MemoryOperand && arg.label !== undefined;
+  if (!isLabel || mode !== 64 || arg.base >= 0 || arg.index >= 0) return arg;
   const op = new MemoryOperand();
   Object.assign(op, arg, { base: BASE_RIP });
   return op;
@@ -355,20 +321,15 @@ function labelUses(
   return uses;
 }
 
-function rankOf(
-  row: Row,
-  args: readonly (Operand | LabelRef)[],
-  encoding: Encoding,
-  distance: KnownDistance,
-): 0 | 1 {
-  for (const [i, arg] of args.entries()) {
+function rankOf(row: Row, request: Request, encoding: Encoding): 0 | 1 {
+  for (const [i, arg] of request.args.entries()) {
     if (!(arg instanceof LabelRef)) continue;
     const spec = row.specs[i]!;
     if (spec.place === "imm" && spec.size !== "v") return 1;
     if (spec.place !== "rel") continue;
     if (arg.isShort) return spec.size === "b" ? 0 : 1;
     if (spec.size !== "b") continue;
-    const known = distance(arg, encoding.bytes.length);
+    const known = request.distance(arg, encoding.bytes.length);
     if (known === undefined || known < -128 || known > 127) return 1;
   }
   return 0;

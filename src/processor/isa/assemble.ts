@@ -114,9 +114,16 @@ export class Assembler {
       if (!apply) throw new HypolithError("assemble", `unknown prefix ${word}`);
       apply(prefixes);
     }
-    const match = matchBest(name, this.#mode, args.map(toOperand), prefixes, (label, length) => {
+    const distance = (label: LabelRef, length: number): number | undefined => {
       const target = this.#labels.get(label.name);
       return target === undefined ? undefined : target + label.addend - (this.here + length);
+    };
+    const match = matchBest({
+      name,
+      mode: this.#mode,
+      args: args.map(toOperand),
+      prefixes,
+      distance,
     });
     this.#push(match.encoding.bytes, match.uses);
     return this;

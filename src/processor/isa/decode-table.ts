@@ -23,6 +23,9 @@ export const FACT_COUNT = FACT_SIZES.length;
 /** Values of the PREFIX fact; F3 and F2 hide 66. */
 export const PrefixClass = { NONE: 0, P66: 1, F3: 2, F2: 3 } as const;
 
+/** Bits of a REX prefix. */
+export const Rex = { B: 1, X: 2, R: 4, W: 8 } as const;
+
 const MAPS: readonly OpcodeMap[] = ["1", "0F", "0F38", "0F3A"];
 const MODES = [16, 32, 64] as const;
 

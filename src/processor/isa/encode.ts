@@ -8,7 +8,7 @@
  */
 import { HypolithError } from "../../base/errors.ts";
 import { BASE_RIP, type Mode, type Operand, Seg } from "./instruction.ts";
-import { type OperandSpec, SIZES } from "./operand.ts";
+import { type OperandPlace, type OperandSpec, SIZES } from "./operand.ts";
 import type { Row } from "./row.ts";
 
 export interface EncodeOptions {
@@ -17,8 +17,8 @@ export interface EncodeOptions {
   readonly addrSize?: 2 | 4 | 8;
   readonly lock?: boolean;
   readonly rep?: 0 | 0xf2 | 0xf3;
-  /** Use this many bytes of displacement even if fewer would do. */
-  readonly dispSize?: 1 | 2 | 4;
+  /** Use this many bytes of displacement even if fewer would do; 0: the fewest. */
+  readonly dispSize?: 0 | 1 | 2 | 4;
 }
 
 /** Bytes, and where in them the fields are that a label can fill in (-1: none). */
@@ -33,7 +33,6 @@ export interface Encoding {
 
 const SEGMENT_PREFIX = [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65];
 const MAP_BYTES = { "1": [], "0F": [0x0f], "0F38": [0x0f, 0x38], "0F3A": [0x0f, 0x3a] } as const;
-const MANDATORY: Record<string, number> = { "66": 0x66, F3: 0xf3, F2: 0xf2 };
 
 const BASE16_OF: Record<string, number> = {
   "3,6": 0,
@@ -45,6 +44,17 @@ const BASE16_OF: Record<string, number> = {
   "5,-1": 6,
   "3,-1": 7,
 };
+
+/** What the parts of one encoding share. */
+interface Job {
+  readonly row: Row;
+  readonly mode: Mode;
+  readonly operands: readonly Operand[];
+  readonly opsize: 2 | 4 | 8;
+  readonly addrSize: 2 | 4 | 8;
+  readonly dispSize: 0 | 1 | 2 | 4;
+  readonly out: Encoding;
+}
 
 function fail(row: Row, why: string): never {
   throw new HypolithError("encode", `${row.mnemonic} ${row.operands.join(",")}: ${why}`);
@@ -94,143 +104,127 @@ export function encodeDetailed(
 ): Encoding {
   const opsize = options.opsize ?? naturalOpsize(row, mode);
   const addrSize = options.addrSize ?? naturalAddrSize(mode);
-  const sizing =
-    opsizePrefixes(row, mode, opsize) ?? fail(row, `no operand size ${opsize} in ${mode}-bit mode`);
+  const out: Encoding = { bytes: [], dispAt: -1, dispSize: 0, immAt: -1, immSize: 0 };
+  const job: Job = { row, mode, operands, opsize, addrSize, dispSize: options.dispSize ?? 0, out };
   if (mode === 64 ? row.i64 : row.o64) fail(row, `not in ${mode}-bit mode`);
   if (mode === 64 ? addrSize === 2 : addrSize === 8) fail(row, `no address size ${addrSize}`);
-  const out: Encoding = { bytes: [], dispAt: -1, dispSize: 0, immAt: -1, immSize: 0 };
-  const { bytes } = out;
-  if (options.lock) bytes.push(0xf0);
-  if (options.rep) bytes.push(options.rep);
-  const segment = segmentPrefix(row, mode, operands);
-  if (segment >= 0) bytes.push(SEGMENT_PREFIX[segment]!);
-  if (addrSize !== naturalAddrSize(mode)) bytes.push(0x67);
-  if (sizing.has66) bytes.push(0x66);
-  if (row.prefix === "F3" || row.prefix === "F2") bytes.push(MANDATORY[row.prefix]!);
-  pushRex(row, mode, operands, sizing.w, bytes);
-  bytes.push(
-    ...MAP_BYTES[row.map],
-    row.opcode | (row.plusReg ? numberOf(row, operands, "opreg") & 7 : 0),
-  );
-  if (row.hasModrm) pushModrm(out, row, mode, operands, addrSize, options.dispSize ?? 0);
-  for (const [i, spec] of row.specs.entries())
-    pushTail(out, row, spec, operands[i]!, opsize, addrSize);
+  pushPrefixes(job, options);
+  const opcode = row.opcode | (row.plusReg ? numberOf(job, "opreg") & 7 : 0);
+  out.bytes.push(...MAP_BYTES[row.map], opcode);
+  if (row.hasModrm) pushModrm(job);
+  for (const [i, spec] of row.specs.entries()) pushTail(job, spec, operands[i]!);
   return out;
 }
 
+function pushPrefixes(job: Job, options: EncodeOptions): void {
+  const { row, mode, opsize } = job;
+  const { bytes } = job.out;
+  const sizing = opsizePrefixes(row, mode, opsize);
+  if (!sizing) fail(row, `no operand size ${opsize} in ${mode}-bit mode`);
+  if (options.lock) bytes.push(0xf0);
+  if (options.rep) bytes.push(options.rep);
+  const segment = segmentPrefix(job);
+  if (segment >= 0) bytes.push(SEGMENT_PREFIX[segment]!);
+  if (job.addrSize !== naturalAddrSize(mode)) bytes.push(0x67);
+  if (sizing.has66) bytes.push(0x66);
+  if (row.prefix === "F3") bytes.push(0xf3);
+  if (row.prefix === "F2") bytes.push(0xf2);
+  pushRex(job, sizing.w);
+}
+
 /** Segment whose override the memory operand needs, or -1. */
-function segmentPrefix(row: Row, mode: Mode, operands: readonly Operand[]): number {
-  for (const [i, spec] of row.specs.entries()) {
-    const op = operands[i]!;
+function segmentPrefix(job: Job): number {
+  for (const [i, spec] of job.row.specs.entries()) {
+    const op = job.operands[i]!;
     if (op.kind !== "mem" || spec.fixedEs || op.seg < 0) continue;
     const isStack = spec.place === "rm" && (op.base === 4 || op.base === 5);
     if (op.seg === (isStack ? Seg.SS : Seg.DS)) continue;
-    if (mode === 64 && op.seg < Seg.FS) fail(row, "segment override without effect in 64-bit mode");
+    if (job.mode === 64 && op.seg < Seg.FS) fail(job.row, "override without effect in 64-bit mode");
     return op.seg;
   }
   return -1;
 }
 
-function operandAt(row: Row, operands: readonly Operand[], place: string): Operand | undefined {
-  const i = row.specs.findIndex((s) => s.place === place);
-  return i < 0 ? undefined : operands[i];
+function operandAt(job: Job, place: OperandPlace): Operand | undefined {
+  const i = job.row.specs.findIndex((s) => s.place === place);
+  return i < 0 ? undefined : job.operands[i];
 }
 
 /** Number of a register as encoded: AH..BH are 4..7. */
-function numberOf(row: Row, operands: readonly Operand[], place: string): number {
-  const op = operandAt(row, operands, place);
+function numberOf(job: Job, place: OperandPlace): number {
+  const op = operandAt(job, place);
   if (op?.kind !== "reg") return 0;
   return op.cls === "gpr8h" ? op.num + 4 : op.num;
 }
 
-function pushRex(
-  row: Row,
-  mode: Mode,
-  operands: readonly Operand[],
-  w: boolean,
-  bytes: number[],
-): void {
-  const memory = operandAt(row, operands, "rm");
-  const reg = numberOf(row, operands, "reg");
-  let base = numberOf(row, operands, "rm") | numberOf(row, operands, "opreg");
+function pushRex(job: Job, w: boolean): void {
+  const { row } = job;
+  const memory = operandAt(job, "rm");
+  const reg = numberOf(job, "reg");
+  let base = numberOf(job, "rm") | numberOf(job, "opreg");
   let index = 0;
   if (memory?.kind === "mem") {
     base = memory.base === BASE_RIP ? 0 : Math.max(memory.base, 0);
     index = Math.max(memory.index, 0);
   }
-  const encodedRegs = operands.filter(
+  const registers = job.operands.filter(
     (op, i) => op.kind === "reg" && row.specs[i]!.place !== "fixed",
   );
-  const needsRex = encodedRegs.some((op) => op.cls === "gpr" && op.size === 1 && op.num >= 4);
+  const needsRex = registers.some((op) => op.cls === "gpr" && op.size === 1 && op.num >= 4);
   const rex = (w ? 8 : 0) | (reg > 7 ? 4 : 0) | (index > 7 ? 2 : 0) | (base > 7 ? 1 : 0);
   if (rex === 0 && !needsRex) return;
-  if (mode !== 64) fail(row, "register needs 64-bit mode");
-  if (encodedRegs.some((op) => op.cls === "gpr8h")) fail(row, "AH, CH, DH, BH exclude REX");
-  bytes.push(0x40 | rex);
+  if (job.mode !== 64) fail(row, "register needs 64-bit mode");
+  if (registers.some((op) => op.cls === "gpr8h")) fail(row, "AH, CH, DH, BH exclude REX");
+  job.out.bytes.push(0x40 | rex);
 }
 
-function pushModrm(
-  out: Encoding,
-  row: Row,
-  mode: Mode,
-  operands: readonly Operand[],
-  addrSize: number,
-  dispSize: number,
-): void {
-  const reg = (row.ext >= 0 ? row.ext : numberOf(row, operands, "reg") & 7) << 3;
-  const rm = operandAt(row, operands, "rm");
+function pushModrm(job: Job): void {
+  const { row } = job;
+  const reg = (row.ext >= 0 ? row.ext : numberOf(job, "reg") & 7) << 3;
+  const rm = operandAt(job, "rm");
   if (rm?.kind !== "mem") {
-    out.bytes.push(0xc0 | reg | (row.rm >= 0 ? row.rm : numberOf(row, operands, "rm") & 7));
-  } else if (addrSize === 2) {
-    pushMemory16(out, row, rm, reg, dispSize);
+    job.out.bytes.push(0xc0 | reg | (row.rm >= 0 ? row.rm : numberOf(job, "rm") & 7));
+  } else if (job.addrSize === 2) {
+    pushMemory16(job, rm, reg);
   } else {
-    pushMemory32(out, row, mode, rm, reg, dispSize);
+    pushMemory32(job, rm, reg);
   }
 }
 
-function pushMemory16(out: Encoding, row: Row, op: Operand, reg: number, forced: number): void {
+function pushMemory16(job: Job, op: Operand, reg: number): void {
+  const { bytes } = job.out;
   if (op.base < 0 && op.index < 0) {
-    out.bytes.push(reg | 6);
-    pushDisp(out, op.disp, 2);
+    bytes.push(reg | 6);
+    pushDisp(job.out, op.disp, 2);
     return;
   }
   const rm = BASE16_OF[`${op.base},${op.index}`] ?? BASE16_OF[`${op.index},${op.base}`];
-  if (rm === undefined || op.scale !== 0) fail(row, "no such 16-bit address");
+  if (rm === undefined || op.scale !== 0) fail(job.row, "no such 16-bit address");
   const disp = (op.disp << 16) >> 16;
-  const size = forced || (disp === 0 && rm !== 6 ? 0 : isSigned8(disp) ? 1 : 2);
-  out.bytes.push((size << 6) | reg | rm);
-  pushDisp(out, disp, size);
+  const size = job.dispSize || (disp === 0 && rm !== 6 ? 0 : isSigned8(disp) ? 1 : 2);
+  bytes.push((size << 6) | reg | rm);
+  pushDisp(job.out, disp, size);
 }
 
-function pushMemory32(
-  out: Encoding,
-  row: Row,
-  mode: Mode,
-  op: Operand,
-  reg: number,
-  forced: number,
-): void {
-  const { bytes } = out;
+function pushMemory32(job: Job, op: Operand, reg: number): void {
+  const { bytes } = job.out;
   const { base, index, disp } = op;
-  if (index === 4) fail(row, "RSP is no index");
-  if (base === BASE_RIP) {
-    if (mode !== 64 || index >= 0) fail(row, "RIP-relative");
-    bytes.push(reg | 5);
-    pushDisp(out, disp, 4);
-    return;
-  }
+  const is64 = job.mode === 64;
+  if (index === 4) fail(job.row, "RSP is no index");
+  if (base === BASE_RIP && (!is64 || index >= 0)) fail(job.row, "RIP-relative");
   const sibIndex = (op.scale << 6) | ((index < 0 ? 4 : index & 7) << 3);
-  if (base < 0) {
-    if (index < 0 && mode !== 64) bytes.push(reg | 5);
+  if (base < 0 || base === BASE_RIP) {
+    // Without SIB this is an absolute address outside 64-bit mode, and RIP-relative in it.
+    if (base === BASE_RIP || (index < 0 && !is64)) bytes.push(reg | 5);
     else bytes.push(reg | 4, sibIndex | 5);
-    pushDisp(out, disp, 4);
+    pushDisp(job.out, disp, 4);
     return;
   }
-  const size = forced || (disp === 0 && (base & 7) !== 5 ? 0 : isSigned8(disp) ? 1 : 4);
-  const mod = size === 4 ? 2 : size;
-  if (index < 0 && (base & 7) !== 4) bytes.push((mod << 6) | reg | (base & 7));
-  else bytes.push((mod << 6) | reg | 4, sibIndex | (base & 7));
-  pushDisp(out, disp, size);
+  const size = job.dispSize || (disp === 0 && (base & 7) !== 5 ? 0 : isSigned8(disp) ? 1 : 4);
+  const mod = (size === 4 ? 2 : size) << 6;
+  if (index < 0 && (base & 7) !== 4) bytes.push(mod | reg | (base & 7));
+  else bytes.push(mod | reg | 4, sibIndex | (base & 7));
+  pushDisp(job.out, disp, size);
 }
 
 function isSigned8(n: number): boolean {
@@ -249,14 +243,8 @@ function pushInt(bytes: number[], value: number, size: number): void {
 }
 
 /** What follows ModRM: immediates, distances, far pointers, offsets. */
-function pushTail(
-  out: Encoding,
-  row: Row,
-  spec: OperandSpec,
-  op: Operand,
-  opsize: number,
-  addrSize: number,
-): void {
+function pushTail(job: Job, spec: OperandSpec, op: Operand): void {
+  const { out, opsize, addrSize } = job;
   const { bytes } = out;
   const size = SIZES[spec.size][opsize >> 2]!;
   if (spec.place === "moffs") {
@@ -267,7 +255,7 @@ function pushTail(
     return;
   }
   if (spec.place !== "imm" && spec.place !== "rel" && spec.place !== "far") return;
-  if (op.kind !== spec.place) fail(row, `${spec.code} is no ${op.kind}`);
+  if (op.kind !== spec.place) fail(job.row, `${spec.code} is no ${op.kind}`);
   if (out.immAt < 0) {
     out.immAt = bytes.length;
     out.immSize = spec.place === "far" ? Math.min(opsize, 4) : size;

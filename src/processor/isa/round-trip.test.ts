@@ -1,9 +1,11 @@
 /** Every row, in every mode and operand size: row -> encode -> decode -> the same row and operands -> print. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { MemoryOperand } from "./asm-operands.ts";
+import { Assembler } from "./assemble.ts";
 import { createInstruction, decode } from "./decode.ts";
 import { formatInstruction } from "./disassemble.ts";
-import { encode, naturalOpsize, opsizePrefixes } from "./encode.ts";
+import { encode, naturalAddrSize, naturalOpsize, opsizePrefixes } from "./encode.ts";
 import { type Instruction, type Mode, Operand, type OperandKind } from "./instruction.ts";
 import { type OperandSpec, SIZES } from "./operand.ts";
 import type { Row } from "./row.ts";
@@ -146,7 +148,42 @@ function roundTrip(row: Row, mode: Mode, opsize: Size, addrSize: Size, ins: Inst
   assert.match(formatInstruction(ins, 0x1000n), /^[a-z0-9]+( .*)?$/);
 }
 
+/** The assembler, given mnemonic and operands only, must write something that means the same (perhaps by a shorter row). */
+function assembleAgain(row: Row, mode: Mode, opsize: Size, ins: Instruction): void {
+  const operands = row.specs.map((spec) =>
+    randomOperand(row, spec, mode, opsize, naturalAddrSize(mode)),
+  );
+  const args = operands.map((op) => {
+    const hasRegister = op.kind === "mem" && op.base !== 16 && (op.base >= 0 || op.index >= 0);
+    return op.kind === "mem"
+      ? Object.assign(new MemoryOperand(), op, {
+          addrSize: hasRegister ? naturalAddrSize(mode) : 0,
+        })
+      : op;
+  });
+  const name = row.sem === "jmpf" || row.sem === "callf" ? row.sem : row.mnemonic.toLowerCase();
+  const bytes = new Assembler(mode).emit(name, ...args).assemble();
+  const text = `${mode}-bit ${name} ${row.operands} -> ${Buffer.from(bytes).toString("hex")}`;
+  assert.equal(decode(bytes, 0, mode, ins), bytes.length, text);
+  assert.equal(ins.row.mnemonic, row.mnemonic, text);
+  assert.equal(ins.opCount, operands.length, text);
+  if (ins.row !== row || ins.opsize !== opsize) return;
+  for (const [i, op] of operands.entries()) assertSameOperand(op, ins.ops[i]!, text);
+}
+
 for (const mode of [16, 32, 64] as const) {
+  test(`${mode}-bit mode: the assembler finds every row by its mnemonic`, () => {
+    const ins = createInstruction();
+    for (const row of ROWS) {
+      if (row.alias || (mode === 64 ? row.i64 : row.o64)) continue;
+      if ((row.addrSizes & (mode === 64 ? 4 | 8 : 2 | 4)) === 0) continue;
+      for (const opsize of [2, 4, 8] as const) {
+        if ((row.opsizes & opsize) === 0 || !opsizePrefixes(row, mode, opsize)) continue;
+        for (let i = 0; i < 4; i++) assembleAgain(row, mode, opsize, ins);
+      }
+    }
+  });
+
   test(`${mode}-bit mode: every row survives encode and decode`, () => {
     const ins = createInstruction();
     for (const row of ROWS) {

@@ -7,11 +7,11 @@ import { Vector } from "./cpu.ts";
 import { FLAG_OPS } from "./flag-ops.ts";
 import type { Semantics, SemanticsTable } from "./insn.ts";
 import { INTEGER } from "./integer.ts";
-import { MULTIPLY } from "./multiply.ts";
+import { defineMultiplyProcedures, MULTIPLY } from "./multiply.ts";
 import { SHIFT } from "./shift.ts";
 import { defineSimdProcedures, SIMD } from "./simd/index.ts";
 import { STACK } from "./stack.ts";
-import { STRINGS } from "./strings.ts";
+import { defineStringProcedures, STRINGS } from "./strings.ts";
 import { SYSTEM } from "./system/index.ts";
 import { defineX87Procedures, X87 } from "./x87/index.ts";
 
@@ -32,6 +32,8 @@ export function semanticsOf(sem: string): Semantics | undefined {
 }
 
 export function defineSemanticProcedures(module: ModuleBuilder): void {
+  defineMultiplyProcedures(module);
+  defineStringProcedures(module);
   defineSimdProcedures(module);
   defineX87Procedures(module);
 }

@@ -30,8 +30,7 @@ export function checkControls(vmcs: Vmcs): string | null {
   const exit = vmcs.number(Field.EXIT_CONTROLS);
   const page = (field: number): boolean => vmcs.number(field) % 4096 !== 0;
   const eptp = vmcs.big(Field.EPTP);
-  return (
-    firstBroken([
+  return firstBroken([
       [(pin & ~PIN_ALLOWED & 0xff) !== 0 && (pin & PinControl.POSTED_INTERRUPTS) !== 0, "posted interrupts are not offered"],
       [(primary & PrimaryControl.IO_BITMAPS) !== 0 && (page(Field.IO_BITMAP_A) || page(Field.IO_BITMAP_B)), "I/O bitmap alignment"],
       [(primary & PrimaryControl.MSR_BITMAPS) !== 0 && page(Field.MSR_BITMAP), "MSR bitmap alignment"],
@@ -42,17 +41,17 @@ export function checkControls(vmcs: Vmcs): string | null {
       [(secondary & SecondaryControl.UNRESTRICTED_GUEST) !== 0 && (secondary & SecondaryControl.EPT) === 0, "unrestricted guest requires EPT"],
       [(secondary & SecondaryControl.EPT) !== 0 && (eptp & 0x3fn) !== 0x1en, "EPTP memory type and walk length"],
       [(exit & ExitControl.SAVE_PREEMPTION_TIMER) !== 0 && (pin & PinControl.PREEMPTION_TIMER) === 0, "saving an inactive preemption timer"],
-    ]) ?? checkInjection(vmcs, secondary)
-  );
+    ]);
 }
 
-function checkInjection(vmcs: Vmcs, secondary: number): string | null {
+/** Event injection, checked at every entry that has one. */
+export function checkInjection(vmcs: Vmcs): string | null {
   const info = vmcs.number(Field.ENTRY_INTERRUPTION_INFO);
   if (info < INTERRUPTION_VALID) return null;
   const type = (info >> 8) & 7;
   const vector = info & 0xff;
   const hasError = (info & INTERRUPTION_ERROR_CODE) !== 0;
-  const isProtected = (vmcs.number(Field.GUEST_CR0) & Cr0.PE) !== 0 || (secondary & SecondaryControl.UNRESTRICTED_GUEST) === 0;
+  const isProtected = (vmcs.number(Field.GUEST_CR0) & Cr0.PE) !== 0;
   const wantsError = isProtected && type === InterruptionType.HARDWARE_EXCEPTION && [8, 10, 11, 12, 13, 14, 17].includes(vector);
   const length = vmcs.number(Field.ENTRY_INSTRUCTION_LENGTH);
   const isSoftware = type === 4 || type === 5 || type === 6;

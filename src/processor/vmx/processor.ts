@@ -14,7 +14,7 @@ import {
 } from "../isa/vmcs-fields.ts";
 import { EptEntry, walkEpt } from "../memory/ept.ts";
 import type { Engine, EngineServices, TscClock } from "./engine-port.ts";
-import { checkControls, checkGuestState } from "./entry-checks.ts";
+import { checkControls, checkGuestState, checkInjection } from "./entry-checks.ts";
 import type { Vmcs } from "./vmcs.ts";
 
 /** Preemption-timer rate: TSC ticks per count = 2^PREEMPTION_SHIFT (IA32_VMX_MISC bits 4:0). */
@@ -127,6 +127,8 @@ export class Processor implements EngineServices {
       deadline = start + vmcs.number(Field.PREEMPTION_TIMER) * 2 ** PREEMPTION_SHIFT;
     }
     view.setUint32(S.VECTORING.at, 0, true);
+    const injection = checkInjection(vmcs);
+    if (injection !== null) return this.#refuse(vmcs, InstructionError.INVALID_CONTROLS);
     if (!this.#inject(vmcs)) return InstructionError.NONE;
     if (vmcs.number(VendorField.DEVICE_ACCESS) !== 0) this.#answerDeviceRead(vmcs);
     this.#runUntilExit(vmcs, pin, deadline);
@@ -135,10 +137,7 @@ export class Processor implements EngineServices {
 
   /** Checks and loads what was written to the VMCS since the last entry. Answers null, or a result for enter(). */
   #prepare(vmcs: Vmcs): number | null {
-    if (checkControls(vmcs) !== null) {
-      vmcs.set(Field.INSTRUCTION_ERROR, InstructionError.INVALID_CONTROLS);
-      return InstructionError.INVALID_CONTROLS;
-    }
+    if (checkControls(vmcs) !== null) return this.#refuse(vmcs, InstructionError.INVALID_CONTROLS);
     const bad = checkGuestState(vmcs);
     if (bad !== null) {
       vmcs.set(Field.EXIT_REASON, ENTRY_FAILURE + ExitReason.ENTRY_GUEST_STATE);
@@ -162,6 +161,11 @@ export class Processor implements EngineServices {
     vmcs.isDirty = false;
     vmcs.isLaunched = true;
     return null;
+  }
+
+  #refuse(vmcs: Vmcs, error: number): number {
+    vmcs.set(Field.INSTRUCTION_ERROR, error);
+    return error;
   }
 
   #loadControls(vmcs: Vmcs): void {
@@ -203,9 +207,7 @@ export class Processor implements EngineServices {
   #inject(vmcs: Vmcs): boolean {
     const info = vmcs.number(Field.ENTRY_INTERRUPTION_INFO);
     if (info < INTERRUPTION_VALID) return true;
-    const wasDirty = vmcs.isDirty;
     vmcs.set(Field.ENTRY_INTERRUPTION_INFO, info - INTERRUPTION_VALID);
-    vmcs.isDirty = wasDirty;
     const error = info & INTERRUPTION_ERROR_CODE ? vmcs.number(Field.ENTRY_ERROR_CODE) : 0;
     // An injected event ends HLT.
     this.view.setUint32(S.ACTIVITY.at, 0, true);
@@ -219,9 +221,7 @@ export class Processor implements EngineServices {
   #answerDeviceRead(vmcs: Vmcs): void {
     const view = this.view;
     const access = vmcs.number(VendorField.DEVICE_ACCESS);
-    const wasDirty = vmcs.isDirty;
     vmcs.set(VendorField.DEVICE_ACCESS, 0);
-    vmcs.isDirty = wasDirty;
     if (access !== 1) return;
     const count = view.getUint32(S.DEVICE_REPLY_COUNT.at, true);
     view.setBigUint64(DEVICE_REPLIES + 16 * count, vmcs.big(VendorField.DEVICE_READ_REPLY), true);
@@ -268,7 +268,6 @@ export class Processor implements EngineServices {
 
   #finishExit(vmcs: Vmcs, reason: number): void {
     const view = this.view;
-    const wasDirty = vmcs.isDirty;
     vmcs.set(Field.EXIT_REASON, reason);
     if (reason === ExitReason.EPT_VIOLATION) this.#describeDeviceAccess(vmcs);
     else if (view.getUint32(S.DEVICE_REPLY_COUNT.at, true) > 0) {
@@ -281,7 +280,6 @@ export class Processor implements EngineServices {
       cr4: vmcs.number(Field.GUEST_CR4),
       efer: vmcs.number(Field.GUEST_EFER),
     };
-    vmcs.isDirty = wasDirty;
   }
 
   #describeDeviceAccess(vmcs: Vmcs): void {
@@ -300,7 +298,6 @@ export class Processor implements EngineServices {
     const view = this.view;
     const count = view.getUint32(S.DEVICE_WRITE_COUNT.at, true);
     if (count === 0) return false;
-    const wasDirty = vmcs.isDirty;
     vmcs.set(Field.EXIT_REASON, ExitReason.EPT_VIOLATION);
     vmcs.set(VendorField.DEVICE_ACCESS, 3);
     vmcs.setBig(VendorField.DEVICE_WRITE_DATA, view.getBigUint64(DEVICE_WRITES, true));
@@ -309,7 +306,6 @@ export class Processor implements EngineServices {
     new Uint8Array(view.buffer).copyWithin(DEVICE_WRITES, DEVICE_WRITES + 16, DEVICE_WRITES + 16 * count);
     view.setUint32(S.DEVICE_WRITE_COUNT.at, count - 1, true);
     if (count === 1) this.engine.updateMode();
-    vmcs.isDirty = wasDirty;
     return true;
   }
 }

@@ -82,6 +82,13 @@ function allSlots(): Map<number, Slot> {
 
 const SLOTS: ReadonlyMap<number, Slot> = allSlots();
 
+/** Fields whose writing leaves earlier entry checks and loaded controls valid. */
+const CLEAN = new Set<number>([
+  Field.GUEST_RIP, Field.PREEMPTION_TIMER, Field.ENTRY_INTERRUPTION_INFO, Field.ENTRY_ERROR_CODE, Field.ENTRY_INSTRUCTION_LENGTH,
+  Field.EXIT_REASON, Field.EXIT_QUALIFICATION, Field.GUEST_PHYSICAL_ADDRESS, Field.INSTRUCTION_ERROR, Field.IDT_VECTORING_INFO,
+  ...Object.values(VendorField),
+]);
+
 export class Vmcs {
   readonly #own = new DataView(new ArrayBuffer(4096));
   #guest: DataView = new DataView(new ArrayBuffer(STATE_END));
@@ -114,7 +121,7 @@ export class Vmcs {
 
   /** Writes a field; negative or fractional values are an error of the caller. */
   set(encoding: number, value: number): void {
-    if (encoding !== Field.GUEST_RIP) this.isDirty = true;
+    if (!CLEAN.has(encoding)) this.isDirty = true;
     if (encoding === Field.GUEST_RFLAGS) {
       writeRflags(this.#guest, value);
       return;
@@ -135,7 +142,7 @@ export class Vmcs {
       this.set(encoding, Number(value));
       return;
     }
-    if (encoding !== Field.GUEST_RIP) this.isDirty = true;
+    if (!CLEAN.has(encoding)) this.isDirty = true;
     (slot.isGuest ? this.#guest : this.#own).setBigUint64(slot.at, BigInt.asUintN(64, value), true);
   }
 

@@ -7,7 +7,7 @@
 import { POISON, S } from "../../core/layout.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
-import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
+import type { Semantics, SemanticsTable } from "../insn.ts";
 import {
   enterMmx,
   highHalf,

@@ -97,7 +97,7 @@ class Special {
 
   roundIf(condition: Val, sign: Val, of: Unpacked): void {
     this.fn.if(condition, () => {
-      const n = normalize(this.fn, of.exponent, of.sig);
+      const n = normalize(of.exponent, of.sig);
       const round = this.p.module.get("x87Round");
       this.fn.callVoid(round, sign, n.exponent, n.significand, this.p.i64(0), this.flags, this.slot, this.pop);
       this.fn.return();
@@ -196,8 +196,8 @@ function defineAdd(module: ModuleBuilder): void {
     s.endIf(zeroA.and(zeroB), () => zeroSign.shl(15), () => p.i64(0));
     s.roundIf(zeroA, signB, s.b);
     s.roundIf(zeroB, s.a.sign, s.a);
-    const x = normalize(fn, s.a.exponent, s.a.sig);
-    const y = normalize(fn, s.b.exponent, s.b.sig);
+    const x = normalize(s.a.exponent, s.a.sig);
+    const y = normalize(s.b.exponent, s.b.sig);
     const core = module.get("x87AddCore");
     fn.callVoid(core, s.a.sign, x.exponent, x.significand, signB, y.exponent, y.significand, s.flags, slot, pop);
   });
@@ -237,8 +237,8 @@ function defineMul(module: ModuleBuilder): void {
     s.endIfDenormalUnmasked();
     s.endIf(infinite, () => sign.shl(15).or(EXPONENT_MAX), () => p.i64(INTEGER_BIT));
     s.endIf(zero, () => sign.shl(15), () => p.i64(0));
-    const x = normalize(fn, s.a.exponent, s.a.sig);
-    const y = normalize(fn, s.b.exponent, s.b.sig);
+    const x = normalize(s.a.exponent, s.a.sig);
+    const y = normalize(s.b.exponent, s.b.sig);
     const end = { sign, flags: s.flags, slot, pop };
     multiply(p, x.exponent.add(y.exponent), x.significand, y.significand, end);
   });
@@ -285,8 +285,8 @@ function defineDiv(module: ModuleBuilder): void {
     s.endIfDenormalUnmasked();
     s.endIf(infiniteA, infinity, () => p.i64(INTEGER_BIT));
     s.endIf(zeroA.or(infiniteB), () => sign.shl(15), () => p.i64(0));
-    const x = normalize(fn, s.a.exponent, s.a.sig);
-    const y = normalize(fn, s.b.exponent, s.b.sig);
+    const x = normalize(s.a.exponent, s.a.sig);
+    const y = normalize(s.b.exponent, s.b.sig);
     const exponent = x.exponent.sub(y.exponent);
     fn.callVoid(module.get("x87DivCore"), sign, exponent, x.significand, y.significand, s.flags, slot, pop);
   });
@@ -329,7 +329,7 @@ function defineSqrt(module: ModuleBuilder): void {
       fn.callVoid(store, slot, 0, p.i64(0), flags, Pop.NONE);
       fn.return();
     });
-    const n = normalize(fn, a.exponent, a.sig);
+    const n = normalize(a.exponent, a.sig);
     // Radicand in [1, 4): an odd unbiased exponent keeps its factor of two.
     const even = n.exponent.and(1);
     const shift = even.extU();

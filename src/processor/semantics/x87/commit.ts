@@ -3,7 +3,8 @@
  * Spec: SDM Vol. 1, "x87 FPU Floating-Point Exception Handling", "Masked Responses", "Precision Control Field".
  *
  *   x87Store(slot, se, sig, flags, pop)                    a result as it is
- *   x87Round(sign, exponent, high, low, flags, slot, pop)  a value to round: high:low with bit 127 set, exponent biased, of any size;
+ *   x87Round(sign, exponent, high, low, flags, slot, pop), x87Round64 (whatever the precision control)
+ *                                                          a value to round: high:low with bit 127 set, exponent biased, of any size;
  *                                                          low may be sticky (any nonzero bit below the half bit says "a little more")
  *   x87Push(se, sig, flags) · x87Underflow(slot, pop)      with their stack faults
  *
@@ -15,6 +16,7 @@ import type { FunctionBuilder } from "../../ir/function.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
 import type { Cpu } from "../cpu.ts";
+import type { Procedure } from "../procedure.ts";
 import {
   defineHelper,
   EXPONENT_MAX,
@@ -28,6 +30,8 @@ import {
   Pop,
   roundingControl,
   setSlot,
+  signExponent,
+  significand,
   stAddress,
   tagBit,
   TOP_SHIFT,
@@ -97,9 +101,14 @@ export function defineCommit(module: ModuleBuilder): void {
   defineStackFaults(module);
   defineOverflow(module);
   defineUnderflow(module);
-  defineHelper(module, "x87Round", ["i32", "i32", "i64", "i64", "i32", "i32", "i32"], null, (p, fn) => {
+  defineRound(module, "x87Round", droppedBits);
+  defineRound(module, "x87Round64", (p) => p.i32(0));
+}
+
+function defineRound(module: ModuleBuilder, name: string, precision: (p: Procedure) => Val): void {
+  defineHelper(module, name, ["i32", "i32", "i64", "i64", "i32", "i32", "i32"], null, (p, fn) => {
     const [sign, exponent, high, low, flags, slot, pop] = parameters(fn);
-    const drop = droppedBits(p);
+    const drop = precision(p);
     fn.if(exponent.leS(0), () => {
       fn.callVoid(module.get("x87RoundTiny"), sign, exponent, high, low, flags, slot, pop, drop);
       fn.return();
@@ -110,7 +119,7 @@ export function defineCommit(module: ModuleBuilder): void {
     const allFlags = flags.or(roundingFlags(r));
     const finalSignificand = r.significand.or(carry.extU().shl(63));
     fn.if(finalExponent.geS(EXPONENT_MAX), () => {
-      fn.callVoid(module.get("x87Overflow"), sign, finalExponent, finalSignificand, allFlags, slot, pop);
+      fn.callVoid(module.get("x87Overflow"), sign, finalExponent, finalSignificand, allFlags, slot, pop, drop);
       fn.return();
     });
     fn.callVoid(module.get("x87Store"), slot, sign.shl(15).or(finalExponent), finalSignificand, allFlags, pop);
@@ -163,6 +172,27 @@ function defineStackFaults(module: ModuleBuilder): void {
   defineHelper(module, "x87Underflow", ["i32", "i32"], null, (p, fn) => {
     fn.callVoid(store, fn.param(0), INDEFINITE_SE, p.i64(INDEFINITE), Fsw.IE | Fsw.SF, fn.param(1));
   });
+  // FLD ST(i) of an empty register: both faults at once would be an overflow.
+  defineHelper(module, "x87PushEmpty", [], null, (p, fn) => {
+    fn.callVoid(store, stAddress(p, -1), INDEFINITE_SE, p.i64(INDEFINITE), Fsw.IE | Fsw.SF, Pop.PUSH);
+  });
+  // FXCH with an empty register: the empty ones count as the default NaN.
+  defineHelper(module, "x87ExchangeEmpty", ["i32", "i32"], null, (p, fn) => {
+    const [a, b] = parameters(fn);
+    const stop = fn.call(module.get("x87Raise"), Fsw.IE | Fsw.SF);
+    fn.if(stop, () => fn.return());
+    const value = (slot: Val): [Val, Val] => {
+      const empty = isEmpty(p, slot);
+      return [
+        empty.select(p.i32(INDEFINITE_SE), signExponent(p, slot)),
+        empty.select(p.i64(INDEFINITE), significand(p, slot)),
+      ];
+    };
+    const [x, y] = [value(a), value(b)];
+    setSlot(p, a, y[0], y[1]);
+    setSlot(p, b, x[0], x[1]);
+    p.set(S.FTAG_EMPTY, p.get(S.FTAG_EMPTY).and(tagBit(p, a).or(tagBit(p, b)).not()));
+  });
   defineHelper(module, "x87Push", ["i32", "i64", "i32"], null, (p, fn) => {
     const slot = stAddress(p, -1);
     fn.if(
@@ -175,8 +205,8 @@ function defineStackFaults(module: ModuleBuilder): void {
 
 /** A rounded result with an exponent too large. */
 function defineOverflow(module: ModuleBuilder): void {
-  defineHelper(module, "x87Overflow", ["i32", "i32", "i64", "i32", "i32", "i32"], null, (p, fn) => {
-    const [sign, exponent, sig, flags, slot, pop] = parameters(fn);
+  defineHelper(module, "x87Overflow", ["i32", "i32", "i64", "i32", "i32", "i32", "i32"], null, (p, fn) => {
+    const [sign, exponent, sig, flags, slot, pop, drop] = parameters(fn);
     const store = module.get("x87Store");
     fn.if(p.get(S.FCW).and(Fsw.OE).eqz(), () => {
       const wrapped = sign.shl(15).or(exponent.sub(WRAP).and(EXPONENT_MAX));
@@ -185,9 +215,8 @@ function defineOverflow(module: ModuleBuilder): void {
     });
     // Infinity unless the rounding goes towards zero here: nearest, down if negative, up if positive.
     const infinite = p.i32(0x1b).shrU(roundingControl(p).shl(1).or(sign)).and(1);
-    const drop = droppedBits(p).extU();
     const se = sign.shl(15).or(p.i32(EXPONENT_MAX - 1).add(infinite));
-    const limit = infinite.select(p.i64(INTEGER_BIT), p.i64(-1).shl(drop));
+    const limit = infinite.select(p.i64(INTEGER_BIT), p.i64(-1).shl(drop.extU()));
     const outcome = flags.and(~Fsw.C1).or(Fsw.OE | Fsw.PE).or(infinite.shl(9));
     fn.callVoid(store, slot, se, limit, outcome, pop);
   });

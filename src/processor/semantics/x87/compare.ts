@@ -24,8 +24,8 @@ export function defineCompare(module: ModuleBuilder): void {
     fn.if(bothZero, () => fn.return(Relation.EQUAL));
     const signA = seA.shrU(15);
     fn.if(signA.ne(seB.shrU(15)), () => fn.return(signA));
-    const x = normalize(fn, seA.and(EXPONENT_MAX), sigA);
-    const y = normalize(fn, seB.and(EXPONENT_MAX), sigB);
+    const x = normalize(seA.and(EXPONENT_MAX), sigA);
+    const y = normalize(seB.and(EXPONENT_MAX), sigB);
     fn.if(x.exponent.eq(y.exponent).and(x.significand.eq(y.significand)), () => fn.return(Relation.EQUAL));
     const smaller = x.exponent.eq(y.exponent).select(x.significand.ltU(y.significand), x.exponent.ltS(y.exponent));
     fn.return(smaller.xor(signA));

@@ -3,7 +3,6 @@
  * Spec: SDM Vol. 1, "Unsupported Double Extended-Precision Floating-Point Encodings and Pseudo-Denormals", "Operating on SNaNs and
  * QNaNs", "Rules for handling NaNs".
  */
-import type { FunctionBuilder } from "../../ir/function.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
 import type { Cpu } from "../cpu.ts";
@@ -30,7 +29,7 @@ export function isNormal(exponent: Val, sig: Val): Val {
 }
 
 /** A finite number other than zero with its significand shifted up to bit 63, and the exponent that goes with it. */
-export function normalize(fn: FunctionBuilder, exponent: Val, sig: Val): { exponent: Val; significand: Val } {
+export function normalize(exponent: Val, sig: Val): { exponent: Val; significand: Val } {
   const shift = sig.clz();
   return {
     exponent: exponent.add(exponent.eqz()).sub(shift.wrap()),

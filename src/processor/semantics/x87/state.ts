@@ -65,6 +65,9 @@ export function stAddress(cpu: Cpu, i: Operand): Val {
   return top(cpu).add(i).and(7).shl(4).add(FPR);
 }
 
+/** Address of physical register Rn. */
+export const fprSlot = (cpu: Cpu, n: Val): Val => cpu.i32(FPR).add(n.shl(4));
+
 /** Physical number of the register in a slot. */
 export const slotNumber = (slot: Val): Val => slot.shrU(4).and(7);
 
@@ -106,6 +109,11 @@ export const parameters = (fn: FunctionBuilder): Val[] => fn.params.map((_, i) =
  */
 export function checkWaiting(cpu: Cpu): void {
   checkAvailable(cpu);
+  checkException(cpu);
+}
+
+/** #MF if an unmasked exception is pending. */
+export function checkException(cpu: Cpu): void {
   const pending = cpu.get(S.FSW).and(Fsw.ES);
   const native = cpu.raw(4, 0, S.CR0.at).and(Cr0.NE);
   cpu.faultIf(pending.ne(0).and(native.ne(0)), Vector.MF);

@@ -63,7 +63,7 @@ function defineBinary(module: ModuleBuilder, format: Format): void {
       const fraction = sig.shl(1).shrU(drop + 1).or(quiet);
       finish(p, kind.eq(Class.SNAN), encode(sign, fraction.or(p.i64(BigInt(max) << BigInt(fractionBits)))));
     });
-    const n = normalize(fn, se.and(EXPONENT_MAX), sig);
+    const n = normalize(se.and(EXPONENT_MAX), sig);
     const exponent = n.exponent.sub(BIAS - bias);
     const rounded = roundSignificand(p, sign, n.significand, p.i64(0), dropped);
     const carry = rounded.significand.eqz();

@@ -2,11 +2,11 @@
  * Test support: guest RAM that watches its bounds, and small files shaped like kernels.
  * The builders make valid files; tests break what they are about.
  */
-import assert from "node:assert/strict";
-import { HypolithError } from "../../base/errors.ts";
-import type { GuestRam } from "./boot-memory.ts";
-import { type KernelOptions, loadKernel } from "./load-kernel.ts";
-import { e820Map } from "./memory-map.ts";
+import { HypolithError } from "../../../base/errors.ts";
+import { invariant } from "../../../base/invariant.ts";
+import type { GuestRam } from "../boot-memory.ts";
+import { type KernelOptions, loadKernel } from "../load-kernel.ts";
+import { e820Map } from "../memory-map.ts";
 
 export const MIB = 1024 * 1024;
 
@@ -23,7 +23,8 @@ export class TestRam implements GuestRam {
   }
 
   write(gpa: number, bytes: Uint8Array): void {
-    assert.ok(Number.isSafeInteger(gpa) && gpa >= 0 && gpa + bytes.length <= this.size);
+    const fits = Number.isSafeInteger(gpa) && gpa >= 0 && gpa + bytes.length <= this.size;
+    invariant(fits, "write outside RAM");
     this.bytes.set(bytes, gpa);
     this.writes++;
   }
@@ -79,9 +80,9 @@ export function refusal(options: KernelOptions & { ram: TestRam }, code: string)
   } catch (error) {
     caught = error;
   }
-  assert.ok(caught instanceof HypolithError, `expected a refusal, got ${caught}`);
-  assert.equal(caught.code, code, caught.message);
-  assert.equal(options.ram.writes, 0, "memory was touched");
+  if (!(caught instanceof HypolithError)) throw caught ?? new Error("expected a refusal");
+  invariant(caught.code === code, `refused as ${caught.code}, not ${code}: ${caught.message}`);
+  invariant(options.ram.writes === 0, "a refusal leaves memory untouched");
   return caught;
 }
 

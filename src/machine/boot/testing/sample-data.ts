@@ -1,5 +1,5 @@
 /**
- * Test support: reproducible data that uses every part of the decoders, and its compressed forms as made by `xz --check=crc32`
+ * Test support: reproducible data that uses every part of the decoders, and its compressed forms (base64) as made by `xz --check=crc32`
  * (prose: lc=1 lp=2 pb=3; branches: --x86) and `lz4 -l -9`.
  */
 import { randomBytes } from "./synthetic-kernels.ts";
@@ -31,9 +31,7 @@ export function noise(): Uint8Array {
   return Uint8Array.from({ length: 300 }, () => random.next().value);
 }
 
-const fromBase64 = (text: string) => new Uint8Array(Buffer.from(text, "base64"));
-
-export const XZ_PROSE = fromBase64(`
+export const XZ_PROSE = `
 /Td6WFoAAAFpIt42AgAhARwAAAAQz1jM4TOJA7KaAFgOjqb4gzS7E0lDFvN92oqKo8JcW5HxJR9Dl8H6Zy3q7eK+1xM6+PEk8w
 ILMAATr685qb3+XH/zGq7TFzsttXwCjworVDoNoEZ2z7yRnyie1RbpkcTVyCOdzAbfnJ7UIP3rcp7nte4DKql7mlfW31gNvJXX
 rpuxThNeDeoPDYkRNpHTWkZlNeRE8SwZAT22NnRhh2HTpZC1ksRYxFuhAx1Yj1xDkiOVmsd6wF48d/kZqcm7WUhdv7de5INAbl
@@ -48,9 +46,9 @@ xQMHMxo+tqQvv3RRDcKJlmPRUkX9JbUGSaMIgGlbX1dvQEJifUXzpa6JGjntvU5j9Y75qWn9bZ581om/
 G0FLM50VWbegHU7gE1TWhjX01wiL+7E9D7CFsNof9BPLGuy9/+LagbRFi8HaWEMJ692ksICAS7aerk//auBsL0cT9g1qKIQNFM
 iFFc0AcU+GmbgjGNjqaa9xTlUOR2VEEZQzNiVIcgUdL1rQy2DBQkSQzlklMr/bUEsZ33QNokd3ZrUPx/tOkJ0tx/byOLYCp92J
 e3T5T7k4maYvCC9M3T0JDCg8JgAAAAAADqQNClAAHKB4rnBABhYCOLPjANiwIAAAAAAVla
-`);
+`;
 
-export const XZ_BRANCHES = fromBase64(`
+export const XZ_BRANCHES = `
 /Td6WFoAAAFpIt42AgEEACEBHACHbtrl4BdvDMJdAAA/39F3Rkc42pTDi0vXJqS44zUBltNO8+yCQMPa956CmBfxC8LNXxNcWY
 u+vyhq7xr79jB2hszAdU+OnQlJhjjcMBZCxeNU81i/nOzuEyF3OI1CnwwSmMEuxE1d8ZNyUsCWzkUKxeYBZzvUB5Q9SixCtUOk
 dEMS2we03PQRkxVl55k3KFnRgUtJ7v0jO+KL3otLneSw0jWtKJtTVpqigUxRg6l8lbTE0nN/43LRNuDZ3NGQbNtWAlFChImp4F
@@ -97,25 +95,25 @@ MOJyFuHDwqFiz0L3r/chep3TRRg0Uy3qTz6ARNVB0uMycCLjuSXRX5phhDHFa8UKlAKBQYwCxEZS8fSg
 Mve/GuNRXQ8tsgssAs32qECEhbZdxgcJoRB0g3HtfiCT1ENr17cehkePAmtAz+VGpuPLVBo/d0RPytSFPGLqjcOB994RFEULnl
 6L551XJzRpEw+YgWCDDKuNpIEW/jNPCQTY9iqZVCt0jXODpbVNTmcACh2JQ/iuHeGUBuVRLpvtWFhkhJmJllAAAAIi08yQAB2h
 nwLgAAKmO1qT4wDYsCAAAAAAFZWg==
-`);
+`;
 
-export const XZ_NOISE = fromBase64(`
+export const XZ_NOISE = `
 /Td6WFoAAAFpIt42AgAhARYAAAB0L+WjAQErdAmPQakSYT8eEI82qwfeWeUOj8CbVWqCNXzPWC0GANoN7qpoms8BEebNSuzZSx
 eEUAIsdmSOVBMy2Gz6ZLeVw+CFKc3i59nIKZT5W2nt8XnuZlhbEJshDIEEqxLlycmKy4ouKcYFcqgCZLQm2EwN48Y2ugXMp9FV
 egFzMg7In0/RthCM2WtNYDsKKGn7A+ZLXu2GCJxrMuHNWiN0KQOoW6+g3f9TFyuNxD5EF75FxzgDli0g1QMgZvX6mvqfOS1HCK
 kroRXhchjvU17wAsC+5GQpvLbL6AbUJLPntyyzQbtzQD6wLHCkudZ1yVB8HDhLuaTtwN/1Toa0mMTNiQjP1nKLh6bFJxoLkqbJ
 nYWx7tA+mzi8MHiYJCfes9hXD8Qtp/Nl9QQusaG2uttNAPDO9KIAAcACrAIAANrrRKw+MA2LAgAAAAABWVo=
-`);
+`;
 
-export const XZ_CRC64 = fromBase64(`
+export const XZ_CRC64 = `
 /Td6WFoAAATm1rRGAgAhARYAAAB0L+WjAQErdAmPQakSYT8eEI82qwfeWeUOj8CbVWqCNXzPWC0GANoN7qpoms8BEebNSuzZSx
 eEUAIsdmSOVBMy2Gz6ZLeVw+CFKc3i59nIKZT5W2nt8XnuZlhbEJshDIEEqxLlycmKy4ouKcYFcqgCZLQm2EwN48Y2ugXMp9FV
 egFzMg7In0/RthCM2WtNYDsKKGn7A+ZLXu2GCJxrMuHNWiN0KQOoW6+g3f9TFyuNxD5EF75FxzgDli0g1QMgZvX6mvqfOS1HCK
 kroRXhchjvU17wAsC+5GQpvLbL6AbUJLPntyyzQbtzQD6wLHCkudZ1yVB8HDhLuaTtwN/1Toa0mMTNiQjP1nKLh6bFJxoLkqbJ
 nYWx7tA+mzi8MHiYJCfes9hXD8Qtp/Nl9QQusaG2uttNAKTHGUmpVcqKAAHEAqwCAADMqdU3scRn+wIAAAAABFla
-`);
+`;
 
-export const LZ4_PROSE = fromBase64(`
+export const LZ4_PROSE = `
 AiFMGFMHAABAsDqVbwQA8Ahp7JqMKnk/kQvS+iGnUszNVn9YW402exsAlhFo5Gd02PoB9CQAYCoiAu9mMh0AAgoA8RHrigiyrA
 QBmgYzVevVprdA0a6riWahFJLBUm9OG7ueISEAhsRgmrsjS0zOKQAFZwBVRjRec9AOAAgtAEB7EkNxaAAAFAACbACCVIy156ce
 IGsOAFR8AA/1qhMAZab6N9e0c0gAADwAADgABB8ABAgABpcAAOwABo8AlBKbUJgvuTQbfn0AAD0AoD7BRB3ioiQwd2cOAACLAJ
@@ -142,12 +140,12 @@ TY+gH0JABgKiIC72YyHQACCgDxEeuKCLKsBAGaBjNV69Wmt0DRrquJZqEUksFSb04bu54hIQCGxGCauy
 +5NBt+fQAAPQCgPsFEHeKiJDB3Zw4AAIsAn8JFoyx3HS0cshkBAAUcAAVMAAWOAAR+AAUjAAH1AAUsAQBaAAR4AAgMAAB2AJQV
 ZSqqEX5c6SMVAAbCAAVoAAaoAARpAAV6AEZOGKXm5gACOAEAFAABgQAKPAFga0g61rurgAAMMQAGEAAG7gABfQEARAEFoQAFjw
 AFHAGVN/D5xPicJ8ko6gAGywEACgABhQAGXQAFHgEG0AAICgEEVwBQ9BFo5Gc=
-`);
+`;
 
-export const LZ4_NOISE = fromBase64(`
+export const LZ4_NOISE = `
 AiFMGC8BAADw/x50CY9BqRJhPx4QjzarB95Z5Q6PwJtVaoI1fM9YLQYA2g3uqmiazwER5s1K7NlLF4RQAix2ZI5UEzLYbPpkt5
 XD4IUpzeLn2cgplPlbae3xee5mWFsQmyEMgQSrEuXJyYrLii4pxgVyqAJktCbYTA3jxja6Bcyn0VV6AXMyDsifT9G2EIzZa01g
 OwooafsD5kte7YYInGsy4c1aI3QpA6hbr6Dd/1MXK43EPkQXvkXHOAOWLSDVAyBm9fqa+p85LUcIqSuhFeFyGO9TXvACwL7kZC
 m8tsvoBtQks+e3LLNBu3NAPrAscKS51nXJUHwcOEu5pO3A3/VOhrSYxM2JCM/WcouHpsUnGguSpsmdhbHu0D6bOLwweJgkJ96z
 2FcPxC2n82X1BC6xoba6200=
-`);
+`;

@@ -1,0 +1,64 @@
+/**
+ * What the guest shall run, and how: the per-run files of the initramfs.
+ *
+ * Arguments travel as a shell file with every argument in single quotes, so nothing in them is ever read as syntax: blanks, quotes,
+ * newlines and any Unicode arrive as they are.
+ */
+import { HypolithError } from "../../../src/base/errors.ts";
+
+export interface WindowSize {
+  readonly rows: number;
+  readonly columns: number;
+}
+
+/** Where a job's standard input comes from. */
+export type JobInput =
+  /** There is none: it reads end of file. */
+  | { readonly kind: "none" }
+  /** All of it is known now and travels in the initramfs. */
+  | { readonly kind: "file"; readonly content: Uint8Array }
+  /** It comes block by block while the job runs. */
+  | { readonly kind: "stream" };
+
+export interface GuestJob {
+  readonly argv: readonly string[];
+  readonly environment: Readonly<Record<string, string>>;
+  /** "console": a terminal on the first serial port. "pipes": three byte streams. */
+  readonly mode: "console" | "pipes";
+  readonly input: JobInput;
+  readonly window: WindowSize;
+}
+
+/** The content of /hypo/job: sets the positional parameters and the environment. */
+export function jobScript(job: GuestJob): string {
+  const exports = Object.entries(job.environment).map(
+    ([name, value]) => `export ${name}=${quote(value, `the environment variable ${name}`)}\n`,
+  );
+  const words = job.argv.map((word) => quote(word, "the command"));
+  return `${exports.join("")}cd "$HOME"\nset -- ${words.join(" ")}\n`;
+}
+
+/** The content of /hypo/config. */
+export function sessionConfig(
+  job: GuestJob,
+  userland: "busybox" | "foreign",
+  modules: readonly string[],
+): string {
+  return [
+    `mode=${job.mode}`,
+    `stdin=${job.input.kind}`,
+    `rows=${job.window.rows}`,
+    `columns=${job.window.columns}`,
+    `userland=${userland}`,
+    `modules=${quote(modules.join(" "), "the module list")}`,
+    "",
+  ].join("\n");
+}
+
+/** One word of POSIX shell. */
+function quote(word: string, what: string): string {
+  if (word.includes("\0")) {
+    throw new HypolithError("command-invalid", `${what} contains a NUL byte`);
+  }
+  return `'${word.replaceAll("'", "'\\''")}'`;
+}

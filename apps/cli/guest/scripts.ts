@@ -1,0 +1,158 @@
+/**
+ * The programs of our initramfs, in busybox sh: what runs in the guest between the kernel and the user's command.
+ *
+ * init     PID 1: mounts, host name; starts the session; turns signals of poweroff, halt and reboot into the system call.
+ * session  runs one job and reports how it ended on the control line. On the console the job has ttyS0 as its terminal. By pipes its
+ *          standard output leaves on ttyS1, its standard error on ttyS2, and its standard input comes in on ttyS1.
+ * launch   becomes the job: process id noted, environment set, command looked up like execvp does.
+ *
+ * Control line (ttyS3), lines of text. To the host: "ready" (before the job starts), "in" (send the next block of standard input),
+ * "exit N", "off" (somebody turned the machine off). From the host: "size ROWS COLS", "signal NAME", "poweroff".
+ * A block of standard input is "LENGTH\n" and that many raw bytes on ttyS1; LENGTH 0 ends it. The guest asks for each block, so no
+ * more is under way than the kernel's receive buffer holds, and no flow control by characters disturbs the bytes.
+ *
+ * Debian's busybox prefers its own applets to files in PATH. That makes these scripts independent of the userland around them, so
+ * they also run a job in somebody else's initramfs; launch resolves the command itself because of it.
+ * The session is started by start-stop-daemon, not "&": a shell lets its background jobs ignore SIGINT, for ever.
+ */
+
+/** Where everything of ours is in the guest. */
+export const GUEST_HOME = "hypo";
+
+export const INIT_SCRIPT = `#!/hypo/busybox sh
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+/hypo/busybox mkdir -p /proc /sys /dev /run /tmp /root
+/hypo/busybox mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mkdir -p /dev/pts /dev/shm
+mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+mount -t tmpfs -o mode=755 tmpfs /run
+echo hypolith >/proc/sys/kernel/hostname
+ip link set lo up
+. /hypo/config
+[ "$userland" = busybox ] && /hypo/busybox --install -s
+for module in $modules; do insmod "/hypo/modules/$module"; done
+
+off() {
+  echo off >/dev/ttyS3
+  stty -F /dev/ttyS3 raw -echo
+  sync
+  "$1" -f
+}
+trap 'off poweroff' USR1 USR2
+trap 'off reboot' TERM
+start-stop-daemon -S -b -x /hypo/session
+while :; do
+  sleep 2000000 &
+  wait
+done
+`;
+
+export const SESSION_SCRIPT = `#!/hypo/busybox sh
+. /hypo/config
+run=/hypo/run
+mkdir -p $run
+stty -F /dev/ttyS3 raw -echo 115200
+exec 3<>/dev/ttyS3
+
+control() {
+  while read -r verb a b <&3; do
+    case $verb in
+      size) stty -F /dev/ttyS0 rows "$a" cols "$b" ;;
+      signal) [ -s $run/job ] && kill -s "$a" -- "-$(cat $run/job)" ;;
+      poweroff) kill -s USR2 1 ;;
+    esac
+  done
+}
+
+pump() {
+  while echo in >&3 && read -r length && [ "$length" -gt 0 ]; do
+    dd bs="$length" count=1 iflag=fullblock status=none || break
+  done
+}
+
+# What the job left running holds our pipes open; a container would end with its first process too.
+end_strays() {
+  for process in /proc/[0-9]*; do
+    process=\${process#/proc/}
+    case " 1 $$ $control $out $err " in
+      *" $process "*) ;;
+      *) kill -s KILL "$process" ;;
+    esac
+  done 2>/dev/null
+}
+
+control &
+control=$!
+if [ "$mode" = console ]; then
+  stty -F /dev/ttyS0 sane rows "$rows" cols "$columns"
+  echo ready >&3
+  setsid -c /hypo/launch </dev/ttyS0 >/dev/ttyS0 2>&1 3>&-
+  code=$?
+  # Setting a line waits until what was written to it has left.
+  stty -F /dev/ttyS0 sane
+else
+  stty -F /dev/ttyS1 raw -echo 115200
+  stty -F /dev/ttyS2 raw -echo 115200
+  mkfifo $run/in $run/out $run/err
+  cat <$run/out >/dev/ttyS1 3>&- &
+  out=$!
+  cat <$run/err >/dev/ttyS2 3>&- &
+  err=$!
+  input=/dev/null
+  [ "$stdin" = file ] && input=/hypo/stdin
+  if [ "$stdin" = stream ]; then
+    input=$run/in
+    pump <>/dev/ttyS1 >$run/in &
+  fi
+  echo ready >&3
+  setsid /hypo/launch <$input >$run/out 2>$run/err 3>&-
+  code=$?
+  end_strays
+  wait $out $err
+  stty -F /dev/ttyS1 raw -echo
+  stty -F /dev/ttyS2 raw -echo
+fi
+echo "exit $code" >&3
+stty -F /dev/ttyS3 raw -echo
+sync
+poweroff -f
+`;
+
+export const LAUNCH_SCRIPT = `#!/hypo/busybox sh
+echo $$ >/hypo/run/job
+. /hypo/job
+
+refuse() {
+  echo "hypo: $2: $3" >&2
+  exit "$1"
+}
+
+begin() {
+  [ -d "$1" ] && refuse 126 "$1" "is a directory"
+  [ -x "$1" ] || refuse 126 "$1" "permission denied"
+  exec "$@"
+}
+
+case $1 in
+  "") refuse 127 "''" "no such command in the guest" ;;
+  */*)
+    [ -e "$1" ] || refuse 127 "$1" "no such file in the guest"
+    begin "$@"
+    ;;
+esac
+name=$1
+shift
+IFS=:
+for directory in $PATH; do
+  [ -x "$directory/$name" ] && [ ! -d "$directory/$name" ] && begin "$directory/$name" "$@"
+done
+refuse 127 "$name" "no such command in the guest"
+`;
+
+/** Of the busybox userland. A name in front of a prompt tells a guest's window from one's own. */
+export const PROFILE_SCRIPT = `export PS1='root@hypolith:\\w# '
+alias ll='ls -l'
+`;

@@ -1,0 +1,80 @@
+/**
+ * The images that `hypo run` knows: stock Debian kernels, each with the busybox of its architecture as userland.
+ */
+import { HypolithError } from "../../../src/base/errors.ts";
+import { closest } from "../closest.ts";
+
+export interface Flavor {
+  /** Canonical image name, "debian:cloud-amd64". */
+  readonly image: string;
+  /** For --flavor. */
+  readonly short: string;
+  readonly architecture: "amd64" | "i386";
+  /** The meta package, which depends on the kernel package of the day. */
+  readonly metaPackage: string;
+  /** Kernel modules that the initramfs loads, in order; what they depend on comes with them. */
+  readonly modules: readonly string[];
+  readonly description: string;
+}
+
+const NO_MODULES: readonly string[] = [];
+
+/** The first is the default. */
+export const FLAVORS: readonly Flavor[] = [
+  {
+    image: "debian:cloud-amd64",
+    short: "cloud",
+    architecture: "amd64",
+    metaPackage: "linux-image-cloud-amd64",
+    modules: NO_MODULES,
+    description: "Debian's kernel for virtual machines",
+  },
+  {
+    image: "debian:amd64",
+    short: "generic",
+    architecture: "amd64",
+    metaPackage: "linux-image-amd64",
+    modules: NO_MODULES,
+    description: "Debian's kernel for any PC",
+  },
+  {
+    image: "debian:rt-amd64",
+    short: "rt",
+    architecture: "amd64",
+    metaPackage: "linux-image-rt-amd64",
+    modules: NO_MODULES,
+    description: "Debian's PREEMPT_RT kernel",
+  },
+  {
+    image: "debian:686-pae",
+    short: "686-pae",
+    architecture: "i386",
+    metaPackage: "linux-image-686-pae",
+    modules: NO_MODULES,
+    description: "Debian's 32-bit kernel with PAE",
+  },
+];
+
+export const BUSYBOX_PACKAGE = "busybox-static";
+
+/** The flavor of an image name; "debian" is the default one. */
+export function flavorOfImage(name: string): Flavor {
+  const wanted = name === "debian" ? FLAVORS[0]!.image : name;
+  const found = FLAVORS.find((flavor) => flavor.image === wanted);
+  if (found) return found;
+  const names = ["debian", ...FLAVORS.map((flavor) => flavor.image)];
+  const near = closest(name, names);
+  throw new HypolithError("image-unknown", `there is no image '${name}'`, {
+    hint: near
+      ? `did you mean '${near}'?`
+      : `known images: ${names.join(", ")}; to run a command in the default one: hypo run -- ${name}`,
+  });
+}
+
+export function flavorOfShortName(name: string): Flavor {
+  const found = FLAVORS.find((flavor) => flavor.short === name);
+  if (found) return found;
+  throw new HypolithError("flavor-unknown", `there is no flavor '${name}'`, {
+    hint: `one of ${FLAVORS.map((flavor) => flavor.short).join(", ")}`,
+  });
+}

@@ -1,0 +1,111 @@
+/**
+ * The two directions of a message: guest state out to a portal, and a reply back, validated before anything is committed.
+ * A reply can name only the groups of its portal; control fields, host addresses and bitmaps are in no group.
+ */
+import { GPR } from "../../processor/core/layout.ts";
+import { Field, INTERRUPTION_VALID, VendorField } from "../../processor/isa/vmcs-fields.ts";
+import type { Vmcs } from "../../processor/vmx/vmcs.ts";
+import { IN_ONLY_GROUPS, type Message, StateGroup } from "../abi/message.ts";
+import type { Portal } from "./portal.ts";
+
+const LOW = [0, 1, 2, 3];
+const HIGH = [4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+const RFLAGS_RESERVED_ONE = 2;
+
+function copyRegisters(message: Message, vmcs: Vmcs, which: readonly number[]): void {
+  const state = vmcs.state;
+  for (const n of which) message.setRegister(n, state.getUint32(GPR + 8 * n, true), state.getUint32(GPR + 8 * n + 4, true));
+}
+
+/** Fills a message with what the portal asked for. */
+export function fillMessage(message: Message, vmcs: Vmcs, portal: Portal): void {
+  const groups = portal.stateIn;
+  message.groups = groups;
+  if (groups & StateGroup.EXIT) {
+    message.reason = vmcs.number(Field.EXIT_REASON);
+    message.qualification = vmcs.number(Field.EXIT_QUALIFICATION);
+    message.physical = vmcs.number(Field.GUEST_PHYSICAL_ADDRESS);
+  }
+  if (groups & StateGroup.RIP) {
+    message.ripWide = vmcs.big(Field.GUEST_RIP);
+    message.instructionLength = vmcs.number(Field.EXIT_INSTRUCTION_LENGTH);
+  }
+  if (groups & StateGroup.LOW_REGISTERS) copyRegisters(message, vmcs, LOW);
+  if (groups & StateGroup.HIGH_REGISTERS) copyRegisters(message, vmcs, HIGH);
+  if (groups & StateGroup.RFLAGS) message.rflags = vmcs.number(Field.GUEST_RFLAGS);
+  if (groups & StateGroup.ACTIVITY) {
+    message.activity = vmcs.number(Field.GUEST_ACTIVITY);
+    message.interruptibility = vmcs.number(Field.GUEST_INTERRUPTIBILITY);
+  }
+  if (groups & StateGroup.DEVICE) {
+    message.deviceAccess = vmcs.number(VendorField.DEVICE_ACCESS);
+    message.deviceSize = vmcs.number(VendorField.DEVICE_SIZE);
+    message.deviceData = vmcs.big(VendorField.DEVICE_WRITE_DATA);
+  }
+}
+
+/** Why a reply cannot be committed, or null. */
+export function checkReply(message: Message, vmcs: Vmcs, portal: Portal): string | null {
+  const groups = message.groups;
+  const foreign = groups & ~(portal.stateOut & ~IN_ONLY_GROUPS);
+  if (foreign !== 0) return `state groups ${foreign.toString(16)} outside the capability`;
+  if (groups & StateGroup.RIP) {
+    const rip = message.ripWide;
+    const isLong = (vmcs.number(Field.GUEST_CS_RIGHTS) & 0x2000) !== 0;
+    if (isLong ? BigInt.asUintN(64, BigInt.asIntN(48, rip)) !== rip : rip >> 32n !== 0n) return "RIP cannot be loaded";
+  }
+  if (groups & StateGroup.RFLAGS) {
+    const flags = message.rflags;
+    if ((flags & RFLAGS_RESERVED_ONE) === 0 || (flags & ~0x3f_7fd7) !== 0) return "RFLAGS cannot be loaded";
+  }
+  if (groups & StateGroup.ACTIVITY && (message.activity > 1 || message.interruptibility > 15 || (message.interruptibility & 3) === 3)) {
+    return "activity or interruptibility cannot be loaded";
+  }
+  if (groups & StateGroup.INJECTION) {
+    const info = message.injection;
+    const type = (info >>> 8) & 7;
+    if (info !== 0 && (info < INTERRUPTION_VALID || type === 1 || type === 7 || (info & 0x7fff_f000) !== 0)) return "injection is not legal";
+  }
+  return null;
+}
+
+/** Writes a checked reply into the guest. */
+export function commitReply(message: Message, vmcs: Vmcs): void {
+  const groups = message.groups;
+  const state = vmcs.state;
+  const registers = (which: readonly number[]): void => {
+    for (const n of which) {
+      state.setUint32(GPR + 8 * n, message.registerLow(n), true);
+      state.setUint32(GPR + 8 * n + 4, message.registerHigh(n), true);
+    }
+  };
+  if (groups & StateGroup.LOW_REGISTERS) registers(LOW);
+  if (groups & StateGroup.HIGH_REGISTERS) registers(HIGH);
+  if (groups & StateGroup.RIP) {
+    vmcs.setBig(Field.GUEST_RIP, message.ripWide);
+    endInstruction(vmcs);
+  }
+  if (groups & StateGroup.RFLAGS) vmcs.set(Field.GUEST_RFLAGS, message.rflags);
+  if (groups & StateGroup.ACTIVITY) {
+    vmcs.set(Field.GUEST_ACTIVITY, message.activity);
+    vmcs.set(Field.GUEST_INTERRUPTIBILITY, message.interruptibility);
+  }
+  if (groups & StateGroup.DEVICE) vmcs.setBig(VendorField.DEVICE_READ_REPLY, message.deviceData);
+  if (groups & StateGroup.INJECTION && message.injection !== 0) {
+    vmcs.set(Field.ENTRY_INTERRUPTION_INFO, message.injection);
+    vmcs.set(Field.ENTRY_ERROR_CODE, message.injectionError);
+  }
+}
+
+/** What the completion of an instruction ends: blocking by STI and MOV SS. */
+export function endInstruction(vmcs: Vmcs): void {
+  const blocking = vmcs.number(Field.GUEST_INTERRUPTIBILITY);
+  if (blocking & 3) vmcs.set(Field.GUEST_INTERRUPTIBILITY, blocking & ~3);
+}
+
+/** RIP past the instruction that exited. */
+export function skipInstruction(vmcs: Vmcs): void {
+  const length = BigInt(vmcs.number(Field.EXIT_INSTRUCTION_LENGTH));
+  vmcs.setBig(Field.GUEST_RIP, BigInt.asUintN(64, vmcs.big(Field.GUEST_RIP) + length));
+  endInstruction(vmcs);
+}

@@ -1,0 +1,63 @@
+/**
+ * The exit log: one record per VM exit, kept as the last few for crash dumps and given out as lines when traced.
+ * In deterministic mode the lines of two runs are equal.
+ */
+import { exitReasonName } from "../../processor/isa/exit-reasons.ts";
+
+export interface ExitRecord {
+  seq: number;
+  vcpu: number;
+  /** Virtual time in ns. */
+  time: number;
+  /** Guest instructions executed in all. */
+  retired: number;
+  reason: number;
+  qualification: number;
+  rip: bigint;
+}
+
+const KEPT = 32;
+
+export class ExitLog {
+  readonly #records: ExitRecord[] = Array.from({ length: KEPT }, () => ({
+    seq: -1, vcpu: 0, time: 0, retired: 0, reason: 0, qualification: 0, rip: 0n,
+  }));
+  readonly #counts = new Map<number, number>();
+  #sink: ((line: string) => void) | null = null;
+  #seq = 0;
+
+  /** Sends every record as a line. */
+  trace(sink: (line: string) => void): void {
+    this.#sink = sink;
+  }
+
+  get total(): number {
+    return this.#seq;
+  }
+
+  /** Exits by basic reason, most frequent first. */
+  counts(): [string, number][] {
+    return [...this.#counts].sort((a, b) => b[1] - a[1]).map(([reason, n]) => [exitReasonName(reason), n]);
+  }
+
+  record(fields: Omit<ExitRecord, "seq">): void {
+    const r = this.#records[this.#seq % KEPT]!;
+    Object.assign(r, fields);
+    r.seq = this.#seq++;
+    this.#counts.set(r.reason & 0xffff, (this.#counts.get(r.reason & 0xffff) ?? 0) + 1);
+    this.#sink?.(formatExit(r));
+  }
+
+  /** The last exits, oldest first. */
+  last(count = 8): ExitRecord[] {
+    const from = Math.max(0, this.#seq - Math.min(count, KEPT));
+    return Array.from({ length: this.#seq - from }, (_, i) => this.#records[(from + i) % KEPT]!);
+  }
+}
+
+export function formatExit(r: ExitRecord): string {
+  return (
+    `${r.seq} vcpu${r.vcpu} t=${r.time} n=${r.retired} ${exitReasonName(r.reason)} ` +
+    `q=${r.qualification.toString(16)} rip=${r.rip.toString(16)}`
+  );
+}

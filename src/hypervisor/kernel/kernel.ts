@@ -1,0 +1,153 @@
+/**
+ * The micro-hypervisor: the only code in root mode. Runs the vCPUs of a VM, routes their exits, delivers their events, keeps their timers.
+ *
+ * One vCPU per pCPU for now. The loop never waits: step() says until when there is nothing to do, and the embedder waits.
+ */
+import { Field, InterruptionType, INTERRUPTION_VALID, PrimaryControl } from "../../processor/isa/vmcs-fields.ts";
+import type { Processor } from "../../processor/vmx/processor.ts";
+import { exitReasonName } from "../../processor/isa/exit-reasons.ts";
+import { ExitDispatcher } from "./exits.ts";
+import { type Vcpu, VcpuState } from "./vcpu.ts";
+import type { Vm } from "./vm.ts";
+
+const RFLAGS_IF = 0x200;
+const BLOCKING_BY_NMI = 8;
+const MAX_TIMER = 0xffff_ffff;
+
+/** What the vCPU's step came to. */
+export type StepResult = { readonly kind: "ran" } | { readonly kind: "idle"; readonly until: number } | { readonly kind: "ended" };
+
+const RAN: StepResult = { kind: "ran" };
+const ENDED: StepResult = { kind: "ended" };
+
+export class Kernel {
+  readonly #processor: Processor;
+  readonly #vm: Vm;
+  readonly #dispatcher: ExitDispatcher;
+
+  constructor(processor: Processor, vm: Vm) {
+    this.#processor = processor;
+    this.#vm = vm;
+    this.#dispatcher = new ExitDispatcher(vm, () => this.now());
+  }
+
+  /** Virtual time in ns. */
+  now(): number {
+    return this.#processor.tsc();
+  }
+
+  /** One entry and exit of a vCPU, with everything around it. */
+  step(vcpu: Vcpu): StepResult {
+    const vm = this.#vm;
+    if (vm.end) return ENDED;
+    const deadline = this.#runTimers(vcpu);
+    if (vcpu.state === VcpuState.HALTED) {
+      if (!this.#hasWakeup(vcpu)) return { kind: "idle", until: deadline };
+      vcpu.state = VcpuState.RUNNABLE;
+    }
+    this.#prepareEvents(vcpu);
+    const { vmcs } = vcpu;
+    const left = Math.ceil(deadline - this.now());
+    vmcs.set(Field.PREEMPTION_TIMER, Math.min(Math.max(left, 0), MAX_TIMER));
+    const error = this.#processor.enter(vmcs);
+    if (error !== 0) {
+      vm.end ??= { kind: "error", message: `VM entry refused: VM-instruction error ${error}` };
+      return ENDED;
+    }
+    const reason = vmcs.number(Field.EXIT_REASON);
+    vm.log.record({
+      vcpu: vcpu.id,
+      time: this.now(),
+      retired: this.#processor.retired,
+      reason,
+      qualification: vmcs.number(Field.EXIT_QUALIFICATION),
+      rip: vmcs.big(Field.GUEST_RIP),
+    });
+    this.#dispatcher.dispatch(vcpu);
+    return vm.end ? ENDED : RAN;
+  }
+
+  /** Fires what is due; answers when the next is. */
+  #runTimers(vcpu: Vcpu): number {
+    const now = this.now();
+    const { apic } = vcpu;
+    if (apic.deadline <= now) apic.advance(now);
+    let next = apic.deadline;
+    for (const service of this.#vm.services) {
+      if (service.deadline <= now) {
+        service.deadline = Infinity;
+        service.program?.onTimer(now);
+      }
+      next = Math.min(next, service.deadline);
+    }
+    return next;
+  }
+
+  #hasWakeup(vcpu: Vcpu): boolean {
+    if (vcpu.event || vcpu.apic.nmiPending) return true;
+    if ((vcpu.vmcs.number(Field.GUEST_RFLAGS) & RFLAGS_IF) === 0) return false;
+    return vcpu.apic.pending() >= 0 || this.#extintPending(vcpu);
+  }
+
+  #extintPending(vcpu: Vcpu): boolean {
+    return this.#vm.extint && vcpu.id === 0 && vcpu.apic.acceptsExtint();
+  }
+
+  /** Chooses the event to inject, or opens an interrupt window for one that must wait. */
+  #prepareEvents(vcpu: Vcpu): void {
+    const { vmcs, apic } = vcpu;
+    vmcs.set(Field.ENTRY_INTERRUPTION_INFO, 0);
+    let wantsWindow = false;
+    const blocking = vmcs.number(Field.GUEST_INTERRUPTIBILITY);
+    if (vcpu.event) {
+      inject(vcpu, vcpu.event.info, vcpu.event.error, vcpu.event.length);
+      vcpu.event = null;
+      wantsWindow = apic.pending() >= 0 || this.#extintPending(vcpu);
+    } else if (apic.nmiPending && (blocking & (BLOCKING_BY_NMI | 3)) === 0) {
+      apic.nmiPending = false;
+      inject(vcpu, INTERRUPTION_VALID + (InterruptionType.NMI << 8) + 2, 0, 0);
+    } else {
+      const vector = apic.pending();
+      const extint = vector < 0 && this.#extintPending(vcpu);
+      if (vector >= 0 || extint) {
+        const open = (vmcs.number(Field.GUEST_RFLAGS) & RFLAGS_IF) !== 0 && (blocking & 3) === 0;
+        if (open) this.#acceptInterrupt(vcpu, vector);
+        wantsWindow = !open || apic.pending() >= 0 || this.#extintPending(vcpu);
+      }
+    }
+    const primary = vmcs.number(Field.PRIMARY_CONTROLS);
+    const wanted = wantsWindow ? primary | PrimaryControl.INTERRUPT_WINDOW : primary & ~PrimaryControl.INTERRUPT_WINDOW;
+    if (wanted >>> 0 !== primary) vmcs.set(Field.PRIMARY_CONTROLS, wanted >>> 0);
+  }
+
+  #acceptInterrupt(vcpu: Vcpu, vector: number): void {
+    let accepted = vector;
+    if (vector >= 0) vcpu.apic.acknowledge(vector);
+    else accepted = this.#vm.extintService?.program?.onInterruptAcknowledge() ?? 0xff;
+    inject(vcpu, INTERRUPTION_VALID + (InterruptionType.EXTERNAL << 8) + (accepted & 0xff), 0, 0);
+  }
+
+  /** Where a vCPU is, for a person: registers and the last exits. */
+  describe(vcpu: Vcpu): string {
+    const { vmcs } = vcpu;
+    const hex = (v: bigint): string => v.toString(16).padStart(16, "0");
+    const names = ["RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8 ", "R9 ", "R10", "R11", "R12", "R13", "R14", "R15"];
+    const gpr = names.map((name, n) => `${name}=${hex(vmcs.state.getBigUint64(0x100 + 8 * n, true))}`);
+    const rows = [0, 4, 8, 12].map((i) => gpr.slice(i, i + 4).join(" "));
+    const last = this.#vm.log.last(10).map((r) => `  #${r.seq} ${exitReasonName(r.reason)} qualification ${r.qualification.toString(16)} at RIP ${hex(r.rip)} (t=${r.time} ns)`);
+    return [
+      `RIP=${hex(vmcs.big(Field.GUEST_RIP))} RFLAGS=${vmcs.number(Field.GUEST_RFLAGS).toString(16)} CS=${vmcs.number(Field.GUEST_CS_SELECTOR).toString(16)}`,
+      `CR0=${hex(vmcs.big(Field.GUEST_CR0))} CR2=${hex(vmcs.state.getBigUint64(0x308, true))} CR3=${hex(vmcs.big(Field.GUEST_CR3))} CR4=${hex(vmcs.big(Field.GUEST_CR4))} EFER=${hex(vmcs.big(Field.GUEST_EFER))}`,
+      ...rows,
+      "last VM exits:",
+      ...last,
+    ].join("\n");
+  }
+}
+
+function inject(vcpu: Vcpu, info: number, error: number, length: number): void {
+  const { vmcs } = vcpu;
+  vmcs.set(Field.ENTRY_INTERRUPTION_INFO, info);
+  vmcs.set(Field.ENTRY_ERROR_CODE, error);
+  vmcs.set(Field.ENTRY_INSTRUCTION_LENGTH, length);
+}

@@ -1,0 +1,31 @@
+/**
+ * A virtual processor of a VM: its VMCS, its local APIC, and the events that wait for it.
+ */
+import type { Vmcs } from "../../processor/vmx/vmcs.ts";
+import type { LocalApic } from "./local-apic.ts";
+
+/** An event that VM entry is to deliver: interruption information, error code, instruction length. */
+export interface QueuedEvent {
+  readonly info: number;
+  readonly error: number;
+  readonly length: number;
+}
+
+export const VcpuState = { RUNNABLE: 0, HALTED: 1, DEAD: 2 } as const;
+
+export class Vcpu {
+  readonly id: number;
+  readonly vmcs: Vmcs;
+  readonly apic: LocalApic;
+  state: number = VcpuState.RUNNABLE;
+  /** An event whose delivery an exit interrupted, or an exception to inject. */
+  event: QueuedEvent | null = null;
+  /** MSRs that the kernel keeps for the guest and that have no other effect here. */
+  readonly msrs = new Map<number, bigint>();
+
+  constructor(id: number, vmcs: Vmcs, apic: LocalApic) {
+    this.id = id;
+    this.vmcs = vmcs;
+    this.apic = apic;
+  }
+}

@@ -1,0 +1,73 @@
+/**
+ * The two guest clocks. TSC ticks are nanoseconds of virtual time.
+ */
+import type { TscClock } from "../processor/vmx/engine-port.ts";
+
+export interface MachineClock extends TscClock {
+  /** Nothing happens before `until`: a virtual clock jumps there. Answers how many ns to really wait. */
+  idle(until: number, retired: number): number;
+}
+
+/** Time is the number of retired instructions, one a nanosecond, plus what was skipped while idle. Runs are reproducible. */
+export class DeterministicClock implements MachineClock {
+  #skipped = 0;
+
+  tsc(retired: number): number {
+    return retired + this.#skipped;
+  }
+
+  budgetUntil(deadline: number, retired: number): number {
+    return deadline - this.tsc(retired);
+  }
+
+  idle(until: number, retired: number): number {
+    if (until === Infinity) return Infinity;
+    const gap = until - this.tsc(retired);
+    if (gap > 0) this.#skipped += gap;
+    return 0;
+  }
+}
+
+/** First guess of the speed and its bounds, in instructions a nanosecond. */
+const INITIAL_RATE = 0.05;
+const SMOOTHING = 0.25;
+const MIN_BUDGET = 2000;
+
+/** Time is real time. The budget towards a deadline comes from the speed measured so far. */
+export class WallClock implements MachineClock {
+  readonly #read: () => number;
+  readonly #start: number;
+  #rate = INITIAL_RATE;
+  #lastTime = 0;
+  #lastRetired = 0;
+
+  /** `nowMs` is a monotonic clock in milliseconds, such as performance.now. */
+  constructor(nowMs: () => number) {
+    this.#read = nowMs;
+    this.#start = nowMs();
+  }
+
+  tsc(_retired: number): number {
+    return Math.round((this.#read() - this.#start) * 1e6);
+  }
+
+  budgetUntil(deadline: number, retired: number): number {
+    const now = this.tsc(retired);
+    const time = now - this.#lastTime;
+    const count = retired - this.#lastRetired;
+    if (time > 200_000 && count > 0) {
+      this.#rate += (count / time - this.#rate) * SMOOTHING;
+      this.#lastTime = now;
+      this.#lastRetired = retired;
+    }
+    const left = deadline - now;
+    return left <= 0 ? 0 : Math.max(MIN_BUDGET, Math.floor(left * this.#rate));
+  }
+
+  idle(until: number, retired: number): number {
+    const now = this.tsc(retired);
+    this.#lastTime = now;
+    this.#lastRetired = retired;
+    return Math.max(0, until - now);
+  }
+}

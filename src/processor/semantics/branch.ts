@@ -1,0 +1,67 @@
+/**
+ * Near jumps and loops, and BOUND. SDM Vol. 2, "JMP", "Jcc", "LOOP/LOOPcc", "BOUND". Calls and returns are in stack.ts.
+ *
+ * An absolute target is checked before anything changes: canonical in 64-bit mode, within CS elsewhere. A relative one is checked here
+ * only where something changes before the jump; otherwise Insn.jumpRelative does it. In 64-bit mode a relative target is not
+ * checked at all: one that leaves the canonical range faults when it is fetched.
+ */
+import { Seg } from "../core/layout.ts";
+import type { Val } from "../ir/value.ts";
+import { Vector } from "./cpu.ts";
+import { condition, readZf, signExtend } from "./flags.ts";
+import type { Insn, Semantics, SemanticsTable } from "./insn.ts";
+
+const RCX = 1;
+
+/** An operand-sized branch target as an instruction pointer (i64); leaves with #GP(0) if it cannot be one. */
+export function checkedTarget(insn: Insn, v: Val): Val {
+  if (insn.is64) {
+    insn.faultIf(v.shl(16).shrS(16).ne(v), Vector.GP);
+    return v;
+  }
+  const target = insn.shape.opsize === 2 ? v.wrap().and(0xffff) : v.wrap();
+  insn.faultIf(target.gtU(insn.segLimit(Seg.CS)), Vector.GP);
+  return target.extU();
+}
+
+/** Checks the target of relative operand 0 against CS if `taken` (always if null). */
+export function checkRelative(insn: Insn, taken: Val | null): void {
+  if (insn.is64) return;
+  const target = insn.nextRip().wrap().add(insn.immediate(0));
+  const truncated = insn.shape.opsize === 2 ? target.and(0xffff) : target;
+  const outside = truncated.gtU(insn.segLimit(Seg.CS));
+  insn.faultIf(taken ? taken.nez().and(outside) : outside, Vector.GP);
+}
+
+/** LOOP, LOOPE, LOOPNE: the counter's width is the address size. */
+function loop(extra: ((insn: Insn) => Val) | null): Semantics {
+  return (insn) => {
+    const { addrSize } = insn.shape;
+    const left = insn.gpr(RCX, addrSize).sub(1);
+    const isLeft = (addrSize === 2 ? left.and(0xffff) : left).nez();
+    const taken = extra ? isLeft.and(extra(insn)) : isLeft;
+    checkRelative(insn, taken);
+    insn.setGpr(RCX, addrSize, left);
+    insn.jumpRelative(0, taken);
+  };
+}
+
+const bound: Semantics = (insn) => {
+  const bytes = insn.bytes(0) as 2 | 4;
+  const index = signExtend(insn.rd(0), bytes);
+  const host = insn.hostR(insn.ea(2 * bytes, false), 2 * bytes, insn.memFlags());
+  const lower = signExtend(insn.raw(bytes, host), bytes);
+  const upper = signExtend(insn.raw(bytes, host, bytes), bytes);
+  insn.faultIf(index.ltS(lower).or(index.gtS(upper)), Vector.BR);
+};
+
+export const BRANCH: SemanticsTable = {
+  jmp: (insn) => insn.jumpRelative(0, null),
+  jmp_ind: (insn) => insn.jumpTo(checkedTarget(insn, insn.rd(0))),
+  jcc: (insn) => insn.jumpRelative(0, condition(insn, insn.shape.cc)),
+  jcxz: (insn) => insn.jumpRelative(0, insn.gpr(RCX, insn.shape.addrSize).eqz()),
+  loop: loop(null),
+  loope: loop(readZf),
+  loopne: loop((insn) => readZf(insn).xor(1)),
+  bound,
+};

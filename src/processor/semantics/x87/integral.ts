@@ -1,0 +1,102 @@
+/**
+ * Operations on exponents and integral parts: FRNDINT, FSCALE, FXTRACT, FPREM, FPREM1.
+ * Spec: SDM Vol. 2, the entries of these instructions.
+ *
+ *   x87RoundInteger(slot) · x87Scale(slot, by) · x87Extract(slot) · x87Remainder(a, b, nearest)
+ */
+import { S } from "../../core/layout.ts";
+import type { ModuleBuilder } from "../../ir/module.ts";
+import type { Val } from "../../ir/value.ts";
+import type { Procedure } from "../procedure.ts";
+import { roundingFlags, roundSignificand, shiftRightSticky } from "./commit.ts";
+import { Class, classOf, normalize } from "./nan.ts";
+import {
+  BIAS,
+  defineHelper,
+  EXPONENT_MAX,
+  Fsw,
+  INDEFINITE,
+  INDEFINITE_SE,
+  INTEGER_BIT,
+  parameters,
+  Pop,
+  signExponent,
+  significand,
+} from "./state.ts";
+
+/** Ends with `se`, `sig` in slot under a condition. */
+export function endIf(p: Procedure, condition: Val, slot: Val, result: () => { se: Val; sig: Val; flags: Val }): void {
+  p.fn.if(condition, () => {
+    const r = result();
+    p.fn.callVoid(p.module.get("x87Store"), slot, r.se, r.sig, r.flags, Pop.NONE);
+    p.fn.return();
+  });
+}
+
+/** Ends with the NaN that results if `a` or `b` is a NaN or unsupported. */
+export function endIfNan(p: Procedure, condition: Val, a: Val, b: Val, slot: Val, pop: number = Pop.NONE): void {
+  p.fn.if(condition, () => {
+    p.fn.callVoid(p.module.get("x87Propagate"), a, b, slot, pop);
+    p.fn.return();
+  });
+}
+
+export const indefinite = (p: Procedure) => ({ se: p.i32(INDEFINITE_SE), sig: p.i64(INDEFINITE), flags: p.i32(Fsw.IE) });
+
+function defineRoundInteger(module: ModuleBuilder): void {
+  defineHelper(module, "x87RoundInteger", ["i32"], null, (p, fn) => {
+    const [slot] = parameters(fn);
+    const kind = classOf(p, slot);
+    endIfNan(p, kind.geU(Class.QNAN), slot, slot, slot);
+    const se = signExponent(p, slot);
+    const sig = significand(p, slot);
+    const exponent = se.and(EXPONENT_MAX);
+    const isIntegral = exponent.geU(BIAS + 63).or(kind.eq(Class.ZERO));
+    endIf(p, isIntegral, slot, () => ({ se, sig, flags: p.i32(0) }));
+    const sign = se.shrU(15);
+    const denormal = kind.eq(Class.DENORMAL).shl(1);
+    const shift = p.i32(BIAS + 63).sub(exponent);
+    const shifted = shiftRightSticky(fn, sig, p.i64(0), shift);
+    const r = roundSignificand(p, sign, shifted.high, shifted.low, p.i32(0));
+    const flags = denormal.or(roundingFlags(r));
+    endIf(p, r.significand.eqz(), slot, () => ({ se: sign.shl(15), sig: p.i64(0), flags }));
+    const n = normalize(p.i32(BIAS + 63), r.significand);
+    endIf(p, p.i32(1), slot, () => ({ se: sign.shl(15).or(n.exponent), sig: n.significand, flags }));
+  });
+}
+
+function defineScale(module: ModuleBuilder): void {
+  defineHelper(module, "x87Scale", ["i32", "i32"], null, (p, fn) => {
+    const [slot, by] = parameters(fn);
+    const [kindA, kindB] = [classOf(p, slot), classOf(p, by)];
+    endIfNan(p, kindA.geU(Class.QNAN).or(kindB.geU(Class.QNAN)), slot, by, slot);
+    const [seA, seB] = [signExponent(p, slot), signExponent(p, by)];
+    const [sigA, sigB] = [significand(p, slot), significand(p, by)];
+    const [signA, signB] = [seA.shrU(15), seB.shrU(15)];
+    const infiniteB = kindB.eq(Class.INFINITY);
+    const isInvalid = infiniteB.and(signB.select(kindA.eq(Class.INFINITY), kindA.eq(Class.ZERO)));
+    endIf(p, isInvalid, slot, () => indefinite(p));
+    const flags = kindA.eq(Class.DENORMAL).or(kindB.eq(Class.DENORMAL)).shl(1);
+    endIf(p, flags.and(p.get(S.FCW).not()), slot, () => ({ se: seA, sig: sigA, flags }));
+    endIf(p, kindA.eq(Class.INFINITY).or(kindA.eq(Class.ZERO)), slot, () => ({ se: seA, sig: sigA, flags }));
+    endIf(p, infiniteB, slot, () => ({
+      se: signA.shl(15).or(signB.select(p.i32(0), p.i32(EXPONENT_MAX))),
+      sig: signB.select(p.i64(0), p.i64(INTEGER_BIT)),
+      flags,
+    }));
+    const expB = seB.and(EXPONENT_MAX);
+    endIf(p, expB.ltU(BIAS), slot, () => ({ se: seA, sig: sigA, flags }));
+    // Integral part of the scale, limited to what certainly leaves the range of exponents.
+    const LIMIT = 0x1_8000;
+    const large = expB.gtU(BIAS + 16);
+    const amount = large.select(p.i32(LIMIT), sigB.shrU(p.i32(BIAS + 63).sub(expB).extU()).wrap());
+    const n = normalize(seA.and(EXPONENT_MAX), sigA);
+    const exponent = signB.select(n.exponent.sub(amount), n.exponent.add(amount));
+    fn.callVoid(module.get("x87Round64"), signA, exponent, n.significand, p.i64(0), flags, slot, Pop.NONE);
+  });
+}
+
+export function defineIntegral(module: ModuleBuilder): void {
+  defineRoundInteger(module);
+  defineScale(module);
+}
