@@ -82,6 +82,19 @@ export class Messages {
   }
 }
 
+/** Failures that lie in the machine we run on, not in the words that we were given. */
+const ENVIRONMENT_CODES: ReadonlySet<string> = new Set([
+  "apt-failed",
+  "cache-full",
+  "cache-unwritable",
+  "checksum-mismatch",
+  "error",
+  "image-absent",
+  "mirror-refused",
+  "network-unreachable",
+  "package-absent",
+]);
+
 /** What, why, what to do; and where to look when that does not help. */
 export function describeFailure(error: unknown): string[] {
   const prefix = styleText("red", "hypo:", { stream: process.stderr });
@@ -95,8 +108,12 @@ export function describeFailure(error: unknown): string[] {
   const lines = [`${prefix} ${error.message}`];
   const cause = causeOf(error);
   if (cause && !error.message.includes(cause)) lines.push(`  because: ${cause}`);
-  if (error.hint) lines.push(...error.hint.split("\n").map((hint) => `  try: ${hint}`));
-  if (error.code !== "usage") lines.push("  'hypo doctor' checks what works on this machine");
+  for (const hint of error.hint?.split("\n") ?? []) {
+    lines.push(hint.startsWith("did you mean") ? `  ${hint}` : `  try: ${hint}`);
+  }
+  if (ENVIRONMENT_CODES.has(error.code)) {
+    lines.push("  'hypo doctor' checks what works on this machine");
+  }
   return lines;
 }
 

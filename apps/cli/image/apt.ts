@@ -32,9 +32,11 @@ export const APT_COMMANDS: AptCommands = {
 };
 
 /** A mirror that does not answer is given up after seconds, not minutes. */
-const NETWORK_OPTIONS = ["Acquire::Retries=1", "Acquire::http::Timeout=20", "Acquire::https::Timeout=20"].flatMap(
-  (option) => ["-o", option],
-);
+const NETWORK_OPTIONS = [
+  "Acquire::Retries=1",
+  "Acquire::http::Timeout=20",
+  "Acquire::https::Timeout=20",
+].flatMap((option) => ["-o", option]);
 const POLL_MS = 100;
 
 export interface AptContext {

@@ -39,8 +39,8 @@ interface StoredImage {
 }
 
 export function defaultCacheRoot(env: NodeJS.ProcessEnv = process.env): string {
-  if (env["HYPO_HOME"]) return join(env["HYPO_HOME"], "cache");
-  return join(env["XDG_CACHE_HOME"] || join(homedir(), ".cache"), "hypolith");
+  if (env.HYPO_HOME) return join(env.HYPO_HOME, "cache");
+  return join(env.XDG_CACHE_HOME || join(homedir(), ".cache"), "hypolith");
 }
 
 export type CacheLookup =

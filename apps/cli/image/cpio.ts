@@ -8,7 +8,13 @@
  */
 import { invariant } from "../../../src/base/invariant.ts";
 
-const Type = { FIFO: 0o010000, CHARACTER: 0o020000, DIRECTORY: 0o040000, FILE: 0o100000, LINK: 0o120000 } as const;
+const Type = {
+  FIFO: 0o010000,
+  CHARACTER: 0o020000,
+  DIRECTORY: 0o040000,
+  FILE: 0o100000,
+  LINK: 0o120000,
+} as const;
 const HEADER_SIZE = 110;
 const TRAILER = "TRAILER!!!";
 
@@ -27,7 +33,12 @@ export class CpioArchive {
   readonly #names = new Set<string>();
 
   directory(path: string, permissions = 0o755): this {
-    return this.#add({ name: path, mode: Type.DIRECTORY | permissions, data: EMPTY, device: NO_DEVICE });
+    return this.#add({
+      name: path,
+      mode: Type.DIRECTORY | permissions,
+      data: EMPTY,
+      device: NO_DEVICE,
+    });
   }
 
   file(path: string, content: Uint8Array | string, permissions = 0o644): this {
@@ -41,7 +52,12 @@ export class CpioArchive {
   }
 
   characterDevice(path: string, major: number, minor: number, permissions: number): this {
-    return this.#add({ name: path, mode: Type.CHARACTER | permissions, data: EMPTY, device: [major, minor] });
+    return this.#add({
+      name: path,
+      mode: Type.CHARACTER | permissions,
+      data: EMPTY,
+      device: [major, minor],
+    });
   }
 
   fifo(path: string, permissions = 0o600): this {

@@ -31,7 +31,8 @@ export function readArchive(file: Uint8Array): ArMember[] {
   for (let at = AR_MAGIC.length; at < bytes.length; ) {
     const header = bytes.toString("latin1", at, at + AR_HEADER_SIZE);
     const size = header.slice(48, 58).trim();
-    if (header.slice(58) !== "`\n" || !/^\d+$/.test(size)) throw malformed("a member header is wrong");
+    if (header.slice(58) !== "`\n" || !/^\d+$/.test(size))
+      throw malformed("a member header is wrong");
     const start = at + AR_HEADER_SIZE;
     const end = start + Number(size);
     if (end > bytes.length) throw malformed("it is cut short");

@@ -50,7 +50,9 @@ export async function supplyImage(options: SupplyOptions): Promise<GuestImage> {
     const found = cache.load(flavor.image, flavor.modules);
     if (found.state === "found") return found.image;
     if (found.state === "damaged") {
-      messages.warn(`the cached image ${flavor.image} is damaged and is fetched anew: ${found.why}`);
+      messages.warn(
+        `the cached image ${flavor.image} is damaged and is fetched anew: ${found.why}`,
+      );
     }
   }
   if (pull === "never") {

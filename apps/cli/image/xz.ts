@@ -11,7 +11,9 @@ export function decompressXz(bytes: Uint8Array): Readable {
       controller.close();
     },
   });
-  return Readable.fromWeb(new xz.XzReadableStream(source) as Parameters<typeof Readable.fromWeb>[0]);
+  return Readable.fromWeb(
+    new xz.XzReadableStream(source) as Parameters<typeof Readable.fromWeb>[0],
+  );
 }
 
 const CHUNK = 1 << 16;

@@ -17,6 +17,8 @@ export interface CounterState {
   /** initial count in effect, 1..65536 (1..10000 in BCD); 0 = none written since the control word */
   count: number;
   start: number;
+  /** OUT until `start` comes */
+  outBefore: boolean;
   /** ticks counted when GATE stopped the counter, or -1 while it runs */
   stoppedAt: number;
   /** modes 1 and 5 wait for GATE */
@@ -45,6 +47,7 @@ export function counterState(): CounterState {
     gate: true,
     count: 0,
     start: 0,
+    outBefore: true,
     stoppedAt: -1,
     triggered: false,
     next: 0,
@@ -142,7 +145,7 @@ export class PitCounter {
   setGate(gate: boolean, tick: number): void {
     const state = this.#state;
     if (gate === state.gate) return;
-    this.#settle(tick);
+    state.outBefore = this.output(tick);
     state.gate = gate;
     const { mode } = state;
     if (mode === 1 || mode === 5) {
@@ -150,30 +153,31 @@ export class PitCounter {
     } else if (mode === 2 || mode === 3) {
       // A low gate forces OUT high; the rising edge starts a new cycle with the last count written.
       if (gate) this.#start(state.next || state.count, tick);
-      else state.stoppedAt = Math.max(0, tick - state.start);
+      else this.#stop(tick);
     } else if (gate) {
       if (state.stoppedAt >= 0) state.start = tick - state.stoppedAt;
       state.stoppedAt = -1;
     } else {
-      state.stoppedAt = Math.max(0, tick - state.start);
+      this.#stop(tick);
     }
   }
 
   /** OUT at `tick`. */
   output(tick: number): boolean {
     this.#settle(tick);
-    const { mode, count, gate, triggered } = this.#state;
+    const { mode, count, gate, triggered, outBefore } = this.#state;
     if (count === 0) return mode !== 0;
     const elapsed = this.#elapsed(tick);
+    if (elapsed < 0) return mode !== 0 && outBefore;
     switch (mode) {
       case 0:
         return elapsed >= count;
       case 1:
-        return !triggered || elapsed < 0 || elapsed >= count;
+        return !triggered || elapsed >= count;
       case 2:
-        return !gate || elapsed < 0 || elapsed % count !== count - 1;
+        return !gate || elapsed % count !== count - 1;
       case 3:
-        return !gate || elapsed < 0 || elapsed % count < Math.ceil(count / 2);
+        return !gate || elapsed % count < Math.ceil(count / 2);
       case 4:
         return elapsed !== count;
       default:
@@ -183,9 +187,11 @@ export class PitCounter {
 
   /** The first tick after `tick` at which OUT rises by itself, Infinity if it does not. Call output(tick) first. */
   nextRise(tick: number): number {
-    const { mode, count, gate, triggered, start, next, nextAt } = this.#state;
+    const { mode, count, gate, triggered, start, outBefore, next, nextAt } = this.#state;
     const shot = mode === 1 || mode === 5;
     if (count === 0 || (shot ? !triggered : !gate)) return NEVER;
+    // A strobe cut short by a new count ends when that is loaded.
+    if (tick < start && !outBefore && mode >= 2) return start;
     if (mode === 2 || mode === 3) {
       const cycles = Math.max(1, Math.floor((tick - start) / count) + 1);
       const rise = start + cycles * count;
@@ -199,7 +205,7 @@ export class PitCounter {
   /** A complete count has been written. It reaches the counting element at the next clock. */
   #load(value: number, tick: number): void {
     const state = this.#state;
-    this.#settle(tick);
+    state.outBefore = this.output(tick);
     const written = state.bcd ? bcdToCount(value) : value || 0x1_0000;
     // A count of 1 is illegal in the periodic modes; 2 is the nearest that means something.
     const count = state.mode === 2 || state.mode === 3 ? Math.max(2, written) : written;
@@ -226,6 +232,13 @@ export class PitCounter {
     state.start = tick + 1;
     state.next = 0;
     state.stoppedAt = state.gate ? -1 : 0;
+  }
+
+  /** A count that waits for the end of the cycle now waits for the next start. */
+  #stop(tick: number): void {
+    const state = this.#state;
+    state.stoppedAt = Math.max(0, tick - state.start);
+    state.nextAt = Number.MAX_SAFE_INTEGER;
   }
 
   #trigger(tick: number): void {

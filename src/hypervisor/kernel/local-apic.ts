@@ -74,6 +74,12 @@ export class LocalApic {
     this.id = id;
     this.#wires = wires;
     this.#base = BASE_DEFAULT | BASE_ENABLE | (isBootstrap ? BASE_BSP : 0);
+    if (isBootstrap) {
+      // As firmware hands over: software-enabled, the 8259 through LINT0 (virtual wire), NMI at LINT1.
+      this.#svr |= SVR_ENABLED;
+      this.#lvt[3] = Delivery.EXTINT << 8;
+      this.#lvt[4] = Delivery.NMI << 8;
+    }
   }
 
   // ---- what the kernel asks ----

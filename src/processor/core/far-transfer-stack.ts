@@ -21,7 +21,7 @@ export const RSP = 4;
 export const stackMask = (p: Cpu, rights: Val): Val => rights.and(Rights.DB).select(p.i64(0xffff_ffffn), p.i64(0xffff));
 
 /** Mask of the current stack pointer. */
-const currentMask = (p: Cpu): Val => in64(p).select(p.i64(-1), stackMask(p, p.segRights(Seg.SS)));
+export const currentMask = (p: Cpu): Val => in64(p).select(p.i64(-1), stackMask(p, p.segRights(Seg.SS)));
 
 /** Linear address of the `bytes` under the top of the current stack, checked; leaves with #SS(0). */
 export function frameBelow(p: Cpu, bytes: Operand): Val {

@@ -33,6 +33,8 @@ export const SYS = {
   TASK_EIP: f(0x82c, "i32"),
   TASK_EFLAGS: f(0x830, "i32"),
   TASK_TRAP: f(0x834, "i32"),
+  /** Descriptor that VERR, VERW, LAR or LSL looks at, 0 if there is none. */
+  INSPECTED: f(0x838, "i64"),
 } as const satisfies Record<string, Field>;
 
 /** Eight general registers (i32), then ES CS SS DS FS GS LDTR (i32 each) of the new task. */

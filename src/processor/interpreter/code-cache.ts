@@ -88,6 +88,7 @@ export class CodeCache {
         ended = true;
       }
       const record = block + count * RECORD_BYTES;
+      if (length >= 0 && insn.row.noReal && (mode & ModeBits.REAL) !== 0) length = DecodeError.UD;
       if (length < 0) {
         this.#writeFault(record, length, mode, at - page);
         at += 1;

@@ -20,7 +20,7 @@ const IMPORTS: readonly (readonly [string, readonly Type[], readonly Type[]])[] 
   ["physicalFill", ["i32"], ["i32"]],
   ["codeWritten", ["i32", "i32"], []],
   ["translateBlock", ["i32", "i32"], ["i32"]],
-  ["readTsc", ["i32"], ["i32"]],
+  ["readTsc", ["i32"], []],
   ["random", [], ["i64"]],
 ];
 

@@ -47,9 +47,10 @@ export abstract class RecordInsn extends Insn {
   }
 
   immediate(i: number): Val {
-    const earlier = this.shape.operands.slice(0, i).some((o) => o.kind === "i");
+    // A far pointer counts as two: its offset and its selector.
+    const earlier = this.shape.operands.slice(0, i).some((o) => o.kind === "i" || o.kind === "f");
     if (earlier) return this.fn.load("i32.load", this.record(), Rec.CHAIN);
-    return this.bytes(i) === 8
+    return this.kind(i) === "i" && this.bytes(i) === 8
       ? this.fn.load("i64.load", this.record(), Rec.IMMEDIATE)
       : this.fn.load("i32.load", this.record(), Rec.IMMEDIATE);
   }

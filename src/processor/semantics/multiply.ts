@@ -145,10 +145,10 @@ function multiplyFull(signed: boolean): Semantics {
   };
 }
 
-/** Quotient and remainder into AL and AH, or the accumulator and RDX. */
+/** Quotient and remainder (i64) into AL and AH, or the accumulator and RDX. */
 function writeQuotient(insn: Insn, bytes: 1 | 2 | 4 | 8, quotient: Val, remainder: Val): void {
   if (bytes === 1) {
-    insn.setGpr(RAX, 2, quotient.and(0xff).or(remainder.shl(8)));
+    insn.setGpr(RAX, 2, quotient.and(0xff).or(remainder.shl(8)).wrap());
     return;
   }
   insn.setGpr(RAX, bytes, bytes === 8 ? quotient : quotient.wrap());
@@ -208,9 +208,7 @@ const idiv: Semantics = (insn) => {
   const quotient = dividend.divS(divisor);
   const fits = bytes === 4 ? quotient.sext32() : bytes === 2 ? quotient.sext16() : quotient.sext8();
   insn.faultIf(fits.ne(quotient), Vector.DE);
-  const remainder = dividend.remS(divisor);
-  if (bytes === 1) writeQuotient(insn, 1, quotient.wrap(), remainder.wrap());
-  else writeQuotient(insn, bytes, quotient, remainder);
+  writeQuotient(insn, bytes, quotient, dividend.remS(divisor));
 };
 
 /** IDIV of 128 bits: by magnitudes. */

@@ -109,7 +109,7 @@ function rotateThroughCarry(turn: (s: Shift, n: Val) => ThroughCarry): Semantics
     const s = begin(insn, 1);
     const steps = s.bytes < 4 ? s.count.remU(8 * s.bytes + 1) : s.count;
     insn.fn.if(
-      steps,
+      s.count,
       () => {
         const { r, cf, overflowXorCarry } = turn(s, s.bytes === 8 ? steps.extU() : steps);
         s.destination.set(r);

@@ -112,7 +112,6 @@ class BenchInsn extends Insn {
     return this.raw(this.bytes(i) === 8 ? 8 : 4, 0, IMMEDIATES + 8 * i);
   }
   ea(bytes: number, write: boolean): Val {
-    if (this.is64) return this.offset();
     return this.fn.call(this.module.get("segLinear"), Seg.DS, this.offset(), bytes, write ? 1 : 0);
   }
   offset(): Val {
@@ -186,7 +185,13 @@ export class Bench {
     defineStringProcedures(m);
     const procedure = (fn: FunctionBuilder): Procedure => new Procedure(m, fn);
     m.function("flags", [], ["i32"], (fn) => fn.return(arithmeticImage(procedure(fn))), true);
-    m.function("setFlags", ["i32"], [], (fn) => setArithmeticImage(procedure(fn), fn.param(0)), true);
+    m.function(
+      "setFlags",
+      ["i32"],
+      [],
+      (fn) => setArithmeticImage(procedure(fn), fn.param(0)),
+      true,
+    );
     for (const [name, entry] of Object.entries(entries)) {
       const build = (fn: FunctionBuilder): void => {
         entry.semantics(new BenchInsn(m, fn, entry));
@@ -203,7 +208,7 @@ export class Bench {
     this.reset();
   }
 
-  /** Zeroes state and RAM; 64-bit mode, flat segments, RSP in RAM. */
+  /** Zeroes state and RAM; 64-bit mode, flat segments, RSP in RAM, flags clear. */
   reset(): void {
     this.bytes.fill(0, 0x100, 0x1000);
     this.bytes.fill(0, RAM_BASE, RAM_BASE + RAM_PAGES * 4096);
@@ -218,6 +223,7 @@ export class Bench {
       this.setSegment(seg, 0n, 0xffff_ffff, seg === Seg.CS ? FLAT_CODE : FLAT_DATA);
     }
     this.setGpr(4, 0x8000n);
+    this.setFlags(0);
   }
 
   /** Protected mode: 16- or 32-bit code and stack, flat unless segments are changed afterwards. */

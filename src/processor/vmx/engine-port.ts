@@ -20,8 +20,8 @@ export interface Engine {
 export interface EngineServices {
   /** Physical-map entry (core/layout.ts, Page) of a guest-physical page that is not in the map. */
   physicalFill(page: number): number;
-  /** The guest's time-stamp counter after `retired` instructions of the current run. */
-  readTsc(retired: number): number;
+  /** Stores in S.TSC the guest's time-stamp counter after `retired` instructions of the current run. */
+  readTsc(retired: number): void;
   random(): bigint;
 }
 

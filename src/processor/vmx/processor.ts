@@ -78,12 +78,11 @@ export class Processor implements EngineServices {
     return entry | 0;
   }
 
-  readTsc(retired: number): number {
+  readTsc(retired: number): void {
     const tsc = this.#clock.tsc(this.retired + retired) + this.#tscOffset;
     const view = this.view;
     view.setUint32(S.TSC.at, tsc >>> 0, true);
     view.setUint32(S.TSC.at + 4, Math.floor(tsc / 0x1_0000_0000), true);
-    return 0;
   }
 
   random(): bigint {

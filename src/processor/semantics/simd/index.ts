@@ -1,5 +1,5 @@
 /**
- * MMX, SSE to SSE4.2, AES, PCLMULQDQ, CRC32, POPCNT, and the saving and restoring of x87 and SSE state.
+ * MMX, SSE to SSE4.2, AES, PCLMULQDQ, CRC32, and the saving and restoring of x87 and SSE state.
  *
  *   operands      availability, alignment, register files      mxcsr, soft-*, float-*   floating point
  *   packed-*, shuffle, moves   integer vectors                 fx-image, xsave          state areas
@@ -8,7 +8,6 @@ import type { ModuleBuilder } from "../../ir/module.ts";
 import type { SemanticsTable } from "../insn.ts";
 import { AES, defineAes } from "./aes.ts";
 import { APPROXIMATE, defineApproximations } from "./approximate.ts";
-import { BIT_TESTS } from "./bit-tests.ts";
 import { CARRYLESS, defineCarryless } from "./carryless.ts";
 import { defineFloatArithmetic, FLOAT_ARITHMETIC } from "./float-arithmetic.ts";
 import { defineFloatCompare, FLOAT_COMPARE } from "./float-compare.ts";
@@ -58,7 +57,6 @@ export const SIMD: SemanticsTable = {
   ...STRING_COMPARE,
   ...AES,
   ...CARRYLESS,
-  ...BIT_TESTS,
   ...FX_IMAGE,
   ...XSAVE,
 };

@@ -3,8 +3,9 @@
  */
 import type { FunctionBuilder } from "../../ir/function.ts";
 import type { Val } from "../../ir/value.ts";
+import { setArithmeticImage } from "../flags.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
-import { readVector, requireUnit, writeVector } from "./operands.ts";
+import { readAligned, readVector, requireSse, requireUnit, writeVector } from "./operands.ts";
 
 /** a: destination, b: source. For MMX both halves of both are equal, and only the low half of the result counts. */
 export type VectorOperation = (fn: FunctionBuilder, a: Val, b: Val, insn: Insn) => Val;
@@ -45,7 +46,21 @@ function sign(shape: string, bits: number): Semantics {
   });
 }
 
+const none = (fn: FunctionBuilder, v: Val): Val => fn.op("v128.any_true", v).eqz();
+
+/** PTEST: ZF if the source has no bit of the destination, CF if it has no other; PF AF SF OF cleared. */
+const test: Semantics = (insn) => {
+  requireSse(insn);
+  const { fn } = insn;
+  const b = readAligned(insn, 1);
+  const a = insn.regRead(0, 16);
+  const zf = none(fn, fn.op("v128.and", a, b));
+  const cf = none(fn, fn.op("v128.andnot", b, a));
+  setArithmeticImage(insn, zf.shl(6).or(cf));
+};
+
 export const PACKED_INTEGER: SemanticsTable = {
+  ptest: test,
   paddb: one("i8x16.add"),
   paddw: one("i16x8.add"),
   paddd: one("i32x4.add"),

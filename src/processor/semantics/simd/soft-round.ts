@@ -60,13 +60,18 @@ export function defineRound(module: ModuleBuilder, f: Format): void {
       () => {
         const carries = significand.read().add(add).shrU(TOP + 1).wrap();
         const tiny = e.read().ltS(minimum - 1).or(carries.eqz());
-        const masked = mxcsr.and(Mxcsr.UM);
-        fn.if(tiny.and(mxcsr.and(Mxcsr.FTZ).nez()).and(masked.nez()), () =>
-          fn.return(softResult(fn, signBit, flags.read().or(Mxcsr.UE | Mxcsr.PE))),
-        );
+        fn.if(tiny, () => {
+          // Unmasked, the result would be rounded as if the exponent had no bound: PE says whether that is exact.
+          fn.if(mxcsr.and(Mxcsr.UM).eqz(), () => {
+            const lost = significand.read().and(mask).ne(0).select(fn.i32(Mxcsr.PE), fn.i32(0));
+            fn.return(softResult(fn, signBit, flags.read().or(lost).or(Mxcsr.UE)));
+          });
+          fn.if(mxcsr.and(Mxcsr.FTZ), () =>
+            fn.return(softResult(fn, signBit, flags.read().or(Mxcsr.UE | Mxcsr.PE))),
+          );
+        });
         significand.set(shiftSticky(fn, significand.read(), fn.i32(minimum).sub(e.read())));
-        const inexact = significand.read().and(mask).ne(0);
-        const underflow = tiny.and(inexact.or(masked.eqz()));
+        const underflow = tiny.and(significand.read().and(mask).ne(0));
         flags.set(flags.read().or(underflow.select(fn.i32(Mxcsr.UE), fn.i32(0))));
         e.set(minimum);
       },

@@ -2,7 +2,7 @@
  * What the system instructions share: privilege and mode checks, VM-execution controls, ways to end.
  * Order of checks everywhere, by SDM Vol. 3C, "Relative Priority of Faults and VM Exits": #UD, faults by CPL, VM exit, other faults.
  */
-import { Mode, S, Status } from "../../core/layout.ts";
+import { GPR, Mode, S, Status } from "../../core/layout.ts";
 import { TASK_FAULT } from "../../core/system-state.ts";
 import type { Val } from "../../ir/value.ts";
 import { type Cpu, Vector } from "../cpu.ts";
@@ -83,9 +83,9 @@ export function refresh(insn: Insn): void {
   jumpNext(insn);
 }
 
-/** Number of the general register that operand i names, for exit qualifications. */
+/** Number of the general register that operand i names, for exit qualifications. Registers are named by their slots. */
 export function registerNumber(insn: Insn, i: number): Val {
-  return insn.gprNumber(i);
+  return insn.regNumber(i).sub(GPR).shrU(3);
 }
 
 export function setZf(p: Cpu, zf: Val): void {

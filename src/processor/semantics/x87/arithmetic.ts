@@ -135,7 +135,10 @@ function defineAddCore(module: ModuleBuilder): void {
           high.set(small.shrU(n));
         },
         () => {
-          low.set(distance.eq(64).select(small, p.i64(1)));
+          // Exact while it can matter: the difference may lose one leading bit.
+          const extra = n.sub(64);
+          const exact = small.shrU(extra).or(small.and(extra));
+          low.set(distance.leU(65).select(exact, p.i64(1)));
           high.set(0n);
         },
       );

@@ -9,7 +9,7 @@
  *   x87Push(se, sig, flags) · x87Underflow(slot, pop)      with their stack faults
  *
  * An unmasked invalid, denormal or divide exception leaves register and stack as they are; the others come with a result (scaled by
- * 2^24576 for overflow and underflow) and a pop. Tiny is judged after rounding.
+ * 2^24576 for overflow and underflow; infinity or zero where that is not enough) and a pop. Tiny is judged after rounding.
  */
 import { S } from "../../core/layout.ts";
 import type { FunctionBuilder } from "../../ir/function.ts";
@@ -159,6 +159,13 @@ function defineStore(module: ModuleBuilder): void {
     p.set(S.FSW, before.or(unmasked.ne(0).select(p.i32(Fsw.ES | Fsw.B), p.i32(0))));
     fn.return(unmasked);
   });
+  // ES and B by the flags and masks in force.
+  defineHelper(module, "x87Summary", [], null, (p) => {
+    const status = p.get(S.FSW);
+    const unmasked = status.and(p.get(S.FCW).not()).and(Fsw.EXCEPTIONS);
+    const summary = unmasked.ne(0).select(p.i32(Fsw.ES | Fsw.B), p.i32(0));
+    p.set(S.FSW, status.and(~(Fsw.ES | Fsw.B)).or(summary));
+  });
   defineHelper(module, "x87Pop", [], null, (p) => {
     const status = p.get(S.FSW);
     const oldTop = top(p);
@@ -209,7 +216,12 @@ function defineOverflow(module: ModuleBuilder): void {
     const [sign, exponent, sig, flags, slot, pop, drop] = parameters(fn);
     const store = module.get("x87Store");
     fn.if(p.get(S.FCW).and(Fsw.OE).eqz(), () => {
-      const wrapped = sign.shl(15).or(exponent.sub(WRAP).and(EXPONENT_MAX));
+      fn.if(exponent.sub(WRAP).geS(EXPONENT_MAX), () => {
+        const infinity = sign.shl(15).or(EXPONENT_MAX);
+        fn.callVoid(store, slot, infinity, p.i64(INTEGER_BIT), flags.or(Fsw.OE | Fsw.PE | Fsw.C1), pop);
+        fn.return();
+      });
+      const wrapped = sign.shl(15).or(exponent.sub(WRAP));
       fn.callVoid(store, slot, wrapped, sig, flags.or(Fsw.OE), pop);
       fn.return();
     });
@@ -253,7 +265,11 @@ function defineUnderflow(module: ModuleBuilder): void {
     const tiny = exponent.ltS(0).or(carry.eqz());
     const masked = p.get(S.FCW).and(Fsw.UE);
     fn.if(tiny.and(masked.eqz()), () => {
-      const wrapped = exponent.add(carry).add(WRAP).and(EXPONENT_MAX);
+      const wrapped = exponent.add(carry).add(WRAP);
+      fn.if(wrapped.leS(0), () => {
+        fn.callVoid(store, slot, sign.shl(15), p.i64(0), flags.or(Fsw.UE | Fsw.PE), pop);
+        fn.return();
+      });
       const sig = unbounded.significand.or(carry.extU().shl(63));
       const outcome = flags.or(roundingFlags(unbounded)).or(Fsw.UE);
       fn.callVoid(store, slot, sign.shl(15).or(wrapped), sig, outcome, pop);

@@ -5,25 +5,18 @@
  *   x87SetControl(word) · x87Initialize() · x87TagWord() -> i32
  *   x87StoreEnvironment16/32(host, real), x87LoadEnvironment16/32(host, real): images of 14 and 28 bytes, `real` = real-address form
  *   x87StoreRegisters(host), x87LoadRegisters(host): the eighty bytes after them
- *   x87Summary(): ES and B by the flags and masks in force
  */
 import { S } from "../../core/layout.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
 import type { Procedure } from "../procedure.ts";
 import { Class, classOf } from "./nan.ts";
-import { defineHelper, Fcw, Fsw, fprSlot, parameters, setSlot, signExponent, significand, stAddress } from "./state.ts";
+import { defineHelper, Fcw, fprSlot, parameters, setSlot, signExponent, significand, stAddress } from "./state.ts";
 
 export const ENVIRONMENT_BYTES = { 2: 14, 4: 28, 8: 28 } as const;
 export const REGISTER_BYTES = 10;
 
 export function defineControl(module: ModuleBuilder): void {
-  defineHelper(module, "x87Summary", [], null, (p) => {
-    const status = p.get(S.FSW);
-    const unmasked = status.and(p.get(S.FCW).not()).and(Fsw.EXCEPTIONS);
-    const summary = unmasked.ne(0).select(p.i32(Fsw.ES | Fsw.B), p.i32(0));
-    p.set(S.FSW, status.and(~(Fsw.ES | Fsw.B)).or(summary));
-  });
   defineHelper(module, "x87SetControl", ["i32"], null, (p, fn) => {
     p.set(S.FCW, fn.param(0).and(Fcw.WRITABLE).or(Fcw.FIXED));
     fn.callVoid(module.get("x87Summary"));

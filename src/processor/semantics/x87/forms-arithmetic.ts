@@ -137,12 +137,11 @@ function conditionalMove(cc: number): Semantics {
     begin(insn);
     const destination = slotOf(insn, 0);
     const source = slotOf(insn, 1);
-    ifUsed(insn, [destination, source], destination, Pop.NONE, () => {
+    ifUsed(insn, [destination, source], destination, Pop.NONE, () =>
       insn.fn.if(condition(insn, cc), () =>
         setSlot(insn, destination, signExponent(insn, source), significand(insn, source)),
-      );
-      insn.set(S.FSW, insn.get(S.FSW).and(~Fsw.C1));
-    });
+      ),
+    );
   };
 }
 

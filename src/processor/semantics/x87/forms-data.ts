@@ -128,7 +128,21 @@ const fxch: Semantics = (insn) => {
   );
 };
 
+/** FSTP to an alias that does not check: an empty ST(0) is just popped. */
+const storeUnchecked: Semantics = (insn) => {
+  const { fn, module } = insn;
+  begin(insn);
+  insn.set(S.FSW, insn.get(S.FSW).and(~Fsw.C1));
+  const [source, destination] = [stAddress(insn, 0), slotOf(insn, 0)];
+  fn.if(
+    isEmpty(insn, source),
+    () => fn.callVoid(module.get("x87Pop")),
+    () => fn.callVoid(module.get("x87Store"), destination, signExponent(insn, source), significand(insn, source), 0, Pop.POP),
+  );
+};
+
 function free(insn: Insn): void {
+  insn.set(S.FSW, insn.get(S.FSW).and(~Fsw.C1));
   insn.set(S.FTAG_EMPTY, insn.get(S.FTAG_EMPTY).or(tagBit(insn, slotOf(insn, 0))));
 }
 
@@ -147,7 +161,7 @@ export const DATA_FORMS: SemanticsTable = {
   fbld,
   fst: storeFloat(Pop.NONE),
   fstp: storeFloat(Pop.POP),
-  fstpnce: storeFloat(Pop.POP),
+  fstpnce: storeUnchecked,
   fist: store(toInteger(0), false),
   fistp: store(toInteger(0), true),
   fisttp: store(toInteger(1), true),

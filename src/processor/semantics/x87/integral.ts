@@ -55,6 +55,7 @@ function defineRoundInteger(module: ModuleBuilder): void {
     endIf(p, isIntegral, slot, () => ({ se, sig, flags: p.i32(0) }));
     const sign = se.shrU(15);
     const denormal = kind.eq(Class.DENORMAL).shl(1);
+    endIf(p, denormal.and(p.get(S.FCW).not()), slot, () => ({ se, sig, flags: denormal }));
     const shift = p.i32(BIAS + 63).sub(exponent);
     const shifted = shiftRightSticky(fn, sig, p.i64(0), shift);
     const r = roundSignificand(p, sign, shifted.high, shifted.low, p.i32(0));
@@ -85,11 +86,11 @@ function defineScale(module: ModuleBuilder): void {
       flags,
     }));
     const expB = seB.and(EXPONENT_MAX);
-    endIf(p, expB.ltU(BIAS), slot, () => ({ se: seA, sig: sigA, flags }));
     // Integral part of the scale, limited to what certainly leaves the range of exponents.
     const LIMIT = 0x1_8000;
     const large = expB.gtU(BIAS + 16);
-    const amount = large.select(p.i32(LIMIT), sigB.shrU(p.i32(BIAS + 63).sub(expB).extU()).wrap());
+    const integral = sigB.shrU(p.i32(BIAS + 63).sub(expB).extU()).wrap();
+    const amount = expB.ltU(BIAS).select(p.i32(0), large.select(p.i32(LIMIT), integral));
     const n = normalize(seA.and(EXPONENT_MAX), sigA);
     const exponent = signB.select(n.exponent.sub(amount), n.exponent.add(amount));
     fn.callVoid(module.get("x87Round64"), signA, exponent, n.significand, p.i64(0), flags, slot, Pop.NONE);

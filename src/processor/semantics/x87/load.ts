@@ -6,6 +6,7 @@
  *   x87FromInteger(value i64), x87FromBcd(host)        likewise, without an answer
  *   x87LoadValue(flags)                                pushes Scratch.MEMORY: a signaling NaN becomes quiet with IE
  */
+import { S } from "../../core/layout.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
 import type { Cpu } from "../cpu.ts";
@@ -16,12 +17,14 @@ import {
   EXPONENT_MAX,
   Fsw,
   INTEGER_BIT,
+  isEmpty,
   parameters,
   QUIET_BIT,
   Scratch,
   setSlot,
   signExponent,
   significand,
+  stAddress,
 } from "./state.ts";
 
 /** Writes sign, exponent and significand (shifted up to bit 63 or zero) to Scratch.MEMORY. */
@@ -77,7 +80,13 @@ export function defineLoad(module: ModuleBuilder): void {
     const sig = significand(p, slot);
     const signaling = classOf(p, slot).eq(Class.SNAN);
     const quiet = signaling.select(sig.or(p.i64(QUIET_BIT)), sig);
-    fn.callVoid(module.get("x87Push"), signExponent(p, slot), quiet, fn.param(0).or(signaling));
+    const isFree = isEmpty(p, stAddress(p, -1));
+    fn.callVoid(module.get("x87Push"), signExponent(p, slot), quiet, signaling);
+    // A denormal is loaded even if its exception is not masked.
+    fn.if(fn.param(0).and(isFree.neg()), () => {
+      p.set(S.FSW, p.get(S.FSW).or(Fsw.DE));
+      fn.callVoid(module.get("x87Summary"));
+    });
   });
 }
 

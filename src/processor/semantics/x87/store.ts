@@ -70,7 +70,7 @@ function defineBinary(module: ModuleBuilder, format: Format): void {
     const finalExponent = exponent.add(carry);
     fn.if(finalExponent.leS(0), () => {
       // Tiny, whatever the smaller format rounds it to.
-      fn.if(p.get(S.FCW).and(Fsw.UE).eqz(), () => finish(p, roundingFlags(rounded).or(Fsw.UE), p.i64(0)));
+      fn.if(p.get(S.FCW).and(Fsw.UE).eqz(), () => finish(p, p.i32(Fsw.UE), p.i64(0)));
     });
     fn.if(exponent.leS(0), () => {
       const shifted = shiftRightSticky(fn, n.significand, p.i64(0), p.i32(1).sub(exponent));
@@ -82,7 +82,7 @@ function defineBinary(module: ModuleBuilder, format: Format): void {
       const infinite = p.i32(0x1b).shrU(roundingControl(p).shl(1).or(sign)).and(1);
       const largest = p.i64((BigInt(max) << BigInt(fractionBits)) - 1n).add(infinite.extU());
       const unmasked = p.get(S.FCW).and(Fsw.OE).eqz();
-      const flags = unmasked.select(roundingFlags(rounded), infinite.shl(9).or(Fsw.PE));
+      const flags = unmasked.select(p.i32(0), infinite.shl(9).or(Fsw.PE));
       finish(p, flags.or(Fsw.OE), encode(sign, largest));
     });
     // The integer bit adds one to the exponent field below it.

@@ -85,6 +85,8 @@ function differs(expected: DataView, actual: DataView, at: number, c: Case): boo
   if ((expected.getUint16(at + Rec.FSW, true) ^ actual.getUint16(at + Rec.FSW, true)) & mask) return true;
   for (let i = 0; i < Rec.BYTES; i++) {
     if (i === Rec.FSW || i === Rec.FSW + 1 || i === Rec.FOP || i === Rec.FOP + 1) continue;
+    const m = i - Rec.MEM;
+    if (c.ignoreMemory && m >= c.ignoreMemory[0] && m < c.ignoreMemory[1]) continue;
     if (i >= Rec.ST && i < Rec.MEM && c.tolerance !== undefined) continue;
     if (expected.getUint8(at + i) !== actual.getUint8(at + i)) return true;
   }

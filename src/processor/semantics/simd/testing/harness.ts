@@ -10,6 +10,7 @@ import type { Val } from "../../../ir/value.ts";
 import type { Row } from "../../../isa/row.ts";
 import { SIZES } from "../../../isa/operand.ts";
 import { type Bytes, Vector } from "../../cpu.ts";
+import { arithmeticImage, setArithmeticImage } from "../../flags.ts";
 import { Insn, type OperandKind, type OperandShape, type Shape } from "../../insn.ts";
 import { Procedure } from "../../procedure.ts";
 import { defineSimdProcedures, SIMD } from "../index.ts";
@@ -75,6 +76,12 @@ class BenchInsn extends Insn {
   retired(): Val {
     return this.i32(0);
   }
+  stringSource(): Val {
+    throw new Error("no string operands here");
+  }
+  stringDestination(): Val {
+    throw new Error("no string operands here");
+  }
   jumpRelative(): void {}
   jumpTo(): void {}
 }
@@ -117,6 +124,9 @@ export interface Bench {
   readonly bytes: Uint8Array;
   readonly size: number;
   handler(name: string): Handler;
+  /** The arithmetic flags as their RFLAGS image. */
+  flags(): number;
+  setFlags(image: number): void;
 }
 
 /** Compiles handlers for the given shapes under the given names. */
@@ -138,15 +148,19 @@ export function createBench(shapes: ReadonlyMap<string, Shape>): Bench {
       true,
     );
   }
+  module.function("flags", [], ["i32"], (fn) => fn.return(arithmeticImage(new Procedure(module, fn))), true);
+  module.function("setFlags", ["i32"], [], (fn) => setArithmeticImage(new Procedure(module, fn), fn.param(0)), true);
   const code = module.finish();
   const memory = new WebAssembly.Memory({ initial: PAGES, maximum: PAGES });
-  const instance = new WebAssembly.Instance(new WebAssembly.Module(code as BufferSource), { env: { memory } });
+  const instance = new WebAssembly.Instance(new WebAssembly.Module(code as Uint8Array<ArrayBuffer>), { env: { memory } });
   const bench: Bench = {
     memory,
     view: new DataView(memory.buffer),
     bytes: new Uint8Array(memory.buffer),
     size: code.length,
     handler: (name) => instance.exports[name] as unknown as Handler,
+    flags: instance.exports.flags as () => number,
+    setFlags: instance.exports.setFlags as (image: number) => void,
   };
   resetState(bench);
   return bench;

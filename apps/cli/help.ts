@@ -1,0 +1,47 @@
+/**
+ * The long part of what `hypo help` prints: examples for every verb.
+ */
+import { FLAVORS } from "./image/flavors.ts";
+
+export const TOP_EXAMPLES = `
+Examples:
+  hypo run                            a root shell in Debian
+  hypo run -- uname -srm              one command in a fresh machine
+  hypo help run                       all options of a verb, with examples
+  hypo doctor                         what works on this machine
+
+Environment: HYPO_HOME (where hypo keeps its files), HYPO_DEBIAN_MIRROR, NO_COLOR.
+Exit status: that of the command in the guest; 2 if the command line is wrong, 125 if the run
+failed, 126 and 127 if the command cannot be started in the guest, 128+N if signal N stopped it.`;
+
+export const RUN_EXAMPLES = `
+Images:
+${FLAVORS.map(({ image, short, description }) => `  ${image.padEnd(20)} --flavor ${short.padEnd(9)} ${description}`).join("\n")}
+  debian               the first of these
+
+Examples:
+  hypo run                                        a root shell; 'poweroff' or Ctrl-A X ends it
+  hypo run -- sh -c 'exit 7'; echo $?             the exit code of the command: 7
+  hypo run --quiet -- uname -srm                  nothing but the command's own output
+  tar c src | hypo run -- tar tv                  standard input and output are the command's
+  hypo run -t -- vi                               a command with a terminal
+  hypo run debian:686-pae                         another kernel
+  hypo run --memory 1g --append 'maxcpus=1'       more memory, more for the kernel's command line
+  hypo run --kernel bzImage --initrd root.cpio    a machine of your own
+  hypo run --initrd root.cpio -- python3 -V       a command in a root file system of your own
+  hypo run --clock deterministic --trace exits=exits.log -- true
+                                                  the same run, to the instruction, every time`;
+
+export const DOCTOR_EXAMPLES = `
+Examples:
+  hypo doctor                one line a check; exit status 1 if something must be cured first
+  hypo doctor --json         the same for programs`;
+
+export const HELP_EXAMPLES = `
+Examples:
+  hypo help                  all verbs
+  hypo help run              one verb`;
+
+export const VERSION_EXAMPLES = `
+Examples:
+  hypo version               the same as hypo --version`;

@@ -1,0 +1,223 @@
+/**
+ * The command table: verbs, options, help. What is said here is what `hypo help` prints.
+ *
+ * Words after "--" never reach the option parser: they are the guest's, whatever they look like. So are, as with docker, those after
+ * the image.
+ */
+import { Command, CommanderError, Option } from "commander";
+import { closest } from "./closest.ts";
+import type { DoctorOptions } from "./doctor.ts";
+import { ExitCode } from "./exit-code.ts";
+import {
+  DOCTOR_EXAMPLES,
+  HELP_EXAMPLES,
+  RUN_EXAMPLES,
+  TOP_EXAMPLES,
+  VERSION_EXAMPLES,
+} from "./help.ts";
+import { FLAVORS } from "./image/flavors.ts";
+import { LOG_LEVELS } from "./messages.ts";
+import type { RunOptions, RunWords } from "./run-plan.ts";
+import { UsageError } from "./usage-error.ts";
+
+/** What the user wants done. */
+export type Request =
+  | { readonly verb: "run"; readonly words: Omit<RunWords, "stdinIsTerminal"> }
+  | { readonly verb: "doctor"; readonly options: DoctorOptions }
+  | { readonly verb: "version" }
+  /** Help has been printed. */
+  | { readonly verb: "none"; readonly exitCode: number };
+
+/** Understands the words after `hypo`. Throws UsageError; prints help where it is asked for. */
+export function parseArguments(argv: readonly string[], version: string): Request {
+  const separator = argv.indexOf("--");
+  const ours = separator < 0 ? argv : argv.slice(0, separator);
+  const guests = separator < 0 ? undefined : argv.slice(separator + 1);
+  // A cast, or the compiler believes that the callbacks never change it.
+  let request = { verb: "none", exitCode: ExitCode.OK } as Request;
+  const program = createProgram(version, {
+    run: (operands, options) => {
+      request = { verb: "run", words: runWords(operands, guests, options) };
+    },
+    doctor: (options) => {
+      request = { verb: "doctor", options };
+    },
+    version: () => {
+      request = { verb: "version" };
+    },
+  });
+  try {
+    program.parse(ours, { from: "user" });
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    if (error.exitCode === 0) return { verb: "none", exitCode: ExitCode.OK };
+    // No verb at all: the help went to standard error.
+    if (error.code === "commander.help") return { verb: "none", exitCode: ExitCode.USAGE };
+    throw usageErrorOf(error);
+  }
+  if (guests && request.verb !== "run" && request.verb !== "none") {
+    throw new UsageError(
+      `hypo ${request.verb} takes no command`,
+      "leave out '--' and what follows",
+    );
+  }
+  return request;
+}
+
+function runWords(
+  operands: readonly string[],
+  guests: readonly string[] | undefined,
+  options: RunOptions,
+): Omit<RunWords, "stdinIsTerminal"> {
+  const [image, ...rest] = operands;
+  if (rest[0]?.startsWith("-")) {
+    throw new UsageError(
+      `'${rest[0]}' comes after the image, where the guest's command begins`,
+      "put options before the image, and '--' before a command",
+    );
+  }
+  // Behind the image a "--" is one of the command's own words.
+  const command =
+    rest.length > 0 && guests ? [...rest, "--", ...guests] : [...rest, ...(guests ?? [])];
+  return { image, command, options };
+}
+
+/** commander says "error: unknown option '--memry'\n(Did you mean --memory?)". */
+function usageErrorOf(error: CommanderError): UsageError {
+  const [message, ...rest] = error.message.replace(/^error: /, "").split("\n");
+  const meant = /Did you mean (.*)\?/i.exec(rest.join(" "))?.[1];
+  return new UsageError(message!, meant ? `did you mean ${meant}?` : "hypo help");
+}
+
+function unknownVerb(verb: string, verbs: readonly string[]): UsageError {
+  const near = closest(verb, verbs);
+  return new UsageError(`unknown command '${verb}'`, near ? `did you mean ${near}?` : "hypo help");
+}
+
+interface Actions {
+  run(operands: string[], options: RunOptions): void;
+  doctor(options: DoctorOptions): void;
+  version(): void;
+}
+
+function createProgram(version: string, actions: Actions): Command {
+  const program = new Command("hypo")
+    .description(
+      "Virtual machines with unmodified operating systems, without KVM and without root.",
+    )
+    .usage("VERB [OPTIONS]")
+    .version(`hypo ${version}`, "-V, --version", "print the version")
+    .helpOption("-h, --help", "print help")
+    .helpCommand(false)
+    .enablePositionalOptions()
+    .addHelpText("after", TOP_EXAMPLES);
+  program.configureHelp({
+    subcommandTerm: (command) => `${command.name()} ${command.usage()}`.trimEnd(),
+  });
+  // Errors are reported in one place, for all kinds of them.
+  program.configureOutput({ outputError: () => {} });
+  program.exitOverride();
+  addRun(program, actions);
+  addSmallVerbs(program, actions);
+  return program;
+}
+
+function addRun(program: Command, actions: Actions): void {
+  const run = program
+    .command("run")
+    .description("run a virtual machine: a shell, or a command and its exit code")
+    .usage("[OPTIONS] [IMAGE] [-- COMMAND...]")
+    .argument("[words...]")
+    .passThroughOptions()
+    .addHelpText("after", RUN_EXAMPLES)
+    .action((operands: string[], options: RunOptions) => actions.run(operands, options));
+  run.configureHelp({ visibleArguments: () => [] });
+  for (const option of runOptions()) run.addOption(option);
+}
+
+function runOptions(): Option[] {
+  const machine = [
+    new Option("-m, --memory <size>", "memory of the machine, like 512m or 1g")
+      .default("512m")
+      .env("HYPO_MEMORY"),
+    new Option("--cpu-model <model>", "processor: NAME[,+FLAG][,-FLAG]")
+      .default("x86-64-v2")
+      .env("HYPO_CPU_MODEL"),
+    new Option(
+      "--clock <mode>",
+      "guest time: real, or counted in instructions so that runs repeat exactly",
+    )
+      .choices(["wall", "deterministic"])
+      .default("wall"),
+    new Option(
+      "--trace <kind=file>",
+      "write a log: exits=FILE, one line for every VM exit ('-': standard error)",
+    ),
+  ];
+  const boot = [
+    new Option(
+      "--kernel <file>",
+      "boot this kernel (bzImage or ELF); without IMAGE and COMMAND, nothing else",
+    ),
+    new Option("--initrd <file>", "this initial root file system instead of the image's"),
+    new Option("--append <str>", "add to the kernel's command line"),
+  ];
+  const image = [
+    new Option("--flavor <name>", "choose the image by its kernel").choices(
+      FLAVORS.map(({ short }) => short),
+    ),
+    new Option("--mirror <url>", "Debian mirror to download from, instead of apt").env(
+      "HYPO_DEBIAN_MIRROR",
+    ),
+    new Option("--pull <when>", "download the image: if missing, always, or never")
+      .choices(["missing", "always", "never"])
+      .default("missing"),
+    new Option("--no-cache", "neither read nor write the image cache"),
+  ];
+  const terminal = [
+    new Option("-t, --tty", "give the command a terminal: the guest's console"),
+    new Option(
+      "-i, --interactive",
+      "pass standard input on (always done; accepted because docker has it)",
+    ),
+    new Option("-q, --quiet", "print nothing of our own but errors"),
+    new Option("--log-level <level>", "how much to say about the machine itself")
+      .choices([...LOG_LEVELS])
+      .env("HYPO_LOG_LEVEL"),
+  ];
+  return [...machine, ...boot, ...image, ...terminal];
+}
+
+function addSmallVerbs(program: Command, actions: Actions): void {
+  program
+    .command("doctor")
+    .description("say what works on this machine, and how to cure what does not")
+    .usage("[OPTIONS]")
+    .option("--json", "print JSON")
+    .addHelpText("after", DOCTOR_EXAMPLES)
+    .action((options: DoctorOptions) => actions.doctor(options));
+  program
+    .command("version")
+    .description("print the version")
+    .usage(" ")
+    .addHelpText("after", VERSION_EXAMPLES)
+    .action(() => actions.version());
+  program
+    .command("help")
+    .description("print help, of all or of one verb")
+    .usage("[VERB]")
+    .argument("[verb]")
+    .addHelpText("after", HELP_EXAMPLES)
+    .action((verb?: string) => printHelp(program, verb));
+}
+
+function printHelp(program: Command, verb: string | undefined): void {
+  if (verb === undefined) program.help();
+  const command = program.commands.find((candidate) => candidate.name() === verb);
+  if (!command)
+    throw unknownVerb(
+      verb,
+      program.commands.map((candidate) => candidate.name()),
+    );
+  command.help();
+}

@@ -1,0 +1,159 @@
+/**
+ * From the words of `hypo run` to what shall happen: every mistake that can be seen without starting anything is found here.
+ */
+import { HypolithError } from "../../src/base/errors.ts";
+import type { ClockMode, LogLevel } from "../../src/control/protocol.ts";
+import { closest } from "./closest.ts";
+import { type Flavor, flavorOfImage, flavorOfShortName } from "./image/flavors.ts";
+import type { PullPolicy } from "./image/supply.ts";
+import { formatSize, parseSize } from "./size.ts";
+import { UsageError } from "./usage-error.ts";
+
+/** Options as commander hands them over. */
+export interface RunOptions {
+  readonly kernel?: string;
+  readonly initrd?: string;
+  readonly append?: string;
+  readonly memory: string;
+  readonly cpuModel: string;
+  readonly clock: ClockMode;
+  readonly trace?: string;
+  readonly tty?: boolean;
+  readonly quiet?: boolean;
+  readonly logLevel?: LogLevel;
+  readonly flavor?: string;
+  readonly mirror?: string;
+  readonly pull: PullPolicy;
+  readonly cache: boolean;
+}
+
+export interface RunPlan {
+  /** The image that parts come from; undefined if the user's files are all. */
+  readonly flavor: Flavor | undefined;
+  readonly kernelPath: string | undefined;
+  readonly initrdPath: string | undefined;
+  /** What our session in the guest runs; undefined: no session, the kernel and the initrd are the user's. */
+  readonly job: JobPlan | undefined;
+  readonly mode: "console" | "pipes";
+  /** Kernel messages and all: somebody wants to see the machine boot. */
+  readonly showBoot: boolean;
+  readonly append: string;
+  readonly memoryBytes: number;
+  readonly cpuModel: string;
+  readonly clock: ClockMode;
+  readonly tracePath: string | undefined;
+}
+
+export interface JobPlan {
+  readonly argv: readonly string[];
+  /** In the user's own initramfs, beside what is there. */
+  readonly inForeignInitrd: boolean;
+}
+
+export interface RunWords {
+  readonly image: string | undefined;
+  readonly command: readonly string[];
+  readonly options: RunOptions;
+  readonly stdinIsTerminal: boolean;
+}
+
+const SMALLEST_MEMORY = 64 * 2 ** 20;
+const LARGEST_MEMORY = 3 * 2 ** 30;
+const PAGE = 4096;
+const CPU_MODEL = /^[\w.-]+(?:,[+-][\w.]+)*$/;
+const TRACES = ["exits"];
+
+export function planRun(words: RunWords): RunPlan {
+  const { options, command } = words;
+  const isCommand = command.length > 0;
+  const flavor = chooseFlavor(words);
+  const job = chooseJob(words, flavor !== undefined);
+  const quiet = options.quiet === true;
+  const isConsole = job ? options.tty || (!isCommand && words.stdinIsTerminal) : true;
+  return {
+    flavor,
+    kernelPath: options.kernel,
+    initrdPath: options.initrd,
+    job,
+    mode: isConsole ? "console" : "pipes",
+    showBoot: (!isCommand && !quiet) || options.logLevel === "debug",
+    append: options.append ?? "",
+    memoryBytes: checkMemory(options.memory),
+    cpuModel: checkCpuModel(options.cpuModel),
+    clock: options.clock,
+    tracePath: checkTrace(options.trace),
+  };
+}
+
+/** A kernel of the user's own is booted alone, unless an image or a command asks for more. */
+function chooseFlavor({ image, command, options }: RunWords): Flavor | undefined {
+  if (image !== undefined && options.flavor !== undefined) {
+    throw new UsageError("--flavor and IMAGE both choose the image", "leave one of them out");
+  }
+  if (image !== undefined) return flavorOfImage(image);
+  if (options.flavor !== undefined) return flavorOfShortName(options.flavor);
+  const isWholeMachine = options.kernel !== undefined && command.length === 0;
+  return isWholeMachine ? undefined : flavorOfImage("debian");
+}
+
+function chooseJob(
+  { command, options, ...words }: RunWords,
+  hasImage: boolean,
+): JobPlan | undefined {
+  const inForeignInitrd = options.initrd !== undefined;
+  if (command.length > 0) return { argv: command, inForeignInitrd };
+  if (inForeignInitrd || !hasImage) {
+    if (options.tty)
+      throw new UsageError("--tty needs a command", "leave it out: the terminal is the console");
+    return undefined;
+  }
+  const isTerminal = words.stdinIsTerminal || options.tty;
+  if (isTerminal) return { argv: ["sh", "-l"], inForeignInitrd };
+  // A prompt shows that the guest is there; without a terminal there can be no job control to warn about.
+  return { argv: options.quiet ? ["sh"] : ["sh", "+m", "-i"], inForeignInitrd };
+}
+
+function checkMemory(text: string): number {
+  const bytes = parseSize(text);
+  if (bytes === undefined) {
+    throw new UsageError(`'${text}' is no memory size`, "write it like 512m or 1g");
+  }
+  if (bytes < SMALLEST_MEMORY) {
+    throw new HypolithError(
+      "memory-too-small",
+      `${formatSize(bytes)} of memory are too little: no kernel starts in less than ${formatSize(SMALLEST_MEMORY)}`,
+      { hint: "use --memory 512m" },
+    );
+  }
+  if (bytes > LARGEST_MEMORY) {
+    throw new HypolithError(
+      "memory-too-large",
+      `${formatSize(bytes)} of memory are more than a machine can have: ${formatSize(LARGEST_MEMORY)}`,
+      { hint: "use --memory 3g or less" },
+    );
+  }
+  return bytes - (bytes % PAGE);
+}
+
+function checkCpuModel(text: string): string {
+  if (CPU_MODEL.test(text)) return text;
+  throw new UsageError(
+    `'${text}' is no CPU model`,
+    "write a name and changes to it, like x86-64-v2,-sse4_2,+rdrand",
+  );
+}
+
+function checkTrace(text: string | undefined): string | undefined {
+  if (text === undefined) return undefined;
+  const [kind, path] = splitAt(text, "=");
+  if (TRACES.includes(kind) && path) return path;
+  const near = closest(kind, TRACES);
+  const hint =
+    near && near !== kind ? `did you mean ${near}=FILE?` : "write it like --trace exits=FILE";
+  throw new UsageError(`'${text}' is no trace`, hint);
+}
+
+function splitAt(text: string, separator: string): [string, string] {
+  const at = text.indexOf(separator);
+  return at < 0 ? [text, ""] : [text.slice(0, at), text.slice(at + 1)];
+}

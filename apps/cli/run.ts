@@ -1,0 +1,173 @@
+/**
+ * `hypo run`: supplies what the plan asks for, builds the machine's configuration, runs it.
+ */
+import { fstatSync, readFileSync } from "node:fs";
+import { HypolithError } from "../../src/base/errors.ts";
+import type { MachineConfig } from "../../src/control/protocol.ts";
+import {
+  buildInitramfs,
+  FOREIGN_INIT_PARAMETER,
+  type InitramfsParts,
+  joinForeignInitramfs,
+} from "./guest/initramfs.ts";
+import type { GuestJob, JobInput } from "./guest/job.ts";
+import { defaultCacheRoot, ImageCache } from "./image/cache.ts";
+import type { GuestImage } from "./image/guest-image.ts";
+import { supplyImage } from "./image/supply.ts";
+import type { Messages } from "./messages.ts";
+import { runMachine } from "./run-machine.ts";
+import { type JobPlan, planRun, type RunPlan, type RunWords } from "./run-plan.ts";
+import { formatSize } from "./size.ts";
+import { windowSize } from "./terminal/console-terminal.ts";
+import type { StopRequests } from "./terminal/stop-requests.ts";
+import { TraceFile } from "./trace-file.ts";
+
+/** What the clock of a deterministic machine shows at start. */
+const DETERMINISTIC_EPOCH_MS = Date.UTC(2025, 0, 1);
+const DEV_NULL = 0x103;
+const STDIN = 0;
+
+export async function run(
+  words: Omit<RunWords, "stdinIsTerminal">,
+  messages: Messages,
+  stops: StopRequests,
+): Promise<number> {
+  const stdinIsTerminal = process.stdin.isTTY === true;
+  const plan = planRun({ ...words, stdinIsTerminal });
+  // Files of the user's first: a wrong path should not cost a download.
+  const kernelFile = readUserFile(plan.kernelPath, "kernel");
+  const initrdFile = readUserFile(plan.initrdPath, "initrd");
+  const trace = plan.tracePath === undefined ? undefined : new TraceFile(plan.tracePath, messages);
+  const image = plan.flavor && (await supply(plan, words, messages, stops));
+  const kernel = kernelFile ?? image!.kernel;
+  const initrd = await makeInitrd(plan, image, initrdFile, messages);
+  checkFit(initrd, kernel, plan);
+  const config: MachineConfig = {
+    kernel,
+    ...(initrd && { initrd }),
+    cmdline: commandLine(plan),
+    memoryBytes: plan.memoryBytes,
+    cpuModel: plan.cpuModel,
+    clock: plan.clock,
+    traceExits: trace !== undefined,
+    rtcEpochMs: plan.clock === "wall" ? Date.now() : DETERMINISTIC_EPOCH_MS,
+  };
+  const { mode } = plan;
+  const machine = {
+    config,
+    mode,
+    hasSession: plan.job !== undefined,
+    showConsole: plan.showBoot,
+    trace,
+  };
+  return runMachine(machine, messages, stops);
+}
+
+function supply(
+  plan: RunPlan,
+  { options }: Pick<RunWords, "options">,
+  messages: Messages,
+  stops: StopRequests,
+): Promise<GuestImage> {
+  return supplyImage({
+    flavor: plan.flavor!,
+    cache: options.cache ? new ImageCache(defaultCacheRoot()) : undefined,
+    pull: options.pull,
+    mirror: options.mirror,
+    suite: undefined,
+    messages,
+    signal: stops.signal,
+  });
+}
+
+function readUserFile(path: string | undefined, what: "kernel" | "initrd"): Uint8Array | undefined {
+  if (path === undefined) return undefined;
+  try {
+    const content = readFileSync(path);
+    if (content.length > 0) return content;
+  } catch (cause) {
+    const absent = (cause as NodeJS.ErrnoException).code === "ENOENT";
+    const why = absent ? "there is no such file" : (cause as Error).message;
+    throw new HypolithError(`${what}-unreadable`, `the ${what} ${path} cannot be read: ${why}`, {
+      cause,
+      hint: `check the path given to --${what}`,
+    });
+  }
+  throw new HypolithError(`${what}-empty`, `the ${what} ${path} is empty`, {
+    hint: "check how the file was made or downloaded",
+  });
+}
+
+async function makeInitrd(
+  plan: RunPlan,
+  image: GuestImage | undefined,
+  foreign: Uint8Array | undefined,
+  messages: Messages,
+): Promise<Uint8Array | undefined> {
+  if (!plan.job) return foreign;
+  const { busybox, modules } = image!;
+  const parts: InitramfsParts = { busybox, modules, job: await makeJob(plan, plan.job, messages) };
+  return foreign ? joinForeignInitramfs(foreign, parts) : buildInitramfs(parts);
+}
+
+async function makeJob(plan: RunPlan, job: JobPlan, messages: Messages): Promise<GuestJob> {
+  const isConsole = plan.mode === "console";
+  return {
+    argv: job.argv,
+    environment: {
+      PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+      HOME: "/root",
+      USER: "root",
+      LOGNAME: "root",
+      SHELL: "/bin/sh",
+      LANG: "C.UTF-8",
+      ...(isConsole && { TERM: process.env.TERM || "linux" }),
+    },
+    mode: plan.mode,
+    input: isConsole ? { kind: "none" } : await chooseInput(plan, messages),
+    window: windowSize(),
+  };
+}
+
+/**
+ * A file as standard input travels with the initramfs: faster than any serial port. With the deterministic clock everything does,
+ * for bytes that arrive while the guest runs would arrive at another instruction every time.
+ */
+async function chooseInput(plan: RunPlan, messages: Messages): Promise<JobInput> {
+  const deterministic = plan.clock === "deterministic";
+  if (process.stdin.isTTY) {
+    if (!deterministic) return { kind: "stream" };
+    messages.warn("the terminal's input is not passed on with --clock deterministic");
+    return { kind: "none" };
+  }
+  const status = fstatSync(STDIN);
+  if (status.isCharacterDevice() && status.rdev === DEV_NULL) return { kind: "none" };
+  const fits = status.isFile() && status.size <= plan.memoryBytes / 8;
+  if (fits) return { kind: "file", content: readFileSync(STDIN) };
+  if (!deterministic) return { kind: "stream" };
+  const parts: Buffer[] = [];
+  for await (const part of process.stdin) parts.push(part as Buffer);
+  return { kind: "file", content: Buffer.concat(parts) };
+}
+
+function checkFit(initrd: Uint8Array | undefined, kernel: Uint8Array, plan: RunPlan): void {
+  const size = initrd?.length ?? 0;
+  if (size + kernel.length < plan.memoryBytes) return;
+  const what = initrd ? "initrd-too-large" : "kernel-too-large";
+  throw new HypolithError(
+    what,
+    initrd
+      ? `an initrd of ${formatSize(size)} does not fit into ${formatSize(plan.memoryBytes)} of memory`
+      : `a kernel of ${formatSize(kernel.length)} does not fit into ${formatSize(plan.memoryBytes)} of memory`,
+    { hint: "give the machine more with --memory" },
+  );
+}
+
+/** panic=-1: a kernel that gives up resets at once, and the run ends instead of standing still. */
+function commandLine(plan: RunPlan): string {
+  const words = ["console=ttyS0", "panic=-1"];
+  if (!plan.showBoot && plan.flavor) words.push("quiet");
+  if (plan.job?.inForeignInitrd) words.push(FOREIGN_INIT_PARAMETER);
+  if (plan.append) words.push(plan.append);
+  return words.join(" ");
+}

@@ -1,0 +1,81 @@
+/**
+ * Runs small guests of our own on the processor through VM entry and VM exit, with the least hypervisor there can be: ports 0xe9 (a character), 0xf4
+ * (end with a code), everything else is an error.
+ */
+import { RAM_BASE } from "../src/processor/core/layout.ts";
+import { Interpreter } from "../src/processor/interpreter/interpreter.ts";
+import { parseCpuModel } from "../src/processor/isa/cpuid.ts";
+import { ExitReason, exitReasonName } from "../src/processor/isa/exit-reasons.ts";
+import { Field } from "../src/processor/isa/vmcs-fields.ts";
+import { EptEntry, EptTables } from "../src/processor/memory/ept.ts";
+import { HYPERVISOR_BASE, HYPERVISOR_BYTES } from "../src/processor/core/layout.ts";
+import { Processor } from "../src/processor/vmx/processor.ts";
+import { Vmcs } from "../src/processor/vmx/vmcs.ts";
+import type { CpuMode } from "../src/machine/boot/boot-state.ts";
+import { loadFlat } from "../src/machine/boot/flat.ts";
+import { DeterministicClock } from "../src/machine/clocks.ts";
+import { configureVmcs } from "../src/machine/guest-state.ts";
+
+export interface BareMetalResult {
+  readonly output: string;
+  /** Value written to port 0xf4, or -1 if the guest ended otherwise. */
+  readonly code: number;
+  readonly reason: string;
+  readonly instructions: number;
+  readonly vmcs: Vmcs;
+  readonly processor: Processor;
+}
+
+export interface BareMetalOptions {
+  readonly image: Uint8Array;
+  readonly mode: CpuMode;
+  readonly address?: number;
+  readonly ramBytes?: number;
+  readonly cpuModel?: string;
+  readonly limit?: number;
+  /** Changes to the VMCS before the first entry. */
+  readonly prepare?: (vmcs: Vmcs, view: DataView) => void;
+  /** Sees every exit first; answers true if it has handled it. */
+  readonly onExit?: (vmcs: Vmcs, reason: number) => boolean;
+}
+
+export const DEBUG_PORT = 0xe9;
+export const EXIT_PORT = 0xf4;
+const BITMAPS = 0x1_0000;
+const FOUR_GIB = 0x1_0000_0000;
+
+export function runBareMetal(options: BareMetalOptions): BareMetalResult {
+  const { ramBytes = 16 << 20, limit = 50_000_000, address = 0x10_0000 } = options;
+  const cpuid = parseCpuModel(options.cpuModel ?? "max");
+  const processor = new Processor({ clock: new DeterministicClock(), entropy: () => 42n, doorbell: () => processor.retired > limit });
+  const engine = new Interpreter({ ramBytes, features: cpuid.features, services: processor });
+  processor.attach(engine);
+  const ept = new EptTables(engine.view, HYPERVISOR_BASE + BITMAPS, HYPERVISOR_BASE + HYPERVISOR_BYTES);
+  ept.markDevice(0, FOUR_GIB);
+  ept.map(0, RAM_BASE, ramBytes, EptEntry.READ | EptEntry.WRITE | EptEntry.EXECUTE);
+  const ram = {
+    size: ramBytes,
+    write: (gpa: number, bytes: Uint8Array): void => new Uint8Array(engine.view.buffer).set(bytes, RAM_BASE + gpa),
+  };
+  const boot = loadFlat(ram, options.image, address, options.mode);
+  const vmcs = new Vmcs();
+  processor.load(vmcs);
+  configureVmcs(vmcs, engine.view, boot, cpuid, ept.eptp);
+  options.prepare?.(vmcs, engine.view);
+  let output = "";
+  const done = (code: number, reason: string): BareMetalResult => ({ output, code, reason, instructions: processor.retired, vmcs, processor });
+  for (;;) {
+    const error = processor.enter(vmcs);
+    if (error !== 0) return done(-1, `VM-instruction error ${error}`);
+    const reason = vmcs.number(Field.EXIT_REASON);
+    if (options.onExit?.(vmcs, reason)) continue;
+    if (reason !== ExitReason.IO) return done(-1, exitReasonName(reason));
+    const qualification = vmcs.number(Field.EXIT_QUALIFICATION);
+    const port = Math.floor(qualification / 0x1_0000);
+    const al = vmcs.state.getUint8(0x100);
+    if (port === EXIT_PORT) return done(al, "exit port");
+    if (port !== DEBUG_PORT) return done(-1, `I/O port ${port.toString(16)}`);
+    output += String.fromCharCode(al);
+    vmcs.setBig(Field.GUEST_RIP, vmcs.big(Field.GUEST_RIP) + BigInt(vmcs.number(Field.EXIT_INSTRUCTION_LENGTH)));
+  }
+}

@@ -1,0 +1,96 @@
+/**
+ * Node embedder of a machine: a worker thread that runs the guest and speaks the control protocol with its parent.
+ *
+ * The worker blocks while the guest runs or sleeps, so it does not use its event loop: the parent posts a message, increments the doorbell
+ * (workerData.doorbell, an Int32Array over shared memory) and notifies; the worker takes messages synchronously between runs.
+ */
+import { randomBytes } from "node:crypto";
+import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { gunzipSync } from "node:zlib";
+import { HypolithError } from "../base/errors.ts";
+import type { FromMachine, MachineConfig, StopReason, ToMachine } from "../control/protocol.ts";
+import { Machine } from "./machine.ts";
+
+interface WorkerData {
+  /** One word: the number of messages posted so far. */
+  readonly doorbell: Int32Array;
+}
+
+/** Longest sleep, so that a lost wake-up cannot hang the machine. */
+const MAX_SLEEP_MS = 60_000;
+
+function serve(port: MessagePort, doorbell: Int32Array): void {
+  let seen = 0;
+  const rings = (): boolean => Atomics.load(doorbell, 0) !== seen;
+  const take = (): ToMachine | null => {
+    const received = receiveMessageOnPort(port) as { message: ToMachine } | undefined;
+    return received ? received.message : null;
+  };
+  const send = (message: FromMachine): void => {
+    port.postMessage(message);
+  };
+  const waitForRing = (ms: number): void => {
+    Atomics.wait(doorbell, 0, seen, Math.min(ms, MAX_SLEEP_MS));
+  };
+
+  let machine: Machine | null = null;
+  for (;;) {
+    if (rings()) {
+      seen = Atomics.load(doorbell, 0);
+      for (let m = take(); m; m = take()) {
+        if (m.type === "start") machine = start(m.config, send, rings);
+        else if (machine) apply(machine, m);
+        else if (m.type === "stop") return send({ type: "stopped", reason: { kind: "killed" } });
+        if (m.type === "start" && !machine) return;
+      }
+    }
+    if (!machine) {
+      waitForRing(MAX_SLEEP_MS);
+      continue;
+    }
+    const state = machine.runUntilBlocked();
+    if (state.kind === "ended") return send({ type: "stopped", reason: state.reason });
+    if (state.kind === "idle") waitForRing(state.waitMs);
+  }
+}
+
+function apply(machine: Machine, m: ToMachine): void {
+  if (m.type === "input") machine.input(m.port, m.data);
+  else if (m.type === "powerButton") machine.powerButton();
+  else if (m.type === "stop") machine.stop();
+}
+
+function start(config: MachineConfig, send: (m: FromMachine) => void, doorbell: () => boolean): Machine | null {
+  try {
+    const machine = new Machine(config, {
+      nowMs: () => performance.now(),
+      entropy: () => randomBytes(8).readBigUInt64LE(),
+      doorbell,
+      send,
+      decompressors: { gzip: (stream) => gunzipSync(stream) },
+    });
+    send({ type: "started" });
+    return machine;
+  } catch (error) {
+    send({ type: "stopped", reason: toReason(error) });
+    return null;
+  }
+}
+
+function toReason(error: unknown): StopReason {
+  if (error instanceof HypolithError) {
+    return { kind: "error", message: error.message, code: error.code, ...(error.hint ? { hint: error.hint } : {}) };
+  }
+  const e = error as Error;
+  return { kind: "error", message: e.message, ...(e.stack ? { dump: e.stack } : {}) };
+}
+
+if (parentPort) {
+  const port = parentPort;
+  try {
+    serve(port, (workerData as WorkerData).doorbell);
+  } catch (error) {
+    port.postMessage({ type: "stopped", reason: toReason(error) } satisfies FromMachine);
+  }
+  port.close();
+}
