@@ -6,7 +6,7 @@ import { RAM_BASE } from "../src/processor/core/layout.ts";
 import { Interpreter } from "../src/processor/interpreter/interpreter.ts";
 import { parseCpuModel } from "../src/processor/isa/cpuid.ts";
 import { ExitReason, exitReasonName } from "../src/processor/isa/exit-reasons.ts";
-import { Field } from "../src/processor/isa/vmcs-fields.ts";
+import { Field, PinControl } from "../src/processor/isa/vmcs-fields.ts";
 import { EptEntry, EptTables } from "../src/processor/memory/ept.ts";
 import { HYPERVISOR_BASE, HYPERVISOR_BYTES } from "../src/processor/core/layout.ts";
 import { Processor } from "../src/processor/vmx/processor.ts";
@@ -61,6 +61,7 @@ export function runBareMetal(options: BareMetalOptions): BareMetalResult {
   const vmcs = new Vmcs();
   processor.load(vmcs);
   configureVmcs(vmcs, engine.view, boot, cpuid, ept.eptp);
+  vmcs.set(Field.PIN_CONTROLS, PinControl.EXTERNAL_INTERRUPT | PinControl.NMI);
   options.prepare?.(vmcs, engine.view);
   let output = "";
   const done = (code: number, reason: string): BareMetalResult => ({ output, code, reason, instructions: processor.retired, vmcs, processor });

@@ -13,7 +13,7 @@ import { type Cpu, Vector } from "../cpu.ts";
 import { Flag, setArithmeticImage } from "../flags.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
 import type { Procedure } from "../procedure.ts";
-import { attempt, ExitReason, exitIf, Primary, primary, registerNumber, ring0, Secondary, secondary, undefinedIf } from "./common.ts";
+import { ExitReason, exitIf, Primary, primary, registerNumber, ring0, Secondary, secondary, undefinedIf } from "./common.ts";
 
 const [RAX, RCX, RDX] = [0, 1, 2];
 
