@@ -5,27 +5,31 @@
 import { GPR, S } from "../../processor/core/layout.ts";
 import { ExitReason, exitReasonName } from "../../processor/isa/exit-reasons.ts";
 import { Field, INTERRUPTION_ERROR_CODE, INTERRUPTION_VALID, VendorField } from "../../processor/isa/vmcs-fields.ts";
+import type { Engine } from "../../processor/vmx/engine-port.ts";
 import { DeviceAccess, Message } from "../abi/message.ts";
 import { Status } from "../abi/status.ts";
 import { checkReply, commitReply, fillMessage, skipInstruction } from "./commit.ts";
 import { readMsr, writeMsr } from "./msr.ts";
 import type { Portal } from "./portal.ts";
-import { type Vcpu, VcpuState } from "./vcpu.ts";
+import { beginStringIo, endStringIo } from "./string-io.ts";
+import { raise, type Vcpu, VcpuState } from "./vcpu.ts";
 import type { Vm } from "./vm.ts";
 
 const GP = 13;
 const UD = 6;
-const HARDWARE_EXCEPTION = 3 << 8;
 const CR4_OSXSAVE = 0x4_0000;
+const IO_STRING = 1 << 4;
 
 export class ExitDispatcher {
   readonly #vm: Vm;
+  readonly #engine: Engine;
   readonly #now: () => number;
   readonly #message = new Message();
   #seq = 0;
 
-  constructor(vm: Vm, now: () => number) {
+  constructor(vm: Vm, engine: Engine, now: () => number) {
     this.#vm = vm;
+    this.#engine = engine;
     this.#now = now;
   }
 
@@ -158,8 +162,21 @@ export class ExitDispatcher {
   #io(vcpu: Vcpu): void {
     const port = vcpu.vmcs.number(Field.EXIT_QUALIFICATION) / 0x1_0000;
     const portal = this.#vm.routes.port(port & 0xffff);
-    if (portal) this.#call(vcpu, portal);
-    else this.#stop("error", `no route for I/O port 0x${(port & 0xffff).toString(16)}`);
+    if (!portal) this.#stop("error", `no route for I/O port 0x${(port & 0xffff).toString(16)}`);
+    else if (vcpu.vmcs.number(Field.EXIT_QUALIFICATION) & IO_STRING) this.#stringIo(vcpu, portal);
+    else this.#call(vcpu, portal);
+  }
+
+  /** One element of INS or OUTS: the kernel does its memory side, the portal sees a plain IN or OUT of RAX. */
+  #stringIo(vcpu: Vcpu, portal: Portal): void {
+    const element = beginStringIo(vcpu, this.#engine);
+    if (!element) return;
+    const message = this.#message;
+    fillMessage(message, vcpu.vmcs, portal);
+    message.qualification = element.qualification;
+    message.setRegister(0, element.data, 0);
+    if (!this.#ask(vcpu, portal)) return;
+    endStringIo(vcpu, this.#engine, element, message.registerLow(0));
   }
 
   #memory(vcpu: Vcpu): void {
@@ -198,37 +215,33 @@ export class ExitDispatcher {
   }
 
   #call(vcpu: Vcpu, portal: Portal): void {
+    fillMessage(this.#message, vcpu.vmcs, portal);
+    if (this.#ask(vcpu, portal)) commitReply(this.#message, vcpu.vmcs);
+  }
+
+  /** Sends the message and checks the reply. Answers false, with the VM ended, if it cannot be committed. */
+  #ask(vcpu: Vcpu, portal: Portal): boolean {
     const { service } = portal;
     const message = this.#message;
     message.seq = ++this.#seq;
-    fillMessage(message, vcpu.vmcs, portal);
     service.messages++;
     const program = service.program;
     if (!program) {
       this.#stop("error", `service ${service.name} is not running`);
-      return;
+      return false;
     }
     const status = program.onEvent(message);
     if (status !== Status.OK || message.seq !== this.#seq) {
       this.#stop("error", `service ${service.name} did not answer ${portal.name} (status ${status})`);
-      return;
+      return false;
     }
     const refusal = checkReply(message, vcpu.vmcs, portal);
-    if (refusal) {
-      this.#stop("error", `reply of service ${service.name} to ${portal.name} refused: ${refusal}`);
-      return;
-    }
-    commitReply(message, vcpu.vmcs);
+    if (refusal) this.#stop("error", `reply of service ${service.name} to ${portal.name} refused: ${refusal}`);
+    return refusal === null;
   }
 }
 
 function setRegister(state: DataView, n: number, value: number): void {
   state.setUint32(GPR + 8 * n, value, true);
   state.setUint32(GPR + 8 * n + 4, 0, true);
-}
-
-/** Injects an exception at the next entry. */
-export function raise(vcpu: Vcpu, vector: number, error?: number): void {
-  const info = INTERRUPTION_VALID + HARDWARE_EXCEPTION + vector;
-  vcpu.event = { info: error === undefined ? info : info + INTERRUPTION_ERROR_CODE, error: error ?? 0, length: 0 };
 }

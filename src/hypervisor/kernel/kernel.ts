@@ -28,7 +28,7 @@ export class Kernel {
   constructor(processor: Processor, vm: Vm) {
     this.#processor = processor;
     this.#vm = vm;
-    this.#dispatcher = new ExitDispatcher(vm, () => this.now());
+    this.#dispatcher = new ExitDispatcher(vm, processor.engine, () => this.now());
   }
 
   /** Virtual time in ns. */

@@ -1,6 +1,7 @@
 /**
  * A virtual processor of a VM: its VMCS, its local APIC, and the events that wait for it.
  */
+import { INTERRUPTION_ERROR_CODE, INTERRUPTION_VALID } from "../../processor/isa/vmcs-fields.ts";
 import type { Vmcs } from "../../processor/vmx/vmcs.ts";
 import type { LocalApic } from "./local-apic.ts";
 
@@ -28,4 +29,12 @@ export class Vcpu {
     this.vmcs = vmcs;
     this.apic = apic;
   }
+}
+
+const HARDWARE_EXCEPTION = 3 << 8;
+
+/** Injects an exception at the next entry. */
+export function raise(vcpu: Vcpu, vector: number, error?: number): void {
+  const info = INTERRUPTION_VALID + HARDWARE_EXCEPTION + vector;
+  vcpu.event = { info: error === undefined ? info : info + INTERRUPTION_ERROR_CODE, error: error ?? 0, length: 0 };
 }

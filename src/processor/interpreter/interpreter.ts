@@ -1,7 +1,7 @@
 /**
  * The interpreter tier as an execution engine: the VM's memory, the core module, the handlers and the code cache, put together.
  */
-import { RAM_BASE, S, TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_READ } from "../core/layout.ts";
+import { BOUNCE_WRITE, RAM_BASE, S, TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_READ } from "../core/layout.ts";
 import { Decoder } from "../isa/decode.ts";
 import type { CpuFeatures } from "../isa/features.ts";
 import { semanticsOf } from "../semantics/index.ts";
@@ -26,6 +26,9 @@ interface CoreExports {
   flushTlb(keep: number): void;
   fetchHost(linear: bigint): number;
   injectEvent(info: number, error: number, length: number): number;
+  memR(linear: bigint, bytes: number, flags: number): number;
+  memW(linear: bigint, bytes: number, flags: number): number;
+  memCommit(): void;
 }
 
 export class Interpreter implements Engine {
@@ -77,6 +80,18 @@ export class Interpreter implements Engine {
 
   injectEvent(info: number, error: number, length: number): number {
     return this.#core.injectEvent(info, error, length);
+  }
+
+  hostRead(linear: bigint, bytes: number): number {
+    return this.#core.memR(linear, bytes, 0) >>> 0;
+  }
+
+  hostWrite(linear: bigint, bytes: number): number {
+    return this.#core.memW(linear, bytes, 0) >>> 0;
+  }
+
+  commitWrite(host: number): void {
+    if (host === BOUNCE_WRITE) this.#core.memCommit();
   }
 
   noticeWrite(host: number, bytes: number): void {

@@ -200,9 +200,8 @@ function moveChunk(c: Chunk): void {
     // An element that overlaps its own source cannot be part of a block.
     fn.if(distance.add(bytes - 1).leU(2 * bytes - 2), () => c.room.set(1));
     // Downwards with the destination a little below, what is written is read later: stop before it.
-    fn.if(c.isDown.and(c.room.read().geU(2)), () => {
-      const gap = distance.neg().shrU(Math.log2(bytes));
-      c.limit(gap);
+    fn.if(c.isDown.ne(0).and(c.room.read().geU(2)), () => {
+      c.limit(distance.neg().shrU(Math.log2(bytes)));
     });
   });
   const count = c.room.read();

@@ -12,6 +12,13 @@ export interface Engine {
   flushTlb(): void;
   /** Delivers an event as VM entry does: interruption information, error code, instruction length. Answers a Status. */
   injectEvent(info: number, error: number, length: number): number;
+  /**
+   * Host address of guest memory at a linear address, for reading or for writing, as the current vCPU may access it; 0 if it may not, with
+   * the exception in S.PENDING_*. After a write call commitWrite with the address.
+   */
+  hostRead(linear: bigint, bytes: number): number;
+  hostWrite(linear: bigint, bytes: number): number;
+  commitWrite(host: number): void;
   /** Tells the engine that guest memory [host, host + bytes) is about to be written from outside. */
   noticeWrite(host: number, bytes: number): void;
 }

@@ -183,6 +183,19 @@ function defineStackFaults(module: ModuleBuilder): void {
   defineHelper(module, "x87PushEmpty", [], null, (p, fn) => {
     fn.callVoid(store, stAddress(p, -1), INDEFINITE_SE, p.i64(INDEFINITE), Fsw.IE | Fsw.SF, Pop.PUSH);
   });
+  // FXTRACT, FPTAN, FSINCOS with ST(0) empty or no room: both results are the default NaN.
+  defineHelper(module, "x87PushFault", ["i32", "i32"], null, (p, fn) => {
+    const [slot, above] = parameters(fn);
+    const overflow = isEmpty(p, slot).eqz().shl(9);
+    const stop = fn.call(module.get("x87Raise"), overflow.or(Fsw.IE | Fsw.SF));
+    fn.if(stop, () => fn.return());
+    setSlot(p, slot, INDEFINITE_SE, INDEFINITE);
+    p.set(S.FTAG_EMPTY, p.get(S.FTAG_EMPTY).and(tagBit(p, slot).not()));
+    setSlot(p, above, INDEFINITE_SE, INDEFINITE);
+    p.set(S.FTAG_EMPTY, p.get(S.FTAG_EMPTY).and(tagBit(p, above).not()));
+    const status = p.get(S.FSW);
+    p.set(S.FSW, status.and(~Fsw.TOP).or(status.sub(1 << TOP_SHIFT).and(Fsw.TOP)));
+  });
   // FXCH with an empty register: the empty ones count as the default NaN.
   defineHelper(module, "x87ExchangeEmpty", ["i32", "i32"], null, (p, fn) => {
     const [a, b] = parameters(fn);

@@ -86,6 +86,31 @@ function signOperation(compute: (se: Val) => Val): Semantics {
   };
 }
 
+/** FPREM, FPREM1. */
+function remainder(nearest: number): Semantics {
+  return (insn) => {
+    begin(insn);
+    insn.set(S.FSW, insn.get(S.FSW).and(~Fsw.C2));
+    const [a, b] = [stAddress(insn, 0), stAddress(insn, 1)];
+    ifUsed(insn, [a, b], a, Pop.NONE, () => insn.fn.callVoid(insn.module.get("x87Remainder"), a, b, nearest));
+  };
+}
+
+/** An operation with two results: ST(0) is replaced and another value pushed. */
+function pushing(name: string): Semantics {
+  return (insn) => {
+    const { fn, module } = insn;
+    begin(insn);
+    const [slot, above] = [stAddress(insn, 0), stAddress(insn, -1)];
+    const isFull = isEmpty(insn, above).eqz();
+    fn.if(
+      isEmpty(insn, slot).or(isFull),
+      () => fn.callVoid(module.get("x87PushFault"), slot, above),
+      () => fn.callVoid(module.get(name), slot, above),
+    );
+  };
+}
+
 // ---- comparisons ----
 
 interface Comparison {
@@ -190,6 +215,10 @@ export const ARITHMETIC_FORMS: SemanticsTable = {
   fsqrt: unary("x87Sqrt"),
   frndint: unary("x87RoundInteger"),
   fscale: binary("x87Scale"),
+
+  fprem: remainder(0),
+  fprem1: remainder(1),
+  fxtract: pushing("x87Extract"),
 
   fcmovb: conditionalMove(2),
   fcmovnb: conditionalMove(3),

@@ -17,6 +17,7 @@ import { DATA_FORMS } from "./forms-data.ts";
 import { defineIntegral } from "./integral.ts";
 import { defineLoad } from "./load.ts";
 import { defineNan } from "./nan.ts";
+import { defineRemainder } from "./remainder.ts";
 import { defineStoreConversions } from "./store.ts";
 import { defineWide } from "./wide.ts";
 
@@ -32,5 +33,6 @@ export function defineX87Procedures(module: ModuleBuilder): void {
   defineLoad(module);
   defineStoreConversions(module);
   defineIntegral(module);
+  defineRemainder(module);
   defineControl(module);
 }

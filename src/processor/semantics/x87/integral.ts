@@ -1,8 +1,8 @@
 /**
- * Operations on exponents and integral parts: FRNDINT, FSCALE, FXTRACT, FPREM, FPREM1.
+ * Operations on exponents and integral parts: FRNDINT, FSCALE, FXTRACT.
  * Spec: SDM Vol. 2, the entries of these instructions.
  *
- *   x87RoundInteger(slot) · x87Scale(slot, by) · x87Extract(slot) · x87Remainder(a, b, nearest)
+ *   x87RoundInteger(slot) · x87Scale(slot, by) · x87Extract(slot, above)
  */
 import { S } from "../../core/layout.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
@@ -20,6 +20,8 @@ import {
   INTEGER_BIT,
   parameters,
   Pop,
+  Scratch,
+  setSlot,
   signExponent,
   significand,
 } from "./state.ts";
@@ -100,4 +102,37 @@ function defineScale(module: ModuleBuilder): void {
 export function defineIntegral(module: ModuleBuilder): void {
   defineRoundInteger(module);
   defineScale(module);
+  defineExtract(module);
+}
+
+/** FXTRACT: the exponent replaces ST(0), the significand is pushed; `slot` is ST(0), `above` the register to push into, both usable. */
+function defineExtract(module: ModuleBuilder): void {
+  defineHelper(module, "x87Extract", ["i32", "i32"], null, (p, fn) => {
+    const [slot, above] = parameters(fn);
+    const store = module.get("x87Store");
+    // Nothing is pushed unless the first result was stored: x87Raise says so.
+    const end = (exponent: { se: Val; sig: Val }, rest: { se: Val; sig: Val }, flags: Val): void => {
+      const stop = fn.call(module.get("x87Raise"), flags).and(Fsw.BEFORE);
+      fn.if(stop, () => fn.return());
+      setSlot(p, slot, exponent.se, exponent.sig);
+      fn.callVoid(store, above, rest.se, rest.sig, 0, Pop.PUSH);
+      fn.return();
+    };
+    const kind = classOf(p, slot);
+    const [se, sig] = [signExponent(p, slot), significand(p, slot)];
+    fn.if(kind.geU(Class.QNAN), () => {
+      const flags = fn.call(module.get("x87ChooseNan"), slot, slot);
+      const nan = { se: signExponent(p, Scratch.A), sig: significand(p, Scratch.A) };
+      end(nan, nan, flags);
+    });
+    fn.if(kind.eq(Class.ZERO), () =>
+      end({ se: p.i32(0xffff), sig: p.i64(INTEGER_BIT) }, { se, sig }, p.i32(Fsw.ZE)),
+    );
+    fn.if(kind.eq(Class.INFINITY), () => end({ se: p.i32(EXPONENT_MAX), sig }, { se, sig }, p.i32(0)));
+    const n = normalize(se.and(EXPONENT_MAX), sig);
+    fn.callVoid(module.get("x87FromInteger"), n.exponent.sub(BIAS).extS());
+    const exponent = { se: signExponent(p, Scratch.MEMORY), sig: significand(p, Scratch.MEMORY) };
+    const rest = { se: se.and(0x8000).or(BIAS), sig: n.significand };
+    end(exponent, rest, kind.eq(Class.DENORMAL).shl(1));
+  });
 }

@@ -2,7 +2,7 @@
  * Instructions for x87.native.ts: machine code (memory operand at [rsi]), semantic key, operand shape.
  */
 import type { OperandShape } from "../insn.ts";
-import { type Extended, extended, type Random } from "./operands.ts";
+import { type Extended, extended, type Random, significand } from "./operands.ts";
 
 export type MemoryFormat = "f32" | "f64" | "f80" | "int" | "bcd" | "any";
 
@@ -134,10 +134,21 @@ function scaleOperands(r: Random): [Extended, Extended] {
   return [extended(r), { se: (r.below(2) << 15) | (0x3ffd + r.below(22)), sig: r.bits() | (1n << 63n) }];
 }
 
+/** Exponents that differ by -3..136. */
+function nearOperands(r: Random): [Extended, Extended] {
+  const b = extended(r);
+  const exponent = (b.se & 0x7fff) + r.below(140) - 3;
+  const a = { se: (r.below(2) << 15) | (exponent & 0x7fff), sig: r.chance(10) ? b.sig : significand(r) | (1n << 63n) };
+  return [a, b];
+}
+
 function integralCases(): Case[] {
   return [
     plain("fsqrt", [0xd9, 0xfa], { reservedPrecision: true }), plain("frndint", [0xd9, 0xfc]),
     plain("fscale", [0xd9, 0xfd]), plain("fscale", [0xd9, 0xfd], { name: "fscale in range", operands: scaleOperands }),
+    plain("fprem", [0xd9, 0xf8]), plain("fprem", [0xd9, 0xf8], { name: "fprem of near exponents", operands: nearOperands }),
+    plain("fprem1", [0xd9, 0xf5]), plain("fprem1", [0xd9, 0xf5], { name: "fprem1 of near exponents", operands: nearOperands }),
+    plain("fxtract", [0xd9, 0xf4], { used: 0x7f }),
   ];
 }
 

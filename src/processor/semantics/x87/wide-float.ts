@@ -148,7 +148,7 @@ export function defineWideFloat(module: ModuleBuilder): void {
       () => carry.read().nez().or(divisor.nez().and(upper.read().geU(divisor))),
       () => {
         const before = upper.read();
-        carry.set(carry.read().sub(before.ltU(divisor).extU()));
+        carry.set(carry.read().sub(before.ltU(divisor).or(divisor.eqz()).extU()));
         upper.set(before.sub(divisor));
         extra.set(extra.read().add(1));
       },
