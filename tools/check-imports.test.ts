@@ -171,9 +171,9 @@ const PLANTED: readonly (readonly [what: string, file: string, text: string, rul
 
 for (const [what, file, text, rule] of PLANTED) {
   test(`a planted breach is found: ${what}`, () => {
-    assert.deepEqual(breachesOf({ [file]: `\n${text}\n` }), [
-      `${file}:${rule === "room" ? 1 : 2} ${rule}`,
-    ]);
+    // An import that points up may close a cycle as well.
+    const found = breachesOf({ [file]: `\n${text}\n` }).filter((b) => !b.endsWith(" cycle"));
+    assert.deepEqual(found, [`${file}:${rule === "room" ? 1 : 2} ${rule}`]);
   });
 }
 

@@ -86,7 +86,7 @@ const SEGMENTS = ["ES", "CS", "SS", "DS", "FS", "GS"] as const;
 
 function checkSegments(vmcs: Vmcs, isLong: boolean): string | null {
   const rules: Rule[] = [];
-  const isV8086 = (vmcs.number(Field.GUEST_RFLAGS) & RFLAGS_VM) !== 0;
+  const isV8086 = !isLong && (vmcs.number(Field.GUEST_RFLAGS) & RFLAGS_VM) !== 0;
   for (const name of SEGMENTS) {
     const rights = vmcs.number(Field[`GUEST_${name}_RIGHTS`]);
     const usable = (rights & RIGHTS_UNUSABLE) === 0;
