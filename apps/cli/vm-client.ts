@@ -35,13 +35,18 @@ export function machineWorkerUrl(env: NodeJS.ProcessEnv = process.env): URL {
 export class VmClient {
   readonly #worker: Worker;
   readonly #events: MachineEvents;
+  /** Counts what was sent: the worker blocks on it, since it does not use its event loop while the guest runs. */
+  readonly #doorbell = new Int32Array(new SharedArrayBuffer(4));
   #stopped = false;
   /** Why the worker is about to be gone, if we know. */
   #failure: StopReason | undefined;
 
   constructor(url: URL, events: MachineEvents) {
     this.#events = events;
-    this.#worker = new Worker(fileURLToPath(url), { name: "machine" });
+    this.#worker = new Worker(fileURLToPath(url), {
+      name: "machine",
+      workerData: { doorbell: this.#doorbell },
+    });
     this.#worker.on("message", (message: FromMachine) => this.#receive(message));
     this.#worker.on("error", (error: Error) => {
       this.#failure = {
@@ -83,7 +88,10 @@ export class VmClient {
   }
 
   #send(message: ToMachine, transfer: ArrayBuffer[] = []): void {
-    if (!this.#stopped) this.#worker.postMessage(message, transfer);
+    if (this.#stopped) return;
+    this.#worker.postMessage(message, transfer);
+    Atomics.add(this.#doorbell, 0, 1);
+    Atomics.notify(this.#doorbell, 0);
   }
 
   #receive(message: FromMachine): void {

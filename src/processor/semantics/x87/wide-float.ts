@@ -7,7 +7,8 @@
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
 import type { Cpu } from "../cpu.ts";
-import { defineHelper, parameters, Scratch } from "./state.ts";
+import type { Procedure } from "../procedure.ts";
+import { BIAS, defineHelper, parameters, Scratch } from "./state.ts";
 import { mulHigh } from "./wide.ts";
 
 export interface Wide {
@@ -107,6 +108,37 @@ export function polynomial(cpu: Cpu, z: Wide, coefficients: readonly bigint[], n
     }
   }
   return sum;
+}
+
+/** A 64-bit significand as a wide float. */
+export function floatOf(cpu: Cpu, sig: Val, exponent: Val): WideFloat {
+  return { high: sig, low: cpu.i64(0), exponent };
+}
+
+export function constantFloat(cpu: Cpu, n: bigint, exponent: number): WideFloat {
+  return { ...wideConstant(cpu, n), exponent: cpu.i32(exponent) };
+}
+
+/** A function of one wide float: (high, low, exponent) -> high, the rest in Scratch.LOW and EXPONENT. */
+export function defineFloatFunction(module: ModuleBuilder, name: string, body: (p: Procedure, x: WideFloat) => WideFloat): void {
+  defineHelper(module, name, ["i64", "i64", "i32"], "i64", (p, fn) => {
+    const [high, low, exponent] = parameters(fn);
+    const r = body(p, { high, low, exponent });
+    p.setRaw(8, Scratch.LOW, r.low);
+    p.setRaw(4, Scratch.EXPONENT, r.exponent);
+    fn.return(r.high);
+  });
+}
+
+export function callFloat(cpu: Cpu, name: string, x: WideFloat): WideFloat {
+  const high = cpu.fn.call(cpu.module.get(name), x.high, x.low, x.exponent);
+  return { high, low: cpu.raw(8, Scratch.LOW), exponent: cpu.raw(4, Scratch.EXPONENT) };
+}
+
+/** Rounds an irrational result into a slot: never exact, whatever the low bits say. */
+export function storeIrrational(p: Procedure, sign: Val, x: WideFloat, end: { flags: Val; slot: Val; pop: number }): void {
+  const biased = x.exponent.add(BIAS);
+  p.fn.callVoid(p.module.get("x87Round64"), sign, biased, x.high, x.low.or(p.i64(1)), end.flags, end.slot, end.pop);
 }
 
 export function defineWideFloat(module: ModuleBuilder): void {
