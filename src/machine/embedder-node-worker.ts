@@ -6,6 +6,8 @@
  */
 import { randomBytes } from "node:crypto";
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { gunzipSync } from "node:zlib";
 import { HypolithError } from "../base/errors.ts";
 import type { FromMachine, MachineConfig, StopReason, ToMachine } from "../control/protocol.ts";
@@ -18,6 +20,8 @@ interface WorkerData {
 
 /** Longest sleep, so that a lost wake-up cannot hang the machine. */
 const MAX_SLEEP_MS = 60_000;
+/** The first sleep this long means that the guest has booted. */
+const LONG_IDLE_MS = 2;
 
 function serve(port: MessagePort, doorbell: Int32Array): void {
   let seen = 0;
@@ -34,6 +38,7 @@ function serve(port: MessagePort, doorbell: Int32Array): void {
   };
 
   let machine: Machine | null = null;
+  let wasIdle = false;
   for (;;) {
     if (rings()) {
       seen = Atomics.load(doorbell, 0);
@@ -50,8 +55,22 @@ function serve(port: MessagePort, doorbell: Int32Array): void {
     }
     const state = machine.runUntilBlocked();
     if (state.kind === "ended") return send({ type: "stopped", reason: state.reason });
-    if (state.kind === "idle") waitForRing(state.waitMs);
+    if (state.kind !== "idle") continue;
+    if (!wasIdle && state.waitMs > LONG_IDLE_MS) {
+      wasIdle = true;
+      giveBackMemory();
+    }
+    waitForRing(state.waitMs);
   }
+}
+
+/**
+ * Collects garbage now: the images that the loader unpacked and what start-up left. V8 would not do it for a long time, since a running guest
+ * makes no JavaScript objects.
+ */
+function giveBackMemory(): void {
+  setFlagsFromString("--expose-gc");
+  (runInNewContext("gc") as () => void)();
 }
 
 function apply(machine: Machine, m: ToMachine): void {
@@ -69,6 +88,7 @@ function start(config: MachineConfig, send: (m: FromMachine) => void, doorbell: 
       send,
       decompressors: { gzip: (stream) => gunzipSync(stream) },
     });
+    giveBackMemory();
     send({ type: "started" });
     return machine;
   } catch (error) {

@@ -22,7 +22,9 @@ function define(
 ): void {
   for (const opsize of SIZES) {
     for (const mode of [Mode.CODE32, Mode.CODE64]) {
-      if (opsize !== 2 && (opsize === 8) !== (mode === Mode.CODE64)) continue;
+      // Near branches have 64-bit operands in 64-bit mode, whatever the prefixes.
+      const isBranch = key.startsWith("call") || key === "ret";
+      if ((opsize !== 2 || isBranch) && (opsize === 8) !== (mode === Mode.CODE64)) continue;
       const operands = kind === "" ? [] : [{ kind, bytes: opsize }];
       const suffix = mode === Mode.CODE64 ? "" : " legacy";
       entries[`${name}${opsize}${suffix}`] = {

@@ -255,8 +255,8 @@ test("A source segment with a base is followed across the wrap of a 32-bit addre
   bench.setGpr(RCX, 4n);
   // After the wrap the base alone is the address, and that is not canonical.
   bench.setGpr(RSI, 0xffff_fffcn);
-  bench.setSourceBase(BigInt.asUintN(64, -0xffff_8000n));
-  bench.ram(0x7ffc, 4).set([1, 2, 3, 4]);
+  bench.setSourceBase(0xffff_7fff_0000_0800n);
+  bench.ram(0x7fc, 4).set([1, 2, 3, 4]);
   assert.equal(bench.run("movs2 243 4"), Status.FAULT);
   assert.deepEqual([...bench.ram(0x4000, 6)], [1, 2, 3, 4, 0, 0]);
   assert.deepEqual([bench.gpr(RCX), bench.gpr(RSI)], [2n, 0n]);
