@@ -16,7 +16,7 @@ const { values, positionals } = parseArgs({
     max: { type: "string", default: "20000000000" },
     trace: { type: "boolean", default: false },
     cpu: { type: "string", default: "x86-64-v2" },
-    input: { type: "string", default: "" },
+    engine: { type: "string", default: "interpreter" },
   },
 });
 const [kernel, initrd] = positionals;
@@ -31,6 +31,7 @@ const machine = new Machine(
     cmdline: values.append,
     memoryBytes: Number(values.memory) << 20,
     cpuModel: values.cpu,
+    engine: values.engine as "interpreter" | "jit",
     clock: values.det ? "deterministic" : "wall",
     traceExits: values.trace,
     rtcEpochMs: values.det ? 1_700_000_000_000 : Date.now(),

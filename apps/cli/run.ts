@@ -89,7 +89,6 @@ function readUserFile(path: string | undefined, what: "kernel" | "initrd"): Uint
     const absent = (cause as NodeJS.ErrnoException).code === "ENOENT";
     const why = absent ? "there is no such file" : (cause as Error).message;
     throw new HypolithError(`${what}-unreadable`, `the ${what} ${path} cannot be read: ${why}`, {
-      cause,
       hint: `check the path given to --${what}`,
     });
   }

@@ -33,6 +33,9 @@ export type ClockMode = "wall" | "deterministic";
 
 export type LogLevel = "error" | "warn" | "info" | "debug";
 
+/** "interpreter": no code generation at run time. "jit": hot code becomes WebAssembly. */
+export type EngineName = "interpreter" | "jit";
+
 export interface MachineConfig {
   /** bzImage, ELF with PVH or Multiboot entry: see machine/boot. */
   readonly kernel: Uint8Array;
@@ -43,6 +46,8 @@ export interface MachineConfig {
   /** A named model and changes to it: "x86-64-v2", "x86-64-v2,-sse4_2,+rdrand". */
   readonly cpuModel: string;
   readonly clock: ClockMode;
+  /** Default: "interpreter". */
+  readonly engine?: EngineName;
   /** Send a `trace` message for every VM exit. */
   readonly traceExits: boolean;
   /** What the real-time clock shows at start, milliseconds since 1970 UTC. A constant in deterministic mode. */

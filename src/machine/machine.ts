@@ -20,7 +20,8 @@ import { createHypercalls, deliverInterrupt } from "../hypervisor/kernel/service
 import { Vcpu } from "../hypervisor/kernel/vcpu.ts";
 import type { Vm } from "../hypervisor/kernel/vm.ts";
 import { HYPERVISOR_BASE, HYPERVISOR_BYTES, RAM_BASE } from "../processor/core/layout.ts";
-import { Interpreter } from "../processor/interpreter/interpreter.ts";
+import { Interpreter, type RegionHost } from "../processor/interpreter/interpreter.ts";
+import { Jit } from "../processor/jit/jit.ts";
 import { type CpuidModel, parseCpuModel } from "../processor/isa/cpuid.ts";
 import { EptEntry, EptTables } from "../processor/memory/ept.ts";
 import { Processor } from "../processor/vmx/processor.ts";
@@ -77,7 +78,7 @@ export class Machine {
       entropy: isDeterministic ? pseudoRandom() : () => ports.entropy(),
       doorbell: () => ports.doorbell(),
     });
-    this.#engine = createEngine(memoryBytes, cpuid, this.processor);
+    this.#engine = createEngine(memoryBytes, cpuid, this.processor, config.engine === "jit" ? (host) => new Jit(host, () => ports.nowMs()) : undefined);
     this.processor.attach(this.#engine);
     this.vm = this.#createVm(memoryBytes, cpuid);
     const vmcs = new Vmcs();
@@ -247,9 +248,9 @@ function checkMemory(bytes: number): number {
   return bytes - (bytes % WASM_PAGE);
 }
 
-function createEngine(ramBytes: number, cpuid: CpuidModel, processor: Processor): Interpreter {
+function createEngine(ramBytes: number, cpuid: CpuidModel, processor: Processor, regions?: (host: RegionHost) => Jit): Interpreter {
   try {
-    return new Interpreter({ ramBytes, features: cpuid.features, services: processor });
+    return new Interpreter({ ramBytes, features: cpuid.features, services: processor, ...(regions ? { regions } : {}) });
   } catch (cause) {
     if (cause instanceof RangeError) {
       throw new HypolithError("memory-unavailable", `${ramBytes >> 20} MiB of guest memory cannot be had`, {

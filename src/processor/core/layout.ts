@@ -284,14 +284,15 @@ export const RAM_BASE = 0x400_0000;
 /**
  * A decoded block: a 32-byte header, then 32-byte records. A block's address is that of its first record.
  *   header: physical u32 -32 · mode u32 -28 · next in bucket u32 -24 · instruction count u16 -20 · bytes u16 -18 ·
- *           second page (page-crossing instruction) u32 -16 · next block of the same page u32 -12
+ *           second page (page-crossing instruction) u32 -16 · entries until it is hot i32 -12 · table slot of its region u32 -8 ·
+ *           first record's handler while that is JIT u16 -4
  *   record: handler u16 +0 · length u8 +2 · ea flags u8 +3 · op0 u16 +4 · op1 u16 +6 · base u16 +8 · index u16 +10 · segment u16 +12 ·
  *           scale u8 +14 · instructions after this one u8 +15 · displacement i32 +16 · offset in page u16 +20 · op2 / prefixes u16 +22 ·
  *           immediate i32 +24 (or 64 bits) · chain / second immediate u32 +28
  * op0..op2, base and index are addresses of register slots; segment is the address of a base.
  */
 export const RECORD_BYTES = 32;
-export const Head = { PHYSICAL: -32, MODE: -28, NEXT: -24, COUNT: -20, BYTES: -18, SECOND: -16, PAGE_NEXT: -12 } as const;
+export const Head = { PHYSICAL: -32, MODE: -28, NEXT: -24, COUNT: -20, BYTES: -18, SECOND: -16, HEAT: -12, REGION: -8, HANDLER: -4 } as const;
 export const Rec = {
   HANDLER: 0, LENGTH: 2, EA: 3, OP0: 4, OP1: 6, BASE: 8, INDEX: 10, SEGMENT: 12, SCALE: 14, REMAINING: 15,
   DISPLACEMENT: 16, OFFSET: 20, OP2: 22, IMMEDIATE: 24, CHAIN: 28,

@@ -27,7 +27,7 @@ const INTERRUPT_WINDOW = 7;
 const NMI_WINDOW = 8;
 const DR6_BS = 0x4000;
 
-export function defineBlocks(module: ModuleBuilder, handlers: { goto: number; deviceStop: number }): void {
+export function defineBlocks(module: ModuleBuilder, handlers: { goto: number; deviceStop: number; region: number }): void {
   /** Host address of the code byte at a linear address, or 0 with a fault pending. */
   module.function("fetchHost", ["i64"], ["i32"], (fn) => {
     const p = new Procedure(module, fn);
@@ -98,6 +98,10 @@ export function defineBlocks(module: ModuleBuilder, handlers: { goto: number; de
     const to = SHORT_BLOCK + RECORD_BYTES;
     fn.memoryCopy(fn.i32(SHORT_BLOCK), from.sub(RECORD_BYTES), count.add(2).mul(RECORD_BYTES));
     fn.store("i32.store16", 0, count, to + Head.COUNT);
+    // A copy is always interpreted.
+    fn.if(fn.load("i32.load16_u", 0, to + Rec.HANDLER).eq(handlers.region), () =>
+      fn.store("i32.store16", 0, fn.load("i32.load16_u", 0, to + Head.HANDLER), to + Rec.HANDLER),
+    );
     const cut = size.sub(count);
     const i = fn.variable("i32", 0);
     fn.while(

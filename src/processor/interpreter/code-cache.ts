@@ -25,6 +25,20 @@ const ENDS_BLOCK = new Set([
 ]);
 const DECODE_MODES: readonly DecodeMode[] = [16, 32, 64, 64];
 
+/** Entries after which a block is hot. */
+const HEAT = 5000;
+
+/** What makes code of hot blocks. */
+export interface RegionTier {
+  /** Table slot of a region that begins with `block`, or -1. */
+  hot(block: number): number;
+  /** Bytes of a page are about to change: blocks whose regions are gone. */
+  written(page: number, from: number, to: number): readonly number[];
+  /** Bytes that the regions of a page were made from. */
+  extents(page: number): readonly { from: number; to: number }[];
+  flush(): void;
+}
+
 export interface CodeCacheStats {
   blocks: number;
   instructions: number;
@@ -46,6 +60,7 @@ export class CodeCache {
   /** Blocks by host page. */
   readonly #pages = new Map<number, number[]>();
   #next = ARENA;
+  #regions: RegionTier | null = null;
 
   constructor(memory: ArrayBuffer, decoder: Decoder, handlers: Handlers, fetchHost: (linear: bigint) => number) {
     this.#view = new DataView(memory);
@@ -54,6 +69,26 @@ export class CodeCache {
     this.#decoder = decoder;
     this.#handlers = handlers;
     this.#fetchHost = fetchHost;
+  }
+
+  /** Gives hot blocks to a region tier. */
+  useRegions(tier: RegionTier): void {
+    this.#regions = tier;
+  }
+
+  /** A block's heat is used up: asks the region tier for code, and makes the block enter it. */
+  hot(block: number): void {
+    const slot = this.#regions?.hot(block) ?? -1;
+    if (slot < 0) return;
+    const view = this.#view;
+    view.setUint32(block + Head.REGION, slot, true);
+    view.setUint16(block + Head.HANDLER, view.getUint16(block + Rec.HANDLER, true), true);
+    view.setUint16(block + Rec.HANDLER, Handler.REGION, true);
+  }
+
+  /** Marks bytes of a page as code from which something was made. */
+  mark(from: number, to: number): void {
+    this.#mark(from, to);
   }
 
   /** Bytes of the arena in use. */
@@ -161,6 +196,7 @@ export class CodeCache {
     view.setUint16(block + Head.COUNT, count, true);
     view.setUint16(block + Head.BYTES, end - host, true);
     view.setUint32(block + Head.SECOND, second, true);
+    view.setInt32(block + Head.HEAT, HEAT, true);
     this.#words[bucket >>> 2] = block;
     this.#next = stop + RECORD_BYTES;
     this.stats.blocks++;
@@ -213,6 +249,8 @@ export class CodeCache {
     this.#words[map] = 0;
     this.#words[map + 1] = 0;
     if (!blocks) return;
+    for (const block of this.#regions?.written(page, from, to) ?? []) this.#cool(block);
+    for (const { from: first, to: last } of this.#regions?.extents(page) ?? []) this.#mark(first, last);
     const kept: number[] = [];
     for (const block of blocks) {
       const [first, last] = this.#extent(block, page);
@@ -224,6 +262,15 @@ export class CodeCache {
     }
     if (kept.length === 0) this.#pages.delete(page);
     else this.#pages.set(page, kept);
+  }
+
+  /** Its region is gone: the block is interpreted again. */
+  #cool(block: number): void {
+    const view = this.#view;
+    if (view.getUint16(block + Rec.HANDLER, true) === Handler.REGION) {
+      view.setUint16(block + Rec.HANDLER, view.getUint16(block + Head.HANDLER, true), true);
+    }
+    view.setInt32(block + Head.HEAT, HEAT, true);
   }
 
   /** Host bytes of a block that lie in `page`. */
@@ -277,6 +324,7 @@ export class CodeCache {
       this.#words[map + 1] = 0;
     }
     this.#pages.clear();
+    this.#regions?.flush();
     this.#next = ARENA;
     this.#view.setUint32(S.ARENA_EMPTIED.at, 1, true);
     this.stats.flushes++;

@@ -14,7 +14,9 @@ import { defineSemanticProcedures } from "../semantics/index.ts";
 import { defineBlocks } from "./blocks.ts";
 import { defineRunLoop, Handler, type HotHandler } from "./run-loop.ts";
 
+/** Slots of the core module's table: cold handlers, then regions. */
 export const COLD_SLOTS = 8192;
+export const REGION_SLOTS = 8192;
 
 const IMPORTS: readonly (readonly [string, readonly Type[], readonly Type[]])[] = [
   ["physicalFill", ["i32"], ["i32"]],
@@ -22,6 +24,7 @@ const IMPORTS: readonly (readonly [string, readonly Type[], readonly Type[]])[] 
   ["translateBlock", ["i32", "i32"], ["i32"]],
   ["readTsc", ["i32"], []],
   ["random", [], ["i64"]],
+  ["hotBlock", ["i32"], []],
 ];
 
 /** Functions that are called before the file that defines them comes. */
@@ -38,11 +41,12 @@ export interface CoreBytes {
   readonly signatures: ReadonlyMap<string, Signature>;
 }
 
-export function buildCoreModule(memory: MemoryShape, hot: readonly HotHandler[]): CoreBytes {
-  const module = new ModuleBuilder(memory, { tableSize: COLD_SLOTS });
+export function buildCoreModule(memory: MemoryShape, hot: readonly HotHandler[], regions: boolean): CoreBytes {
+  const module = new ModuleBuilder(memory, { tableSize: COLD_SLOTS + REGION_SLOTS });
   for (const [name, params, results] of IMPORTS) module.import(name, params, results);
   for (const [name, params, results] of FORWARD) module.declare(name, params, results, true);
   module.shape("coldShape", ["i32"], ["i32"]);
+  module.shape("regionShape", ["i32"], ["i32"]);
   definePhysical(module);
   defineWalk(module);
   defineTlb(module);
@@ -51,8 +55,8 @@ export function buildCoreModule(memory: MemoryShape, hot: readonly HotHandler[])
   defineMode(module);
   defineCoreProcedures(module);
   defineSemanticProcedures(module);
-  defineBlocks(module, { goto: Handler.GOTO, deviceStop: Handler.DEVICE_STOP });
-  defineRunLoop(module, hot);
+  defineBlocks(module, { goto: Handler.GOTO, deviceStop: Handler.DEVICE_STOP, region: Handler.REGION });
+  defineRunLoop(module, hot, regions);
   module.exportAll();
   const signatures = new Map([...module.signatures(), ...IMPORTS.map(([n, params, results]) => [n, { params, results }] as const)]);
   return { bytes: module.finish(), signatures };

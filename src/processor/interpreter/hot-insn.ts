@@ -20,6 +20,8 @@ export interface RunContext {
   readonly budget: Variable;
   /** Record whose chain the next lookup may fill, 0 = none. */
   readonly link: Variable;
+  /** A region has asked for the next block to be interpreted. */
+  readonly interpretOnce: Variable;
   /** pc is the current record: execute the next one. */
   readonly next: Label;
   /** pc is the first record of a block: account for it and execute. */

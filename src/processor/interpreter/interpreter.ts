@@ -6,9 +6,9 @@ import { Decoder } from "../isa/decode.ts";
 import type { CpuFeatures } from "../isa/features.ts";
 import { semanticsOf } from "../semantics/index.ts";
 import type { Engine, EngineServices } from "../vmx/engine-port.ts";
-import { CodeCache } from "./code-cache.ts";
-import { buildCoreModule } from "./core-module.ts";
-import { Handlers } from "./handlers.ts";
+import { CodeCache, type RegionTier } from "./code-cache.ts";
+import { buildCoreModule, COLD_SLOTS, REGION_SLOTS } from "./core-module.ts";
+import { type CoreModule, Handlers } from "./handlers.ts";
 import { hotHandlers } from "./hot-set.ts";
 
 const WASM_PAGE = 0x1_0000;
@@ -18,6 +18,21 @@ export interface InterpreterOptions {
   readonly ramBytes: number;
   readonly features: CpuFeatures;
   readonly services: EngineServices;
+  /** Makes the region tier; without it everything is interpreted. */
+  readonly regions?: (host: RegionHost) => RegionTier;
+}
+
+/** What a region tier works with. */
+export interface RegionHost {
+  readonly core: CoreModule;
+  readonly decoder: Decoder;
+  readonly view: DataView;
+  readonly bytes: Uint8Array;
+  /** First table slot that belongs to regions, and how many there are. */
+  readonly firstSlot: number;
+  readonly slots: number;
+  /** Host bytes [from, to) are now compiled code: a write to them is reported. */
+  mark(from: number, to: number): void;
 }
 
 interface CoreExports {
@@ -46,7 +61,7 @@ export class Interpreter implements Engine {
     this.memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
     this.view = new DataView(this.memory.buffer);
     const hot = hotHandlers();
-    const { bytes, signatures } = buildCoreModule(memoryShape, hot);
+    const { bytes, signatures } = buildCoreModule(memoryShape, hot, options.regions !== undefined);
     const { services } = options;
     const imports = {
       physicalFill: (page: number) => services.physicalFill(page >>> 0),
@@ -54,12 +69,27 @@ export class Interpreter implements Engine {
       translateBlock: (host: number, mode: number) => this.code.translate(host >>> 0, mode),
       readTsc: (retired: number) => services.readTsc(retired),
       random: () => services.random(),
+      hotBlock: (block: number) => this.code.hot(block >>> 0),
     };
     const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory: this.memory, ...imports } });
     this.exports = instance.exports;
     this.#core = instance.exports as unknown as CoreExports;
-    this.handlers = new Handlers({ exports: instance.exports, signatures, memory: this.memory, memoryShape, imports }, hot, semanticsOf);
-    this.code = new CodeCache(this.memory.buffer, new Decoder(options.features), this.handlers, (linear) => this.#core.fetchHost(linear) >>> 0);
+    const core: CoreModule = { exports: instance.exports, signatures, memory: this.memory, memoryShape, imports };
+    this.handlers = new Handlers(core, hot, semanticsOf);
+    const decoder = new Decoder(options.features);
+    this.code = new CodeCache(this.memory.buffer, decoder, this.handlers, (linear) => this.#core.fetchHost(linear) >>> 0);
+    if (options.regions) {
+      const host: RegionHost = {
+        core,
+        decoder,
+        view: this.view,
+        bytes: new Uint8Array(this.memory.buffer),
+        firstSlot: COLD_SLOTS,
+        slots: REGION_SLOTS,
+        mark: (from, to) => this.code.mark(from, to),
+      };
+      this.code.useRegions(options.regions(host));
+    }
     new Uint8Array(this.memory.buffer, TLB_READ, 3 * TLB_ENTRIES * TLB_ENTRY_BYTES).fill(0xff);
     this.view.setUint32(S.ADDRESS_SPACE_NEXT.at, 2, true);
     this.view.setUint32(S.ADDRESS_SPACE.at, 1, true);

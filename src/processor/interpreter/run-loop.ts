@@ -7,11 +7,11 @@
  * jump gives back what the block did not execute, a fault also the faulting instruction, so the count is exact at every exit.
  * A block that is larger than the budget left is executed as a shortened copy.
  *
- * Handlers 0..2 are the loop's own; then the inlined ones; larger numbers are slots of the table of cold handlers.
+ * Handlers 0..3 are the loop's own; then the inlined ones; larger numbers are slots of the table of cold handlers.
  * Hot path.
  */
 import { Head, Pending, Rec, RECORD_BYTES, S, Status } from "../core/layout.ts";
-import type { Body, FunctionBuilder } from "../ir/function.ts";
+import type { Body, FunctionBuilder, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Semantics, Shape } from "../semantics/insn.ts";
 import { Found } from "./blocks.ts";
@@ -20,7 +20,7 @@ import { HotInsn, type RunContext } from "./hot-insn.ts";
 export const RunExit = { BUDGET: 0, VM_EXIT: 1 } as const;
 
 /** Handlers of the loop itself. */
-export const Handler = { RESYNC: 0, GOTO: 1, DEVICE_STOP: 2, FIRST_HOT: 3 } as const;
+export const Handler = { RESYNC: 0, GOTO: 1, DEVICE_STOP: 2, REGION: 3, FIRST_HOT: 4 } as const;
 
 export interface HotHandler {
   readonly shape: Shape;
@@ -92,16 +92,47 @@ function dispatch(fn: FunctionBuilder, run: RunContext, module: ModuleBuilder, h
     );
     fn.br(run.resume);
   };
-  const handlers: Body[] = [resync, goTo, deviceStop];
+  const index = fn.variable("i32", fn.load("i32.load16_u", pc.peek(), Rec.HANDLER));
+  fn.loop((redo) => {
+    const region: Body = () => {
+      fn.if(run.interpretOnce.read(), () => {
+        run.interpretOnce.set(0);
+        index.set(fn.load("i32.load16_u", pc.peek().sub(RECORD_BYTES), RECORD_BYTES + Head.HANDLER));
+        fn.br(redo);
+      });
+      const header = pc.peek().sub(RECORD_BYTES);
+      budget.set(budget.peek().add(fn.load("i32.load16_u", header, RECORD_BYTES + Head.COUNT)));
+      syncOut(fn, run);
+      const slot = fn.load("i32.load", header, RECORD_BYTES + Head.REGION);
+      const before = budget.read();
+      const code = fn.callIndirect(module.get("regionShape"), slot, before);
+      syncIn(fn, run);
+      // A region that could not even begin must not be entered again at once.
+      run.interpretOnce.set(code.or(budget.read().eq(before)));
+      fn.br(run.resume);
+    };
+    selectHandler(fn, run, module, hot, { index, own: [resync, goTo, deviceStop, region] });
+  });
+}
+
+/** The br_table itself. */
+function selectHandler(
+  fn: FunctionBuilder,
+  run: RunContext,
+  module: ModuleBuilder,
+  hot: readonly HotHandler[],
+  { index, own }: { index: Variable; own: readonly Body[] },
+): void {
+  const { pc } = run;
+  const handlers = [...own];
   for (const { shape, semantics } of hot) {
     handlers.push(() => {
       semantics(new HotInsn(module, fn, shape, run));
       fn.br(run.next);
     });
   }
-  const index = fn.load("i32.load16_u", pc.peek(), Rec.HANDLER);
-  fn.switch(index, handlers, () => {
-    const slot = fn.load("i32.load16_u", pc.peek(), Rec.HANDLER).sub(handlers.length);
+  fn.switch(index.peek(), handlers, () => {
+    const slot = index.peek().sub(handlers.length);
     syncOut(fn, run);
     const status = fn.callIndirect(module.get("coldShape"), slot, pc.peek());
     syncIn(fn, run);
@@ -120,7 +151,16 @@ function dispatch(fn: FunctionBuilder, run: RunContext, module: ModuleBuilder, h
   });
 }
 
-export function defineRunLoop(module: ModuleBuilder, hot: readonly HotHandler[]): void {
+/** Heat of the block being entered; at zero it is offered to the region tier. */
+function countDown(fn: FunctionBuilder, module: ModuleBuilder, pc: Variable): void {
+  const header = pc.peek().sub(RECORD_BYTES);
+  const heat = fn.load("i32.load", header, RECORD_BYTES + Head.HEAT).sub(1);
+  fn.store("i32.store", header, heat, RECORD_BYTES + Head.HEAT);
+  fn.if(heat.eqz(), () => fn.callVoid(module.get("hotBlock"), pc.peek()));
+}
+
+/** `regions`: count block entries for the region tier. */
+export function defineRunLoop(module: ModuleBuilder, hot: readonly HotHandler[], regions: boolean): void {
   module.function("run", ["i32"], ["i32"], (fn) => {
     const pc = fn.variable("i32", 0);
     const ripPage = fn.variable("i64", 0n);
@@ -132,7 +172,8 @@ export function defineRunLoop(module: ModuleBuilder, hot: readonly HotHandler[])
     const page = fn.variable("i32", 0);
     fn.store("i32.store", 0, fn.param(0), S.BUDGET.at);
     fn.store("i32.store", 0, fn.param(0), S.BUDGET_START.at);
-    const partial = { pc, ripPage, flagResult, flagCarry, context, budget, link: linkFrom };
+    const interpretOnce = fn.variable("i32", 0);
+    const partial = { interpretOnce, pc, ripPage, flagResult, flagCarry, context, budget, link: linkFrom };
     fn.loop((resume) => {
       const load = (): void => {
         flagResult.set(fn.load("i64.load", 0, S.FLAG_RESULT.at));
@@ -170,6 +211,7 @@ export function defineRunLoop(module: ModuleBuilder, hot: readonly HotHandler[])
             context.set(fn.load("i64.load", 0, S.CONTEXT.at));
             fn.loop((enter) => {
               const count = fn.load("i32.load16_u", pc.peek().sub(RECORD_BYTES), RECORD_BYTES + Head.COUNT);
+              if (regions) countDown(fn, module, pc);
               const left = budget.read().sub(count);
               fn.if(
                 left.ltS(0),

@@ -146,6 +146,8 @@ const toMmx =
     requireSse(insn);
     requireMmx(insn);
     const v = f.bits === 32 ? insn.fn.op("i64x2.splat", readLow(insn, 1, 8)) : readAligned(insn, 1);
+    // The processor has gone over to MMX when it finds an unmasked exception.
+    enterMmx(insn);
     toInteger(insn, `sseToInt${f.bits}`, v, truncates);
     writeMmx(insn, 0, result(insn, 16));
   };
@@ -207,16 +209,18 @@ function singles(insn: Insn, v: Val): Val {
   return out.read();
 }
 
-/** The availability checks of CVTPI2PS and CVTPI2PD: from memory the latter does not touch the MMX state. */
+/**
+ * CVTPI2PS, CVTPI2PD. From memory neither touches the MMX state: SDM says so of the latter only, processors treat both alike.
+ */
 const fromMmx =
   (f: Format): Semantics =>
   (insn) => {
     requireSse(insn);
-    if (f.bits === 32 || isMmx(insn, 1)) requireMmx(insn);
+    if (isMmx(insn, 1)) requireMmx(insn);
     const { fn } = insn;
     const v = fn.op("i64x2.splat", readLow(insn, 1, 8));
+    if (isMmx(insn, 1)) enterMmx(insn);
     const r = f.bits === 32 ? singles(insn, v) : fn.op("f64x2.convert_low_i32x4_s", v);
-    if (f.bits === 32 || isMmx(insn, 1)) enterMmx(insn);
     if (f.bits === 32) insn.regWrite(0, 8, lowHalf(r));
     else insn.regWrite(0, 16, r);
   };

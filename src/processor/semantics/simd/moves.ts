@@ -215,6 +215,7 @@ export const MOVES: SemanticsTable = {
   maskmovq: maskedStore,
   emms: (insn) => {
     requireMmx(insn);
+    enterMmx(insn);
     insn.set(S.FTAG_EMPTY, 0xff);
   },
   lfence: nothing,

@@ -3,14 +3,17 @@
  * Spec: SDM Vol. 2; Vol. 1, "Programming with the x87 FPU".
  *
  * An entry does what depends on operand forms (checks, memory, which slots), the rest is in procedures shared by all forms:
- * arithmetic.ts, compare.ts, load.ts, store.ts, integral.ts, transcendental*.ts, control.ts; results take effect in commit.ts.
+ * arithmetic.ts, compare.ts, load.ts, store.ts, integral.ts, remainder.ts,
+ * trigonometric.ts, exponential.ts, arctangent.ts, control.ts; results take effect in commit.ts.
  */
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { SemanticsTable } from "../insn.ts";
+import { defineArctangent } from "./arctangent.ts";
 import { defineArithmetic } from "./arithmetic.ts";
 import { defineCommit } from "./commit.ts";
 import { defineCompare } from "./compare.ts";
 import { defineControl } from "./control.ts";
+import { defineExponential } from "./exponential.ts";
 import { ARITHMETIC_FORMS } from "./forms-arithmetic.ts";
 import { CONTROL_FORMS } from "./forms-control.ts";
 import { DATA_FORMS } from "./forms-data.ts";
@@ -19,6 +22,8 @@ import { defineLoad } from "./load.ts";
 import { defineNan } from "./nan.ts";
 import { defineRemainder } from "./remainder.ts";
 import { defineStoreConversions } from "./store.ts";
+import { defineTrigonometric } from "./trigonometric.ts";
+import { defineWideFloat } from "./wide-float.ts";
 import { defineWide } from "./wide.ts";
 
 export const X87: SemanticsTable = { ...ARITHMETIC_FORMS, ...DATA_FORMS, ...CONTROL_FORMS };
@@ -34,5 +39,9 @@ export function defineX87Procedures(module: ModuleBuilder): void {
   defineStoreConversions(module);
   defineIntegral(module);
   defineRemainder(module);
+  defineWideFloat(module);
+  defineTrigonometric(module);
+  defineExponential(module);
+  defineArctangent(module);
   defineControl(module);
 }

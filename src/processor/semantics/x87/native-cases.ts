@@ -152,10 +152,20 @@ function integralCases(): Case[] {
   ];
 }
 
+function transcendentalCases(): Case[] {
+  const ulp = { tolerance: 1 };
+  return [
+    plain("f2xm1", [0xd9, 0xf0], ulp), plain("fyl2x", [0xd9, 0xf1], ulp), plain("fyl2xp1", [0xd9, 0xf9], ulp), plain("fpatan", [0xd9, 0xf3], ulp),
+    plain("fsin", [0xd9, 0xfe], ulp), plain("fcos", [0xd9, 0xff], ulp),
+    plain("fsincos", [0xd9, 0xfb], { ...ulp, used: 0x7f }), plain("fptan", [0xd9, 0xf2], { ...ulp, used: 0x7f }),
+  ];
+}
+
 export const CASES: readonly Case[] = [
   ...arithmeticCases(),
   ...registerCases(),
   ...dataCases(),
   ...integralCases(),
+  ...transcendentalCases(),
   ...controlCases(),
 ];

@@ -27,9 +27,8 @@ const round = (work: bigint, fractionBits: bigint): bigint => {
 const PI_WORK = 16n * oddSeries(1n, 5n, -1n) - 4n * oddSeries(1n, 239n, -1n);
 const LN2_WORK = 2n * oddSeries(1n, 3n, 1n);
 
-/** pi with 126 fraction bits, pi/2 with 126. */
+/** pi with 126 fraction bits (bit 127 is set). */
 export const PI = round(PI_WORK, 126n);
-export const HALF_PI = round(PI_WORK / 2n, 126n);
 /** ln 2 with 128 fraction bits (bit 127 is set). */
 export const LN2 = round(LN2_WORK, 128n);
 /** 2 / ln 2 with 126 fraction bits (bit 127 is set). */

@@ -35,6 +35,7 @@ import {
   callFloat,
   defineFloatFunction,
   divFloat,
+  fixedToFloat,
   mulFloat,
   mulWide,
   normalizeWide,
@@ -104,13 +105,12 @@ function defineSeries(module: ModuleBuilder): void {
     const f = toFraction(p, r);
     return mulWide(p, f, f);
   };
-  const float = (p: Procedure, w: Wide): WideFloat => {
-    const n = normalizeWide(p, w);
-    return { high: n.high, low: n.low, exponent: n.shift.neg() };
-  };
   const unit = (p: Procedure): Wide => wideConstant(p, 1n);
-  defineFloatFunction(module, "x87Sine", (p, r) => mulFloat(p, r, float(p, polynomial(p, square(p, r), SINE, null))));
-  defineFloatFunction(module, "x87Cosine", (p, r) => float(p, subWide(polynomial(p, square(p, r), COSINE, null), unit(p))));
+  defineFloatFunction(module, "x87Sine", (p, r) => mulFloat(p, r, fixedToFloat(p, polynomial(p, square(p, r), SINE, null), 127)));
+  defineFloatFunction(module, "x87Cosine", (p, r) => {
+    const series = polynomial(p, square(p, r), COSINE, null);
+    return fixedToFloat(p, subWide(series, unit(p)), 127);
+  });
 }
 
 /** Special operands. What is left: finite, not zero, below 2^63. */
@@ -194,13 +194,12 @@ interface SlotValue {
   readonly sig: Val;
 }
 
-function beginTwo(p: Procedure, slot: Val, above: Val, zero: (se: Val) => [SlotValue, SlotValue], nanBoth: boolean): Val {
-  const one: SlotValue = { se: p.i32(BIAS), sig: p.i64(INTEGER_BIT) };
+function beginTwo(p: Procedure, slot: Val, above: Val, zero: (se: Val) => [SlotValue, SlotValue]): Val {
   return begin(p, slot, {
     nan: () => {
       const flags = p.fn.call(p.module.get("x87ChooseNan"), slot, slot);
       const nan = { se: signExponent(p, Scratch.A), sig: significand(p, Scratch.A) };
-      storeTwo(p, { slot, above, flags }, nan, nanBoth ? nan : one);
+      storeTwo(p, { slot, above, flags }, nan, nan);
     },
     invalid: () => {
       const r = indefinite(p);
@@ -217,7 +216,7 @@ export function defineTrigonometric(module: ModuleBuilder): void {
   defineHelper(module, "x87SinCos", ["i32", "i32"], null, (p, fn) => {
     const [slot, above] = parameters(fn);
     const one = { se: p.i32(BIAS), sig: p.i64(INTEGER_BIT) };
-    const flags = beginTwo(p, slot, above, (se) => [{ se, sig: p.i64(0) }, one], true);
+    const flags = beginTwo(p, slot, above, (se) => [{ se, sig: p.i64(0) }, one]);
     const x = reduce(p, slot);
     storeCircular(p, x, 1, { flags, slot: above, pop: Pop.NONE });
     storeCircular(p, x, 0, { flags, slot, pop: Pop.PUSH });
@@ -225,7 +224,7 @@ export function defineTrigonometric(module: ModuleBuilder): void {
   defineHelper(module, "x87Tan", ["i32", "i32"], null, (p, fn) => {
     const [slot, above] = parameters(fn);
     const one = { se: p.i32(BIAS), sig: p.i64(INTEGER_BIT) };
-    const flags = beginTwo(p, slot, above, (se) => [{ se, sig: p.i64(0) }, one], true);
+    const flags = beginTwo(p, slot, above, (se) => [{ se, sig: p.i64(0) }, one]);
     const x = reduce(p, slot);
     const sine = callFloat(p, "x87Sine", x.r);
     const cosine = callFloat(p, "x87Cosine", x.r);

@@ -119,6 +119,12 @@ export function constantFloat(cpu: Cpu, n: bigint, exponent: number): WideFloat 
   return { ...wideConstant(cpu, n), exponent: cpu.i32(exponent) };
 }
 
+/** A fixed-point number other than zero with `fractionBits` as a wide float. */
+export function fixedToFloat(cpu: Cpu, w: Wide, fractionBits: number): WideFloat {
+  const n = normalizeWide(cpu, w);
+  return { high: n.high, low: n.low, exponent: cpu.i32(127 - fractionBits).sub(n.shift) };
+}
+
 /** A function of one wide float: (high, low, exponent) -> high, the rest in Scratch.LOW and EXPONENT. */
 export function defineFloatFunction(module: ModuleBuilder, name: string, body: (p: Procedure, x: WideFloat) => WideFloat): void {
   defineHelper(module, name, ["i64", "i64", "i32"], "i64", (p, fn) => {

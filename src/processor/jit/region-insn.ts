@@ -1,0 +1,226 @@
+/**
+ * The reading of semantic text for regions: everything the decoder knows is a constant, general registers and lazy flags are locals.
+ *
+ * XMM and MMX registers stay in the state block, at constant addresses. An access whose TLB entry does not match leaves the region before the
+ * instruction has changed anything, and the interpreter executes it; so do faults the semantics find themselves.
+ */
+import { FPR, SEG_BASE, segmentAt, Status, TLB_READ, TLB_WRITE, XMM } from "../core/layout.ts";
+import type { FunctionBuilder, Variable } from "../ir/function.ts";
+import type { ModuleBuilder } from "../ir/module.ts";
+import type { Operand as ValOperand, Val } from "../ir/value.ts";
+import { BASE_RIP, type Instruction, type Operand } from "../isa/instruction.ts";
+import { addend, entryOffset, isHit } from "../memory/tlb.ts";
+import { Access, type Bytes } from "../semantics/cpu.ts";
+import { Insn, type Shape } from "../semantics/insn.ts";
+
+/** What a region's code shares: its locals, and how it is left. */
+export interface RegionContext {
+  readonly registers: readonly Variable[];
+  readonly flagResult: Variable;
+  readonly flagCarry: Variable;
+  readonly ripPage: Variable;
+  readonly context: Variable;
+  /** Registers written anywhere; filled while building. */
+  readonly written: Set<number>;
+  /** Leaves before the current instruction: the interpreter goes on with it. */
+  bail(): void;
+  /** Goes to a target inside or outside the region. */
+  branch(condition: Val | null): void;
+  /** Leaves after the current instruction with S.RIP set to `rip`. */
+  leaveTo(rip: Val): void;
+}
+
+const SS = 2;
+const FS = 4;
+
+export class RegionInsn extends Insn {
+  readonly shape: Shape;
+  readonly #insn: Instruction;
+  readonly #offset: number;
+  readonly #region: RegionContext;
+
+  constructor(module: ModuleBuilder, fn: FunctionBuilder, shape: Shape, at: { insn: Instruction; offset: number }, region: RegionContext) {
+    super(module, fn);
+    this.shape = shape;
+    this.#insn = at.insn;
+    this.#offset = at.offset;
+    this.#region = region;
+  }
+
+  leave(status: number): void {
+    if (status === Status.NEXT) return;
+    this.#region.bail();
+  }
+
+  /** A fault is found again, and raised, by the interpreter. */
+  override fault(): void {
+    this.#region.bail();
+  }
+
+  flagResult(): Val {
+    return this.#region.flagResult.read();
+  }
+
+  flagCarry(): Val {
+    return this.#region.flagCarry.read();
+  }
+
+  setFlagResult(v: Val): void {
+    this.#region.flagResult.set(v);
+  }
+
+  setFlagCarry(v: Val): void {
+    this.#region.flagCarry.set(v);
+  }
+
+  // ---- registers ----
+
+  override gpr(n: number, bytes: 1 | 2 | 4 | 8): Val {
+    const v = this.#region.registers[n]!.read();
+    if (bytes === 8) return v;
+    return bytes === 4 ? v.wrap() : v.wrap().and(bytes === 2 ? 0xffff : 0xff);
+  }
+
+  override setGpr(n: number, bytes: 1 | 2 | 4 | 8, value: ValOperand): void {
+    const v = value instanceof Object ? value : bytes === 8 ? this.i64(value) : this.i32(Number(value));
+    this.#write(n, bytes, 0, v);
+  }
+
+  #write(n: number, bytes: number, shift: number, v: Val): void {
+    const { registers, written } = this.#region;
+    const r = registers[n]!;
+    written.add(n);
+    if (bytes === 8) r.set(v);
+    else if (bytes === 4) r.set(v.extU());
+    else {
+      const mask = BigInt(bytes === 2 ? 0xffff : 0xff) << BigInt(shift);
+      const part = v.and(bytes === 2 ? 0xffff : 0xff).extU().shl(shift);
+      r.set(r.read().and(~mask).or(part));
+    }
+  }
+
+  #operand(i: number): Operand {
+    return this.#insn.ops[i]!;
+  }
+
+  regRead(i: number, bytes: Bytes): Val {
+    const op = this.#operand(i);
+    switch (op.cls) {
+      case "gpr":
+        return this.gpr(op.num, bytes as 1 | 2 | 4 | 8);
+      case "gpr8h":
+        return this.#region.registers[op.num]!.read().shrU(8).wrap().and(0xff);
+      case "mm":
+        return this.raw(bytes, 0, FPR + 16 * op.num);
+      default:
+        return this.raw(bytes, 0, XMM + 16 * op.num);
+    }
+  }
+
+  regWrite(i: number, bytes: Bytes, v: Val): void {
+    const op = this.#operand(i);
+    switch (op.cls) {
+      case "gpr":
+        this.#write(op.num, bytes, 0, v);
+        break;
+      case "gpr8h":
+        this.#write(op.num, 1, 8, v);
+        break;
+      case "mm":
+        this.setRaw(bytes, 0, v, FPR + 16 * op.num);
+        break;
+      default:
+        this.setRaw(bytes, 0, v, XMM + 16 * op.num);
+    }
+  }
+
+  regNumber(i: number): Val {
+    return this.i32(this.#operand(i).num);
+  }
+
+  immediate(i: number): Val {
+    const op = this.#operand(i);
+    if (op.size === 8) return this.i64((BigInt(op.immHi) << 32n) | BigInt(op.immLo >>> 0));
+    return this.i32(op.immLo);
+  }
+
+  // ---- memory ----
+
+  #memory(): Operand {
+    for (let i = 0; i < this.#insn.opCount; i++) if (this.#insn.ops[i]!.kind === "mem") return this.#insn.ops[i]!;
+    return this.#insn.ops[0]!;
+  }
+
+  offset(): Val {
+    const op = this.#memory();
+    const displacement = op.base === BASE_RIP ? op.disp + this.#offset + this.#insn.length : op.disp;
+    let v: Val | null = null;
+    if (op.base === BASE_RIP) v = this.#region.ripPage.read();
+    else if (op.base >= 0) v = this.gpr(op.base, 8);
+    if (op.index >= 0) {
+      const index = this.gpr(op.index, 8).shl(op.scale);
+      v = v ? v.add(index) : index;
+    }
+    const wide = op.base < 0 && op.index < 0 ? (BigInt(op.dispHi) << 32n) | BigInt(op.disp >>> 0) : BigInt(displacement);
+    v = v ? v.add(wide) : this.i64(wide);
+    return this.#insn.addrSize === 4 ? v.and(0xffff_ffffn) : v;
+  }
+
+  ea(): Val {
+    const { seg } = this.#memory();
+    const offset = this.offset();
+    return seg >= FS ? offset.add(this.fn.load("i64.load", 0, segmentAt(seg) + SEG_BASE)) : offset;
+  }
+
+  memFlags(): Val {
+    return this.i32(this.#memory().seg === SS ? Access.STACK : 0);
+  }
+
+  stringSource(): Val {
+    return this.i64(0);
+  }
+
+  stringDestination(): Val {
+    return this.i64(0);
+  }
+
+  #host(array: number, linear: Val, bytes: number): Val {
+    const { fn } = this;
+    const at = entryOffset(linear);
+    fn.if(isHit(fn, array, at, linear, bytes, this.#region.context.peek()).eqz(), () => this.#region.bail());
+    return linear.wrap().add(addend(fn, array, at));
+  }
+
+  override hostR(linear: Val, bytes: number): Val {
+    return this.#host(TLB_READ, linear, bytes);
+  }
+
+  override hostW(linear: Val, bytes: number): Val {
+    return this.#host(TLB_WRITE, linear, bytes);
+  }
+
+  /** Nothing to complete: a write that needs it has left the region. */
+  override commit(): void {}
+
+  // ---- control ----
+
+  rip(): Val {
+    return this.#region.ripPage.read().add(this.#offset);
+  }
+
+  nextRip(): Val {
+    return this.#region.ripPage.read().add(this.#offset + this.#insn.length);
+  }
+
+  retired(): Val {
+    return this.i32(0);
+  }
+
+  jumpRelative(_i: number, condition: Val | null): void {
+    this.#region.branch(condition);
+  }
+
+  jumpTo(rip: Val): void {
+    this.#region.leaveTo(rip);
+  }
+}
