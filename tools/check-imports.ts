@@ -48,7 +48,7 @@ const ROOMS: ReadonlyMap<string, readonly string[]> = new Map(
     core: ["isa", "ir", "state", "semantics", "memory"],
     vmx: ["isa", "ir", "state", "memory", "core"],
     interpreter: ["isa", "ir", "state", "semantics", "memory", "core", "vmx"],
-    jit: ["isa", "ir", "state", "semantics", "memory", "core", "vmx"],
+    jit: ["isa", "ir", "state", "semantics", "memory", "core", "vmx", "interpreter"],
     abi: [],
     kernel: ["isa", "state", "memory", "core", "vmx", "abi"],
     devices: [],

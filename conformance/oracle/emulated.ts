@@ -97,20 +97,25 @@ export class Emulated {
   }
 
   #placeCode(offset: number, from: Uint8Array, at: number, length: number): void {
-    if (this.#codeBytes > 0) {
-      this.engine.noticeWrite(this.#codeAt, this.#codeBytes);
-      this.#bytes.fill(0xcc, this.#codeAt, this.#codeAt + this.#codeBytes);
-    }
-    const count = Math.min(length, CODE_BYTES - offset);
+    this.#clearCode();
     this.#codeAt = CODE_HOST + offset;
     this.#codeBytes = Math.min(CODE_MAX, CODE_BYTES - offset);
-    for (let done = 0; done < this.#codeBytes; ) {
-      // One page at a time.
-      const piece = Math.min(this.#codeBytes - done, PAGE - ((this.#codeAt + done) & (PAGE - 1)));
-      this.engine.noticeWrite(this.#codeAt + done, piece);
-      done += piece;
-    }
+    this.#notice(this.#codeAt, this.#codeBytes);
+    const count = Math.min(length, CODE_BYTES - offset);
     this.#bytes.set(from.subarray(at, at + count), this.#codeAt);
+  }
+
+  #clearCode(): void {
+    if (this.#codeBytes === 0) return;
+    this.#notice(this.#codeAt, this.#codeBytes);
+    this.#bytes.fill(0xcc, this.#codeAt, this.#codeAt + this.#codeBytes);
+  }
+
+  /** Tells the engine of a write, one page at a time. */
+  #notice(host: number, count: number): void {
+    const room = PAGE - (host & (PAGE - 1));
+    this.engine.noticeWrite(host, Math.min(count, room));
+    if (count > room) this.engine.noticeWrite(host + room, count - room);
   }
 
   #loadSegment(number: number, selector: number): void {

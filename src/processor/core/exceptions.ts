@@ -14,7 +14,7 @@ import type { Procedure } from "../semantics/procedure.ts";
 import type { Val } from "../ir/value.ts";
 import { Kind } from "./interrupts.ts";
 import { type Field, Pending, S, Status } from "./layout.ts";
-import { call, type ProcedureText } from "./system-procedure.ts";
+import { call, type ProcedureText } from "../semantics/system/procedure-text.ts";
 import {
   Blocking,
   EventType,
@@ -26,7 +26,7 @@ import {
   recordFault,
   SYS,
   TASK_FAULT,
-} from "./system-state.ts";
+} from "../semantics/system/state.ts";
 
 /** Basic exit reasons. SDM Vol. 3D, "VMX Basic Exit Reasons". */
 const EXIT_EXCEPTION = 0;

@@ -6,7 +6,7 @@ import { Access, type Cpu, Vector } from "../semantics/cpu.ts";
 import type { Procedure } from "../semantics/procedure.ts";
 import type { Val } from "../ir/value.ts";
 import { arrive, checkTarget, loadItem } from "./far-transfer.ts";
-import { frameAbove, mergeStackPointer, moveStackPointer, setStackPointer, stackMask } from "./far-transfer-stack.ts";
+import { frameAbove, mergeStackPointer, moveStackPointer, setStackPointer, stackMask } from "../semantics/system/stack-frame.ts";
 import { S, Seg } from "./layout.ts";
 import {
   descriptorDpl,
@@ -21,9 +21,9 @@ import {
   readDescriptor,
   rplOf,
   setSegment,
-} from "./segment-load-descriptor.ts";
-import { callVoid, obtain, type ProcedureText } from "./system-procedure.ts";
-import { inReal, longMode, selectorFaultIf, wrapLinear } from "./system-state.ts";
+} from "../semantics/system/descriptor.ts";
+import { callVoid, obtain, type ProcedureText } from "../semantics/system/procedure-text.ts";
+import { inReal, longMode, selectorFaultIf, wrapLinear } from "../semantics/system/state.ts";
 
 /** Stands for the descriptor of a null SS, which 64-bit returns to rings 0..2 allow. Present, and never a real one. */
 const NULL_STACK = -1n;

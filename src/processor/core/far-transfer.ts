@@ -10,7 +10,7 @@ import { rflagsImage } from "../semantics/flags.ts";
 import type { Procedure } from "../semantics/procedure.ts";
 import type { Val } from "../ir/value.ts";
 import { POISON, S, Seg, Status } from "./layout.ts";
-import { frameAbove, frameBelow, frameFlags, mergeStackPointer, moveStackPointer, placeFrame, RSP, setStackPointer, stackMask } from "./far-transfer-stack.ts";
+import { frameAbove, frameBelow, frameFlags, mergeStackPointer, moveStackPointer, placeFrame, RSP, setStackPointer, stackMask } from "../semantics/system/stack-frame.ts";
 import {
   DescriptorType,
   descriptorBase,
@@ -28,9 +28,9 @@ import {
   readDescriptor,
   rplOf,
   setSegment,
-} from "./segment-load-descriptor.ts";
-import { call, callVoid, obtain, type ProcedureText, perform } from "./system-procedure.ts";
-import { inReal, longMode, nonCanonical, plainFaultIf, selectorFaultIf, SYS } from "./system-state.ts";
+} from "../semantics/system/descriptor.ts";
+import { call, callVoid, obtain, type ProcedureText, perform } from "../semantics/system/procedure-text.ts";
+import { inReal, longMode, nonCanonical, plainFaultIf, selectorFaultIf, SYS } from "../semantics/system/state.ts";
 import { TaskSource } from "./task-switch.ts";
 
 /** Leaves with #GP(0) if an instruction pointer is not one in code segment `d`: its limit, or canonical form for 64-bit code. */

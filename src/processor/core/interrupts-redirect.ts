@@ -7,8 +7,8 @@ import { Flag, rflagsImage } from "../semantics/flags.ts";
 import type { Procedure } from "../semantics/procedure.ts";
 import { Cr4 } from "./control-bits.ts";
 import { S, Seg, Status } from "./layout.ts";
-import { call, type ProcedureText } from "./system-procedure.ts";
-import { hasWideTss, ioplOf } from "./system-state.ts";
+import { call, type ProcedureText } from "../semantics/system/procedure-text.ts";
+import { hasWideTss, ioplOf } from "../semantics/system/state.ts";
 
 /** Offset in the TSS of the I/O map base, which the redirection bitmap ends at, and the bytes that must exist for it. */
 export const TSS_IO_BASE = 0x66;

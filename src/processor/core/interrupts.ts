@@ -8,13 +8,13 @@
  *
  * Hot path: deliverLong.
  */
-import { Rights } from "../memory/segment.ts";
+import { Rights } from "../semantics/system/rights.ts";
 import { Access, type Cpu, Vector } from "../semantics/cpu.ts";
 import { Flag, rflagsImage } from "../semantics/flags.ts";
 import type { Procedure } from "../semantics/procedure.ts";
 import type { Val } from "../ir/value.ts";
 import { arrive, checkTarget, innerFrame } from "./far-transfer.ts";
-import { frameBelow, frameFlags, moveStackPointer, placeFrame, RSP, setStackPointer } from "./far-transfer-stack.ts";
+import { frameBelow, frameFlags, moveStackPointer, placeFrame, RSP, setStackPointer } from "../semantics/system/stack-frame.ts";
 import { POISON, S, Seg, Status } from "./layout.ts";
 import {
   DescriptorType,
@@ -31,9 +31,9 @@ import {
   segmentAddress,
   setSegment,
   storeSegment,
-} from "./segment-load-descriptor.ts";
-import { call, callVoid, type ProcedureText, perform } from "./system-procedure.ts";
-import { inV86, isProtected, longMode, nonCanonical, plainFaultIf, raise, selectorFaultIf, SYS, wrapLinear } from "./system-state.ts";
+} from "../semantics/system/descriptor.ts";
+import { call, callVoid, type ProcedureText, perform } from "../semantics/system/procedure-text.ts";
+import { inV86, isProtected, longMode, nonCanonical, plainFaultIf, raise, selectorFaultIf, SYS, wrapLinear } from "../semantics/system/state.ts";
 import { TaskSource } from "./task-switch.ts";
 
 /** Properties of an event: pushes an error code · gate DPL is checked (INT n, INT3, INTO) · RF is set in the pushed image (faults). */

@@ -14,11 +14,11 @@ import type { Val } from "../ir/value.ts";
 import { Cr4 } from "./control-bits.ts";
 import { arrive, checkTarget } from "./far-transfer.ts";
 import { commitOuter, isLongTarget, returnStackPointer } from "./far-transfer-return.ts";
-import { frameAbove, moveStackPointer, RSP } from "./far-transfer-stack.ts";
+import { frameAbove, moveStackPointer, RSP } from "../semantics/system/stack-frame.ts";
 import { S, Seg } from "./layout.ts";
-import { rplOf, setSegment } from "./segment-load-descriptor.ts";
-import { call, callVoid, obtain, type ProcedureText } from "./system-procedure.ts";
-import { Blocking, in64, inReal, inV86, ioplOf, isProtected, longMode, SYS } from "./system-state.ts";
+import { rplOf, setSegment } from "../semantics/system/descriptor.ts";
+import { call, callVoid, obtain, type ProcedureText } from "../semantics/system/procedure-text.ts";
+import { Blocking, in64, inReal, inV86, ioplOf, isProtected, longMode, SYS } from "../semantics/system/state.ts";
 import { TaskSource } from "./task-switch.ts";
 
 const NMI_EXITING = 1 << 3;

@@ -14,14 +14,14 @@ import { processorProcedures } from "../semantics/system/processor.ts";
 import { exceptionProcedures } from "./exceptions.ts";
 import { farProcedures } from "./far-transfer.ts";
 import { returnProcedures } from "./far-transfer-return.ts";
-import { stackProcedures } from "./far-transfer-stack.ts";
+import { stackProcedures } from "../semantics/system/stack-frame.ts";
 import { interruptProcedures } from "./interrupts.ts";
 import { redirectProcedures } from "./interrupts-redirect.ts";
 import { iretProcedures } from "./iret.ts";
 import { segmentProcedures } from "./segment-load.ts";
-import { descriptorProcedures } from "./segment-load-descriptor.ts";
+import { descriptorProcedures } from "../semantics/system/descriptor.ts";
 import { syscallProcedures } from "./syscall.ts";
-import { declareProcedures, defineProcedures, type ProcedureText } from "./system-procedure.ts";
+import { declareProcedures, defineProcedures, type ProcedureText } from "../semantics/system/procedure-text.ts";
 import { taskProcedures } from "./task-switch.ts";
 
 const PROCEDURES: readonly ProcedureText[] = [

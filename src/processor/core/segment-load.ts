@@ -5,7 +5,7 @@
  * Each procedure checks everything before it changes anything, except for the accessed bit, which may be set by a load that then faults on
  * something later in the same instruction.
  */
-import { Rights } from "../memory/segment.ts";
+import { Rights } from "../semantics/system/rights.ts";
 import { Access, Vector } from "../semantics/cpu.ts";
 import type { Procedure } from "../semantics/procedure.ts";
 import type { Val } from "../ir/value.ts";
@@ -26,9 +26,9 @@ import {
   rplOf,
   segmentAddress,
   storeSegment,
-} from "./segment-load-descriptor.ts";
-import { callVoid, obtain, type ProcedureText, perform } from "./system-procedure.ts";
-import { in64, inReal, longMode, nonCanonical, plainFaultIf, selectorFaultIf, SYS } from "./system-state.ts";
+} from "../semantics/system/descriptor.ts";
+import { callVoid, obtain, type ProcedureText, perform } from "../semantics/system/procedure-text.ts";
+import { in64, inReal, longMode, nonCanonical, plainFaultIf, selectorFaultIf, SYS } from "../semantics/system/state.ts";
 
 /** (segment number, selector, vector): ES, DS, FS, GS in protected mode. */
 function loadDataSegment(p: Procedure): void {

@@ -13,11 +13,11 @@ import type { Procedure } from "../semantics/procedure.ts";
 import type { Val } from "../ir/value.ts";
 import { Efer } from "./control-bits.ts";
 import { arrive } from "./far-transfer.ts";
-import { RSP } from "./far-transfer-stack.ts";
+import { RSP } from "../semantics/system/stack-frame.ts";
 import { S, Seg, segmentAt } from "./layout.ts";
-import { storeSegment } from "./segment-load-descriptor.ts";
-import type { ProcedureText } from "./system-procedure.ts";
-import { in64, isProtected, longMode, nonCanonical } from "./system-state.ts";
+import { storeSegment } from "../semantics/system/descriptor.ts";
+import type { ProcedureText } from "../semantics/system/procedure-text.ts";
+import { in64, isProtected, longMode, nonCanonical } from "../semantics/system/state.ts";
 
 /** Access rights of the fixed segments, ring 0; the DPL is added. Accessed, present, 4 GiB. */
 const CODE64 = 0xa09b;

@@ -14,7 +14,7 @@ import { Flag, setRflagsImage } from "../semantics/flags.ts";
 import type { Procedure } from "../semantics/procedure.ts";
 import type { Val } from "../ir/value.ts";
 import { Cr0 } from "./control-bits.ts";
-import { frameBelow, moveStackPointer, placeFrame } from "./far-transfer-stack.ts";
+import { frameBelow, moveStackPointer, placeFrame } from "../semantics/system/stack-frame.ts";
 import { GPR, S, Seg, segmentAt, Status } from "./layout.ts";
 import {
   DescriptorType,
@@ -32,9 +32,9 @@ import {
   rplOf,
   setSegment,
   storeSegment,
-} from "./segment-load-descriptor.ts";
-import { call, callVoid, obtain, type ProcedureText, perform } from "./system-procedure.ts";
-import { hasWideTss, selectorFaultIf, SYS, TASK_FAULT, TASK_GPRS, TASK_SEGMENTS, wrapLinear } from "./system-state.ts";
+} from "../semantics/system/descriptor.ts";
+import { call, callVoid, obtain, type ProcedureText, perform } from "../semantics/system/procedure-text.ts";
+import { hasWideTss, selectorFaultIf, SYS, TASK_FAULT, TASK_GPRS, TASK_SEGMENTS, wrapLinear } from "../semantics/system/state.ts";
 
 /** Source of a task switch, as in the exit qualification. */
 export const TaskSource = { CALL: 0, IRET: 1, JMP: 2, GATE: 3 } as const;

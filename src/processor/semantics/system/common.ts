@@ -3,7 +3,7 @@
  * Order of checks everywhere, by SDM Vol. 3C, "Relative Priority of Faults and VM Exits": #UD, faults by CPL, VM exit, other faults.
  */
 import { GPR, Mode, S, Status } from "../../core/layout.ts";
-import { TASK_FAULT } from "../../core/system-state.ts";
+import { TASK_FAULT } from "./state.ts";
 import type { Val } from "../../ir/value.ts";
 import { type Cpu, Vector } from "../cpu.ts";
 import { arithmeticImage, Flag, setArithmeticImage } from "../flags.ts";

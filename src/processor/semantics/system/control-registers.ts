@@ -8,10 +8,10 @@
  */
 import { Cr0, Cr4, Efer } from "../../core/control-bits.ts";
 import { DEVICE, type Field, Page, S, Seg, Status } from "../../core/layout.ts";
-import { call, callVoid, type ProcedureText, perform } from "../../core/system-procedure.ts";
-import { hasWideTss, in64, longMode } from "../../core/system-state.ts";
+import { call, callVoid, type ProcedureText, perform } from "./procedure-text.ts";
+import { hasWideTss, in64, longMode } from "./state.ts";
 import type { Val } from "../../ir/value.ts";
-import { Rights } from "../../memory/segment.ts";
+import { Rights } from "./rights.ts";
 import { type Cpu, Vector } from "../cpu.ts";
 import type { Insn, SemanticsTable } from "../insn.ts";
 import type { Procedure } from "../procedure.ts";

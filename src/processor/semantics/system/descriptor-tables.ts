@@ -2,7 +2,7 @@
  * LGDT, LIDT, SGDT, SIDT. SDM Vol. 2, their pages; Vol. 3C, "Instructions That Cause VM Exits Conditionally" (descriptor-table exiting).
  */
 import { type Field, S } from "../../core/layout.ts";
-import { nonCanonical } from "../../core/system-state.ts";
+import { nonCanonical } from "./state.ts";
 import { Vector } from "../cpu.ts";
 import type { Semantics, SemanticsTable } from "../insn.ts";
 import { ExitReason, ring0 } from "./common.ts";

@@ -2,8 +2,8 @@
  * Instructions that end in a far transfer: JMP, CALL, RET through segments, IRET, software interrupts, fast system calls.
  * The work is done by the procedures of core/; this is operand handling.
  */
-import { call } from "../../core/system-procedure.ts";
-import { EventType } from "../../core/system-state.ts";
+import { call } from "./procedure-text.ts";
+import { EventType } from "./state.ts";
 import type { Val } from "../../ir/value.ts";
 import { Vector } from "../cpu.ts";
 import { readOf } from "../flags.ts";

@@ -2,13 +2,13 @@
  * Looking at descriptors without loading them: VERR, VERW, LAR, LSL, ARPL. SDM Vol. 2, one entry per key.
  * A selector that names nothing usable clears ZF; only memory itself can fault.
  */
-import { Rights } from "../../memory/segment.ts";
+import { Rights } from "./rights.ts";
 import { S, Seg } from "../../core/layout.ts";
 import {
   descriptorDpl, descriptorLimit, descriptorType, isConforming, isNull, isReadable, isWritableData, rplOf,
-} from "../../core/segment-load-descriptor.ts";
-import { perform, type ProcedureText } from "../../core/system-procedure.ts";
-import { longMode, SYS, wrapLinear } from "../../core/system-state.ts";
+} from "./descriptor.ts";
+import { perform, type ProcedureText } from "./procedure-text.ts";
+import { longMode, SYS, wrapLinear } from "./state.ts";
 import type { Val } from "../../ir/value.ts";
 import { Access } from "../cpu.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";

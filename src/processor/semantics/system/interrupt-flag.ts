@@ -5,10 +5,10 @@
  * Hot path: PUSHF and POPF of 64-bit mode, CLI, STI.
  */
 import { Cr4 } from "../../core/control-bits.ts";
-import { frameAbove, frameBelow, moveStackPointer } from "../../core/far-transfer-stack.ts";
+import { frameAbove, frameBelow, moveStackPointer } from "./stack-frame.ts";
 import { Mode, S, Status } from "../../core/layout.ts";
-import { call, callVoid, type ProcedureText } from "../../core/system-procedure.ts";
-import { Blocking, inV86, ioplOf, isProtected } from "../../core/system-state.ts";
+import { call, callVoid, type ProcedureText } from "./procedure-text.ts";
+import { Blocking, inV86, ioplOf, isProtected } from "./state.ts";
 import type { Val } from "../../ir/value.ts";
 import { Access, type Cpu, Vector } from "../cpu.ts";
 import { Flag, rflagsImage, setRflagsImage } from "../flags.ts";

@@ -6,8 +6,8 @@
  */
 import { TSS_IO_BASE, TSS_MINIMUM_LIMIT } from "../../core/interrupts-redirect.ts";
 import { Pending, S, Seg, Status } from "../../core/layout.ts";
-import { call, type ProcedureText, perform } from "../../core/system-procedure.ts";
-import { hasWideTss, inV86, ioplOf, isProtected } from "../../core/system-state.ts";
+import { call, type ProcedureText, perform } from "./procedure-text.ts";
+import { hasWideTss, inV86, ioplOf, isProtected } from "./state.ts";
 import type { Val } from "../../ir/value.ts";
 import { Access, Vector } from "../cpu.ts";
 import { Flag } from "../flags.ts";

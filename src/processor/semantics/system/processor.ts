@@ -6,8 +6,8 @@
  */
 import { Cr4 } from "../../core/control-bits.ts";
 import { PCID_MAP, PCIDS, Pending, S } from "../../core/layout.ts";
-import { call, callVoid, type ProcedureText } from "../../core/system-procedure.ts";
-import { nonCanonical } from "../../core/system-state.ts";
+import { call, callVoid, type ProcedureText } from "./procedure-text.ts";
+import { nonCanonical } from "./state.ts";
 import type { Val } from "../../ir/value.ts";
 import { type Cpu, Vector } from "../cpu.ts";
 import { Flag, setArithmeticImage } from "../flags.ts";

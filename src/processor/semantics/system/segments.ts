@@ -3,11 +3,11 @@
  * Spec: SDM Vol. 2, one entry per key; the loads themselves are core/segment-load.ts.
  */
 import { Cr4 } from "../../core/control-bits.ts";
-import { currentMask, frameAbove, frameBelow, mergeStackPointer, moveStackPointer, RSP, setStackPointer } from "../../core/far-transfer-stack.ts";
+import { currentMask, frameAbove, frameBelow, mergeStackPointer, moveStackPointer, RSP, setStackPointer } from "./stack-frame.ts";
 import { S, SEG_BASE, SEG_SELECTOR, Seg, segmentAt } from "../../core/layout.ts";
-import { segmentAddress } from "../../core/segment-load-descriptor.ts";
-import { callVoid, perform } from "../../core/system-procedure.ts";
-import { Blocking, nonCanonical } from "../../core/system-state.ts";
+import { segmentAddress } from "./descriptor.ts";
+import { callVoid, perform } from "./procedure-text.ts";
+import { Blocking, nonCanonical } from "./state.ts";
 import type { Val } from "../../ir/value.ts";
 import { Access, Vector } from "../cpu.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";

@@ -6,8 +6,8 @@
  * Exit qualification (displacement) and instruction information of memory operands are in the decoded record, which this text does not see.
  */
 import { Mode, S, Seg } from "../../core/layout.ts";
-import { longMode } from "../../core/system-state.ts";
-import { Rights } from "../../memory/segment.ts";
+import { longMode } from "./state.ts";
+import { Rights } from "./rights.ts";
 import { Vector } from "../cpu.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
 import { Secondary, secondary, undefinedIf } from "./common.ts";

@@ -56,10 +56,16 @@ function arithmeticMemory(operation: Operation, isInteger: boolean): Semantics {
   };
 }
 
+/** C2 says whether FPREM or a trigonometric instruction is incomplete; whatever else happens, they clear it first. */
+function clearC2(insn: Insn): void {
+  insn.set(S.FSW, insn.get(S.FSW).and(~Fsw.C2));
+}
+
 /** An operation on ST(0) alone. */
-function unary(name: string): Semantics {
+function unary(name: string, hasC2 = false): Semantics {
   return (insn) => {
     begin(insn);
+    if (hasC2) clearC2(insn);
     const slot = stAddress(insn, 0);
     ifUsed(insn, [slot], slot, Pop.NONE, () => insn.fn.callVoid(insn.module.get(name), slot));
   };
@@ -90,17 +96,18 @@ function signOperation(compute: (se: Val) => Val): Semantics {
 function remainder(nearest: number): Semantics {
   return (insn) => {
     begin(insn);
-    insn.set(S.FSW, insn.get(S.FSW).and(~Fsw.C2));
+    clearC2(insn);
     const [a, b] = [stAddress(insn, 0), stAddress(insn, 1)];
     ifUsed(insn, [a, b], a, Pop.NONE, () => insn.fn.callVoid(insn.module.get("x87Remainder"), a, b, nearest));
   };
 }
 
 /** An operation with two results: ST(0) is replaced and another value pushed. */
-function pushing(name: string): Semantics {
+function pushing(name: string, hasC2 = false): Semantics {
   return (insn) => {
     const { fn, module } = insn;
     begin(insn);
+    if (hasC2) clearC2(insn);
     const [slot, above] = [stAddress(insn, 0), stAddress(insn, -1)];
     const isFull = isEmpty(insn, above).eqz();
     fn.if(
@@ -223,10 +230,10 @@ export const ARITHMETIC_FORMS: SemanticsTable = {
   fyl2x: binary("x87Log", Pop.POP),
   fyl2xp1: binary("x87LogP1", Pop.POP),
   fpatan: binary("x87Arctan", Pop.POP),
-  fsin: unary("x87Sin"),
-  fcos: unary("x87Cos"),
-  fsincos: pushing("x87SinCos"),
-  fptan: pushing("x87Tan"),
+  fsin: unary("x87Sin", true),
+  fcos: unary("x87Cos", true),
+  fsincos: pushing("x87SinCos", true),
+  fptan: pushing("x87Tan", true),
 
   fcmovb: conditionalMove(2),
   fcmovnb: conditionalMove(3),

@@ -116,7 +116,6 @@ function defineSeries(module: ModuleBuilder): void {
 /** Special operands. What is left: finite, not zero, below 2^63. */
 function begin(p: Procedure, slot: Val, special: { zero: (se: Val) => void; nan: () => void; invalid: () => void }): Val {
   const { fn } = p;
-  p.set(S.FSW, p.get(S.FSW).and(~Fsw.C2));
   const kind = classOf(p, slot);
   const se = signExponent(p, slot);
   fn.if(kind.geU(Class.QNAN), () => special.nan());

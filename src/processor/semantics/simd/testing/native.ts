@@ -205,6 +205,20 @@ function same(a: Uint8Array, b: Uint8Array): boolean {
   return COMPARED.every(([at, n]) => a.subarray(at, at + n).every((v, i) => v === b[at + i]));
 }
 
+/** RCP and RSQRT: both within 1.5 * 2^-12 of the exact value, or the same special value. */
+function close(a: number, b: number): boolean {
+  return Object.is(a, b) || Math.abs(a - b) <= Math.abs(a) * 3 * 2 ** -12;
+}
+
+function approximates(actual: Buffer, expected: Buffer): boolean {
+  for (let at = FX.XMM; at < FX.XMM + 256; at += 4) {
+    const [a, b] = [actual.readFloatLE(at), expected.readFloatLE(at)];
+    if (Number.isNaN(a) ? actual.readUInt32LE(at) !== expected.readUInt32LE(at) : !close(a, b)) return false;
+    actual.writeUInt32LE(expected.readUInt32LE(at), at);
+  }
+  return same(actual, expected);
+}
+
 const HEAD_BYTES = 48;
 /** Forms that one run of the oracle does. */
 const BATCH = 50;
@@ -261,7 +275,7 @@ class Comparison {
     const status = bench.handler(keyOf(form))(s0, s1, s2, BigInt(DATA + form.offset), form.imm);
     store(bench, viewOf(actual), 0, status);
     this.cases++;
-    if (same(actual, expected)) return;
+    if (same(actual, expected) || (/^rcp|^rsqrt/.test(form.row.sem) && approximates(actual, expected))) return;
     const seen = this.failures.get(form.row.sem) ?? 0;
     this.failures.set(form.row.sem, seen + 1);
     if (seen > 1) return;

@@ -6,14 +6,14 @@
  * everything is known to be writable. If its place faults, it is probed again item by item from the top down, which is the order in which a
  * processor pushes, so that CR2 names the same address. A 16-bit stack pointer that wraps in the middle of a frame is a limit violation here.
  */
-import { Rights } from "../memory/segment.ts";
-import { Access, type Cpu, Vector } from "../semantics/cpu.ts";
-import type { Procedure } from "../semantics/procedure.ts";
-import type { Operand, Val } from "../ir/value.ts";
-import { gprAt, POISON, S, Seg, Status } from "./layout.ts";
-import { isNull } from "./segment-load-descriptor.ts";
-import { call, obtain, type ProcedureText } from "./system-procedure.ts";
-import { hasWideTss, in64, longMode, recordFault, selectorFaultIf, SYS, wrapLinear } from "./system-state.ts";
+import { Rights } from "./rights.ts";
+import { Access, type Cpu, Vector } from "../cpu.ts";
+import type { Procedure } from "../procedure.ts";
+import type { Operand, Val } from "../../ir/value.ts";
+import { gprAt, POISON, S, Seg, Status } from "../../core/layout.ts";
+import { isNull } from "./descriptor.ts";
+import { call, obtain, type ProcedureText } from "./procedure-text.ts";
+import { hasWideTss, in64, longMode, recordFault, selectorFaultIf, SYS, wrapLinear } from "./state.ts";
 
 export const RSP = 4;
 

@@ -5,12 +5,12 @@
  * Every field but NMI_UNBLOCKED is meaningless between two calls. EXT is zero then, so that error codes of ordinary instructions
  * have their EXT bit clear.
  */
-import { Rights } from "../memory/segment.ts";
-import type { Cpu } from "../semantics/cpu.ts";
-import { Flag } from "../semantics/flags.ts";
-import type { Operand, Val } from "../ir/value.ts";
-import { Cr0, Efer } from "./control-bits.ts";
-import { type Field, Mode, Pending, S, Seg, Status } from "./layout.ts";
+import { Rights } from "./rights.ts";
+import type { Cpu } from "../cpu.ts";
+import { Flag } from "../flags.ts";
+import type { Operand, Val } from "../../ir/value.ts";
+import { Cr0, Efer } from "../../core/control-bits.ts";
+import { type Field, Mode, Pending, S, Seg, Status } from "../../core/layout.ts";
 
 const f = (at: number, type: Field["type"]): Field => ({ at, type });
 

@@ -5,13 +5,13 @@
  * A descriptor is handled as the 64 bits it has in memory. The read is an implicit supervisor access. The checks of each use are with
  * that use: here are only the table limit and what all stack segments have in common.
  */
-import { Rights } from "../memory/segment.ts";
-import { Access, type Cpu, Vector } from "../semantics/cpu.ts";
-import type { Procedure } from "../semantics/procedure.ts";
-import type { Val } from "../ir/value.ts";
-import { S, Seg, SEG_BASE, SEG_LIMIT, SEG_RIGHTS, SEG_SELECTOR, SEGMENT_BYTES, SEGMENTS } from "./layout.ts";
-import { obtain, type ProcedureText, perform } from "./system-procedure.ts";
-import { inV86, raise, selectorError, selectorFaultIf, SYS, wrapLinear } from "./system-state.ts";
+import { Rights } from "./rights.ts";
+import { Access, type Cpu, Vector } from "../cpu.ts";
+import type { Procedure } from "../procedure.ts";
+import type { Val } from "../../ir/value.ts";
+import { S, Seg, SEG_BASE, SEG_LIMIT, SEG_RIGHTS, SEG_SELECTOR, SEGMENT_BYTES, SEGMENTS } from "../../core/layout.ts";
+import { obtain, type ProcedureText, perform } from "./procedure-text.ts";
+import { inV86, raise, selectorError, selectorFaultIf, SYS, wrapLinear } from "./state.ts";
 
 /** S and type bits of a descriptor. SDM Vol. 3A, "System-Segment and Gate-Descriptor Types". */
 export const DescriptorType = {

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# A Debian userland as an initramfs: debootstrap's minbase and the programs of the conformance runs and benchmarks.
+#
+#   userland.sh ARCHIVE.cpio SUITE MIRROR PACKAGE...
+#
+# Same packages, same bytes: no logs, caches or machine identity, one time for all files, names sorted, inodes renumbered.
+# What no program reads (manuals, translations) is left out: the guest unpacks every byte before its first process.
+set -euo pipefail
+archive=$1 suite=$2 mirror=$3
+shift 3
+packages=$(IFS=,; echo "$*")
+work=$(mktemp -d "$archive.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+root=$work/root
+
+debootstrap --variant=minbase --include="$packages" "$suite" "$root" "$mirror" >"$work/log" 2>&1 ||
+  { tail -n 20 "$work/log" >&2; exit 1; }
+
+cd "$root"
+dpkg-query --admindir=var/lib/dpkg -W -f '${Package} ${Version}\n' >"$work/packages"
+rm -rf var/cache/apt/* var/lib/apt/lists/* var/log/* var/cache/debconf/* var/cache/ldconfig/* var/lib/dpkg/*-old run/* tmp/* etc/machine-id \
+  etc/resolv.conf etc/hostname usr/share/{doc,man,info,locale,lintian,bug,i18n}
+find . -name __pycache__ -prune -exec rm -rf {} +
+find dev -mindepth 1 -delete
+mknod -m 600 dev/console c 5 1
+mknod -m 666 dev/null c 1 3
+find . -exec touch -h -d "@${SOURCE_DATE_EPOCH:-1700000000}" {} +
+find . -mindepth 1 -printf '%P\n' | LC_ALL=C sort | cpio -o -H newc --reproducible --quiet >"$work/cpio"
+mv "$work/packages" "${archive%.cpio}.packages"
+mv "$work/cpio" "$archive"
