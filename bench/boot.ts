@@ -43,7 +43,8 @@ const machine = new Machine(
     decompressors: { gzip: (stream) => gunzipSync(stream) },
     send: (m) => {
       if (m.type === "output" && m.port === 0) process.stdout.write(m.data);
-      else if (m.type === "output") process.stderr.write(`[port ${m.port}] ${new TextDecoder().decode(m.data)}`);
+      else if (m.type === "output")
+        process.stderr.write(`[port ${m.port}] ${new TextDecoder().decode(m.data)}`);
       else if (m.type === "log") process.stderr.write(`[log] ${m.text}\n`);
       else if (m.type === "trace") process.stderr.write(m.data);
     },
@@ -57,7 +58,10 @@ for (;;) {
     Atomics.wait(sleep, 0, 0, Math.min(state.waitMs, 1000));
     continue;
   }
-  if (state.kind === "ended") process.stderr.write(`\nended: ${state.reason.kind}: ${state.reason.message}\n${state.reason.dump ?? ""}\n`);
+  if (state.kind === "ended")
+    process.stderr.write(
+      `\nended: ${state.reason.kind}: ${state.reason.message}\n${state.reason.dump ?? ""}\n`,
+    );
   else process.stderr.write(`\ninstruction limit reached\n${machine.describe()}\n`);
   break;
 }
@@ -66,6 +70,10 @@ const { retired } = machine.processor;
 process.stderr.write(
   `setup ${((booted - started) / 1000).toFixed(2)} s, run ${seconds.toFixed(2)} s, ${(retired / 1e6).toFixed(0)} M instructions, ${(retired / 1e6 / seconds).toFixed(0)} MIPS, ` +
     `cpu ${(process.cpuUsage().user / 1e6).toFixed(2)}+${(process.cpuUsage().system / 1e6).toFixed(2)} s, rss ${(process.memoryUsage().rss / 1e6).toFixed(0)} MB\n` +
-    `exits ${machine.vm.log.counts().slice(0, 8).map(([n, c]) => `${n}=${c}`).join(" ")}\n` +
+    `exits ${machine.vm.log
+      .counts()
+      .slice(0, 8)
+      .map(([n, c]) => `${n}=${c}`)
+      .join(" ")}\n` +
     `code ${JSON.stringify(machine.engine.code.stats)} used ${(machine.engine.code.used / 1e6).toFixed(1)} MB, cold handlers ${machine.engine.handlers.coldCount}, hash ${machine.stateHash()}\n`,
 );

@@ -2,19 +2,19 @@
  * Runs small guests of our own on the processor through VM entry and VM exit, with the least hypervisor there can be: ports 0xe9 (a character), 0xf4
  * (end with a code), everything else is an error.
  */
-import { RAM_BASE } from "../src/processor/core/layout.ts";
+
+import type { CpuMode } from "../src/machine/boot/boot-state.ts";
+import { loadFlat } from "../src/machine/boot/flat.ts";
+import { DeterministicClock } from "../src/machine/clocks.ts";
+import { configureVmcs } from "../src/machine/guest-state.ts";
+import { HYPERVISOR_BASE, HYPERVISOR_BYTES, RAM_BASE } from "../src/processor/core/layout.ts";
 import { Interpreter } from "../src/processor/interpreter/interpreter.ts";
 import { parseCpuModel } from "../src/processor/isa/cpuid.ts";
 import { ExitReason, exitReasonName } from "../src/processor/isa/exit-reasons.ts";
 import { Field, PinControl } from "../src/processor/isa/vmcs-fields.ts";
 import { EptEntry, EptTables } from "../src/processor/memory/ept.ts";
-import { HYPERVISOR_BASE, HYPERVISOR_BYTES } from "../src/processor/core/layout.ts";
 import { Processor } from "../src/processor/vmx/processor.ts";
 import { Vmcs } from "../src/processor/vmx/vmcs.ts";
-import type { CpuMode } from "../src/machine/boot/boot-state.ts";
-import { loadFlat } from "../src/machine/boot/flat.ts";
-import { DeterministicClock } from "../src/machine/clocks.ts";
-import { configureVmcs } from "../src/machine/guest-state.ts";
 
 export interface BareMetalResult {
   readonly output: string;
@@ -47,15 +47,24 @@ const FOUR_GIB = 0x1_0000_0000;
 export function runBareMetal(options: BareMetalOptions): BareMetalResult {
   const { ramBytes = 16 << 20, limit = 50_000_000, address = 0x10_0000 } = options;
   const cpuid = parseCpuModel(options.cpuModel ?? "max");
-  const processor = new Processor({ clock: new DeterministicClock(), entropy: () => 42n, doorbell: () => processor.retired > limit });
+  const processor = new Processor({
+    clock: new DeterministicClock(),
+    entropy: () => 42n,
+    doorbell: () => processor.retired > limit,
+  });
   const engine = new Interpreter({ ramBytes, features: cpuid.features, services: processor });
   processor.attach(engine);
-  const ept = new EptTables(engine.view, HYPERVISOR_BASE + BITMAPS, HYPERVISOR_BASE + HYPERVISOR_BYTES);
+  const ept = new EptTables(
+    engine.view,
+    HYPERVISOR_BASE + BITMAPS,
+    HYPERVISOR_BASE + HYPERVISOR_BYTES,
+  );
   ept.markDevice(0, FOUR_GIB);
   ept.map(0, RAM_BASE, ramBytes, EptEntry.READ | EptEntry.WRITE | EptEntry.EXECUTE);
   const ram = {
     size: ramBytes,
-    write: (gpa: number, bytes: Uint8Array): void => new Uint8Array(engine.view.buffer).set(bytes, RAM_BASE + gpa),
+    write: (gpa: number, bytes: Uint8Array): void =>
+      new Uint8Array(engine.view.buffer).set(bytes, RAM_BASE + gpa),
   };
   const boot = loadFlat(ram, options.image, address, options.mode);
   const vmcs = new Vmcs();
@@ -64,7 +73,14 @@ export function runBareMetal(options: BareMetalOptions): BareMetalResult {
   vmcs.set(Field.PIN_CONTROLS, PinControl.EXTERNAL_INTERRUPT | PinControl.NMI);
   options.prepare?.(vmcs, engine.view);
   let output = "";
-  const done = (code: number, reason: string): BareMetalResult => ({ output, code, reason, instructions: processor.retired, vmcs, processor });
+  const done = (code: number, reason: string): BareMetalResult => ({
+    output,
+    code,
+    reason,
+    instructions: processor.retired,
+    vmcs,
+    processor,
+  });
   for (;;) {
     const error = processor.enter(vmcs);
     if (error !== 0) return done(-1, `VM-instruction error ${error}`);
@@ -77,6 +93,9 @@ export function runBareMetal(options: BareMetalOptions): BareMetalResult {
     if (port === EXIT_PORT) return done(al, "exit port");
     if (port !== DEBUG_PORT) return done(-1, `I/O port ${port.toString(16)}`);
     output += String.fromCharCode(al);
-    vmcs.setBig(Field.GUEST_RIP, vmcs.big(Field.GUEST_RIP) + BigInt(vmcs.number(Field.EXIT_INSTRUCTION_LENGTH)));
+    vmcs.setBig(
+      Field.GUEST_RIP,
+      vmcs.big(Field.GUEST_RIP) + BigInt(vmcs.number(Field.EXIT_INSTRUCTION_LENGTH)),
+    );
   }
 }

@@ -5,8 +5,29 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { gprAt, RAM_BASE } from "../src/processor/core/layout.ts";
-import { type Assembler, addr, asm64, dword, imm, mem, qword } from "../src/processor/isa/assemble.ts";
-import { al, eax, ebx, ecx, edi, r8, rax, rbx, rcx, rdi, rsi, cr3 } from "../src/processor/isa/registers.ts";
+import {
+  type Assembler,
+  addr,
+  asm64,
+  dword,
+  imm,
+  mem,
+  qword,
+} from "../src/processor/isa/assemble.ts";
+import {
+  al,
+  cr3,
+  eax,
+  ebx,
+  ecx,
+  edi,
+  r8,
+  rax,
+  rbx,
+  rcx,
+  rdi,
+  rsi,
+} from "../src/processor/isa/registers.ts";
 import { Field } from "../src/processor/isa/vmcs-fields.ts";
 import { type BareMetalResult, EXIT_PORT, runBareMetal } from "./bare-metal.ts";
 
@@ -42,7 +63,10 @@ function run(build: (a: Assembler) => void, { entries = [] }: WindowPages = {}):
   });
 }
 
-const entry = (r: BareMetalResult, i: number): number => Number(r.vmcs.state.getBigUint64 && r.processor.view.getBigUint64(RAM_BASE + TABLE + 8 * i, true));
+const entry = (r: BareMetalResult, i: number): number =>
+  Number(
+    r.vmcs.state.getBigUint64 && r.processor.view.getBigUint64(RAM_BASE + TABLE + 8 * i, true),
+  );
 
 test("a store into the next instruction takes effect at once", () => {
   const r = run((a) => {
@@ -155,7 +179,10 @@ test("reading sets accessed, writing sets dirty", () => {
     { entries: [PAGE_A | 3, PAGE_B | 3, PAGE_B | 3] },
   );
   assert.equal(r.code, 1);
-  assert.deepEqual([0, 1, 2].map((i) => entry(r, i) & 0x60), [0x20, 0x60, 0]);
+  assert.deepEqual(
+    [0, 1, 2].map((i) => entry(r, i) & 0x60),
+    [0x20, 0x60, 0],
+  );
 });
 
 test("a write after a read of the same page still sets dirty", () => {
@@ -229,7 +256,11 @@ test("a store across a page end whose second page is absent faults and writes no
     { entries: [PAGE_A | 3, 0] },
   );
   assert.equal(r.reason, "EXCEPTION_OR_NMI");
-  assert.equal(r.vmcs.number(Field.EXIT_QUALIFICATION), WINDOW + 0x1000, "CR2 is the byte that faulted");
+  assert.equal(
+    r.vmcs.number(Field.EXIT_QUALIFICATION),
+    WINDOW + 0x1000,
+    "CR2 is the byte that faulted",
+  );
   assert.equal(r.vmcs.number(Field.EXIT_INTERRUPTION_ERROR), 2, "write, not present");
   assert.equal(r.processor.view.getUint16(RAM_BASE + PAGE_A + 0xffe, true), 0);
   assert.equal(r.vmcs.state.getUint32(gprAt(0), true), 0xffff_ffff);
@@ -254,7 +285,10 @@ test("a read-only page faults on a write at supervisor level only with CR0.WP", 
       vmcs.set(Field.GUEST_CR0, vmcs.number(Field.GUEST_CR0) + 0x1_0000);
     },
   });
-  assert.deepEqual([strict.reason, strict.vmcs.number(Field.EXIT_INTERRUPTION_ERROR)], ["EXCEPTION_OR_NMI", 3]);
+  assert.deepEqual(
+    [strict.reason, strict.vmcs.number(Field.EXIT_INTERRUPTION_ERROR)],
+    ["EXCEPTION_OR_NMI", 3],
+  );
 });
 
 test("instruction counts are exact whatever the length of runs", () => {

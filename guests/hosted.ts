@@ -2,10 +2,11 @@
  * Runs a small 32-bit guest of our own on a whole machine: micro-hypervisor, monitor, platform devices, deterministic clock.
  * The image is a Multiboot kernel with load addresses, entered in flat protected mode at ORIGIN + HEADER_BYTES.
  */
-import { type Assembler, asm32, imm } from "../src/processor/isa/assemble.ts";
-import { ax, dx } from "../src/processor/isa/registers.ts";
-import { DEFAULT_CPU_MODEL } from "../src/processor/isa/cpuid.ts";
+
 import { Machine } from "../src/machine/machine.ts";
+import { type Assembler, asm32, imm } from "../src/processor/isa/assemble.ts";
+import { DEFAULT_CPU_MODEL } from "../src/processor/isa/cpuid.ts";
+import { ax, dx } from "../src/processor/isa/registers.ts";
 
 export interface HostedResult {
   /** What came out of COM1. */
@@ -34,7 +35,16 @@ function multibootImage(code: Uint8Array): Uint8Array {
   const image = new Uint8Array(HEADER_BYTES + code.length);
   const view = new DataView(image.buffer);
   const end = ORIGIN + image.length;
-  const words = [MAGIC, LOAD_ADDRESSES, -(MAGIC + LOAD_ADDRESSES), ORIGIN, ORIGIN, end, end, ORIGIN + HEADER_BYTES];
+  const words = [
+    MAGIC,
+    LOAD_ADDRESSES,
+    -(MAGIC + LOAD_ADDRESSES),
+    ORIGIN,
+    ORIGIN,
+    end,
+    end,
+    ORIGIN + HEADER_BYTES,
+  ];
   words.forEach((w, i) => {
     view.setUint32(4 * i, w, true);
   });
@@ -42,7 +52,10 @@ function multibootImage(code: Uint8Array): Uint8Array {
   return image;
 }
 
-export function runHosted(build: (a: Assembler) => void, options: { limit?: number; cpuModel?: string } = {}): HostedResult {
+export function runHosted(
+  build: (a: Assembler) => void,
+  options: { limit?: number; cpuModel?: string } = {},
+): HostedResult {
   const { limit = 100_000_000, cpuModel = DEFAULT_CPU_MODEL } = options;
   let output = "";
   const machine: Machine = new Machine(
@@ -65,6 +78,7 @@ export function runHosted(build: (a: Assembler) => void, options: { limit?: numb
     },
   );
   const state = machine.runUntilBlocked();
-  if (state.kind !== "ended") return { output, end: state.kind === "idle" ? "idle" : "limit", message: "", machine };
+  if (state.kind !== "ended")
+    return { output, end: state.kind === "idle" ? "idle" : "limit", message: "", machine };
   return { output, end: state.reason.kind, message: state.reason.message ?? "", machine };
 }

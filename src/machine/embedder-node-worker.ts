@@ -5,9 +5,14 @@
  * (workerData.doorbell, an Int32Array over shared memory) and notifies; the worker takes messages synchronously between runs.
  */
 import { randomBytes } from "node:crypto";
-import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
+import {
+  type MessagePort,
+  parentPort,
+  receiveMessageOnPort,
+  workerData,
+} from "node:worker_threads";
 import { gunzipSync } from "node:zlib";
 import { HypolithError } from "../base/errors.ts";
 import type { FromMachine, MachineConfig, StopReason, ToMachine } from "../control/protocol.ts";
@@ -43,10 +48,14 @@ function serve(port: MessagePort, doorbell: Int32Array): void {
     if (rings()) {
       seen = Atomics.load(doorbell, 0);
       for (let m = take(); m; m = take()) {
-        if (m.type === "start") machine = start(m.config, send, rings);
-        else if (machine) apply(machine, m);
-        else if (m.type === "stop") return send({ type: "stopped", reason: { kind: "killed" } });
-        if (m.type === "start" && !machine) return;
+        if (m.type === "start") {
+          machine = start(m.config, send, rings);
+          if (!machine) return;
+        } else if (machine) apply(machine, m);
+        else if (m.type === "stop") {
+          send({ type: "stopped", reason: { kind: "killed" } });
+          return;
+        }
       }
     }
     if (!machine) {
@@ -54,7 +63,10 @@ function serve(port: MessagePort, doorbell: Int32Array): void {
       continue;
     }
     const state = machine.runUntilBlocked();
-    if (state.kind === "ended") return send({ type: "stopped", reason: state.reason });
+    if (state.kind === "ended") {
+      send({ type: "stopped", reason: state.reason });
+      return;
+    }
     if (state.kind !== "idle") continue;
     if (!wasIdle && state.waitMs > LONG_IDLE_MS) {
       wasIdle = true;
@@ -79,7 +91,11 @@ function apply(machine: Machine, m: ToMachine): void {
   else if (m.type === "stop") machine.stop();
 }
 
-function start(config: MachineConfig, send: (m: FromMachine) => void, doorbell: () => boolean): Machine | null {
+function start(
+  config: MachineConfig,
+  send: (m: FromMachine) => void,
+  doorbell: () => boolean,
+): Machine | null {
   try {
     const machine = new Machine(config, {
       nowMs: () => performance.now(),
@@ -99,7 +115,12 @@ function start(config: MachineConfig, send: (m: FromMachine) => void, doorbell: 
 
 function toReason(error: unknown): StopReason {
   if (error instanceof HypolithError) {
-    return { kind: "error", message: error.message, code: error.code, ...(error.hint ? { hint: error.hint } : {}) };
+    return {
+      kind: "error",
+      message: error.message,
+      code: error.code,
+      ...(error.hint ? { hint: error.hint } : {}),
+    };
   }
   const e = error as Error;
   return { kind: "error", message: e.message, ...(e.stack ? { dump: e.stack } : {}) };

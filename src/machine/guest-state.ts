@@ -4,7 +4,14 @@
 import { Cr0, Cr4, Efer } from "../processor/core/control-bits.ts";
 import { gprAt, HYPERVISOR_BASE, S } from "../processor/core/layout.ts";
 import { type CpuidModel, PHYSICAL_BITS } from "../processor/isa/cpuid.ts";
-import { EntryControl, ExitControl, Field, PinControl, PrimaryControl, SecondaryControl } from "../processor/isa/vmcs-fields.ts";
+import {
+  EntryControl,
+  ExitControl,
+  Field,
+  PinControl,
+  PrimaryControl,
+  SecondaryControl,
+} from "../processor/isa/vmcs-fields.ts";
 import type { Vmcs } from "../processor/vmx/vmcs.ts";
 import type { BootState } from "./boot/boot-state.ts";
 
@@ -21,18 +28,36 @@ const MXCSR_MASK = 0xffff;
 
 /** MSRs that the processor serves without exit. */
 const NATIVE_MSRS = [
-  0x174, 0x175, 0x176, 0x277, 0xda0, 0xc000_0080, 0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0xc000_0100, 0xc000_0101, 0xc000_0102, 0xc000_0103,
+  0x174, 0x175, 0x176, 0x277, 0xda0, 0xc000_0080, 0xc000_0081, 0xc000_0082, 0xc000_0083,
+  0xc000_0084, 0xc000_0100, 0xc000_0101, 0xc000_0102, 0xc000_0103,
 ] as const;
 
 /** CR4 bits by the CPU flag that brings them. */
 const CR4_BITS: readonly (readonly [string, number])[] = [
-  ["base", Cr4.TSD | Cr4.PCE], ["de", Cr4.DE], ["pse", Cr4.PSE], ["pae", Cr4.PAE], ["pge", Cr4.PGE], ["fxsr", Cr4.OSFXSR], ["sse", Cr4.OSXMMEXCPT],
-  ["umip", Cr4.UMIP], ["fsgsbase", Cr4.FSGSBASE], ["pcid", Cr4.PCIDE], ["xsave", Cr4.OSXSAVE], ["smep", Cr4.SMEP], ["smap", Cr4.SMAP],
+  ["base", Cr4.TSD | Cr4.PCE],
+  ["de", Cr4.DE],
+  ["pse", Cr4.PSE],
+  ["pae", Cr4.PAE],
+  ["pge", Cr4.PGE],
+  ["fxsr", Cr4.OSFXSR],
+  ["sse", Cr4.OSXMMEXCPT],
+  ["umip", Cr4.UMIP],
+  ["fsgsbase", Cr4.FSGSBASE],
+  ["pcid", Cr4.PCIDE],
+  ["xsave", Cr4.OSXSAVE],
+  ["smep", Cr4.SMEP],
+  ["smap", Cr4.SMAP],
 ];
-const EFER_BITS: readonly (readonly [string, number])[] = [["syscall", Efer.SCE], ["lm", Efer.LME | Efer.LMA], ["nx", Efer.NXE]];
+const EFER_BITS: readonly (readonly [string, number])[] = [
+  ["syscall", Efer.SCE],
+  ["lm", Efer.LME | Efer.LMA],
+  ["nx", Efer.NXE],
+];
 
 function allowed(cpuid: CpuidModel, bits: readonly (readonly [string, number])[]): bigint {
-  return BigInt(bits.reduce((sum, [flag, bit]) => (flag === "base" || cpuid.has(flag) ? sum | bit : sum), 0));
+  return BigInt(
+    bits.reduce((sum, [flag, bit]) => (flag === "base" || cpuid.has(flag) ? sum | bit : sum), 0),
+  );
 }
 
 /** Intercepts every port and every MSR that the processor does not serve itself. */
@@ -48,10 +73,20 @@ function fillBitmaps(view: DataView): void {
   }
 }
 
-export function configureVmcs(vmcs: Vmcs, view: DataView, boot: BootState, cpuid: CpuidModel, eptp: bigint): void {
+export function configureVmcs(
+  vmcs: Vmcs,
+  view: DataView,
+  boot: BootState,
+  cpuid: CpuidModel,
+  eptp: bigint,
+): void {
   view.setBigUint64(S.CR4_ALLOWED.at, allowed(cpuid, CR4_BITS), true);
   view.setBigUint64(S.EFER_ALLOWED.at, allowed(cpuid, EFER_BITS), true);
-  view.setBigUint64(S.PHYSICAL_RESERVED.at, 0x000f_ffff_ffff_ffffn & ~((1n << BigInt(PHYSICAL_BITS)) - 1n), true);
+  view.setBigUint64(
+    S.PHYSICAL_RESERVED.at,
+    0x000f_ffff_ffff_ffffn & ~((1n << BigInt(PHYSICAL_BITS)) - 1n),
+    true,
+  );
   view.setUint32(S.MXCSR_MASK.at, MXCSR_MASK, true);
   fillBitmaps(view);
   setControls(vmcs, eptp);
@@ -59,12 +94,21 @@ export function configureVmcs(vmcs: Vmcs, view: DataView, boot: BootState, cpuid
 }
 
 function setControls(vmcs: Vmcs, eptp: bigint): void {
-  vmcs.set(Field.PIN_CONTROLS, PinControl.EXTERNAL_INTERRUPT | PinControl.NMI | PinControl.PREEMPTION_TIMER);
+  vmcs.set(
+    Field.PIN_CONTROLS,
+    PinControl.EXTERNAL_INTERRUPT | PinControl.NMI | PinControl.PREEMPTION_TIMER,
+  );
   const { HLT, TSC_OFFSETTING, IO_BITMAPS, MSR_BITMAPS, SECONDARY } = PrimaryControl;
-  vmcs.set(Field.PRIMARY_CONTROLS, (HLT | TSC_OFFSETTING | IO_BITMAPS | MSR_BITMAPS | SECONDARY) >>> 0);
+  vmcs.set(
+    Field.PRIMARY_CONTROLS,
+    (HLT | TSC_OFFSETTING | IO_BITMAPS | MSR_BITMAPS | SECONDARY) >>> 0,
+  );
   const { EPT, RDTSCP, VPID, UNRESTRICTED_GUEST, INVPCID, XSAVES } = SecondaryControl;
   vmcs.set(Field.SECONDARY_CONTROLS, EPT | RDTSCP | VPID | UNRESTRICTED_GUEST | INVPCID | XSAVES);
-  vmcs.set(Field.EXIT_CONTROLS, ExitControl.SAVE_DEBUG | ExitControl.HOST_64 | ExitControl.ACKNOWLEDGE_INTERRUPT);
+  vmcs.set(
+    Field.EXIT_CONTROLS,
+    ExitControl.SAVE_DEBUG | ExitControl.HOST_64 | ExitControl.ACKNOWLEDGE_INTERRUPT,
+  );
   vmcs.set(Field.IO_BITMAP_A, IO_BITMAP_A);
   vmcs.set(Field.IO_BITMAP_B, IO_BITMAP_B);
   vmcs.set(Field.MSR_BITMAP, MSR_BITMAP);
@@ -89,7 +133,10 @@ function setRegisters(vmcs: Vmcs, boot: BootState): void {
   vmcs.set(Field.GUEST_CR3, boot.cr3);
   vmcs.set(Field.GUEST_CR4, boot.cr4);
   vmcs.set(Field.GUEST_EFER, boot.efer);
-  vmcs.set(Field.ENTRY_CONTROLS, EntryControl.LOAD_DEBUG | (boot.efer & Efer.LMA ? EntryControl.IA32E_GUEST : 0));
+  vmcs.set(
+    Field.ENTRY_CONTROLS,
+    EntryControl.LOAD_DEBUG | (boot.efer & Efer.LMA ? EntryControl.IA32E_GUEST : 0),
+  );
   vmcs.set(Field.GUEST_DR7, RESET_DR7);
   vmcs.setBig(Field.GUEST_PAT, RESET_PAT);
   vmcs.set(Field.GUEST_RFLAGS, boot.rflags);

@@ -21,8 +21,8 @@ import { Vcpu } from "../hypervisor/kernel/vcpu.ts";
 import type { Vm } from "../hypervisor/kernel/vm.ts";
 import { HYPERVISOR_BASE, HYPERVISOR_BYTES, RAM_BASE } from "../processor/core/layout.ts";
 import { Interpreter, type RegionHost } from "../processor/interpreter/interpreter.ts";
-import { Jit } from "../processor/jit/jit.ts";
 import { type CpuidModel, parseCpuModel } from "../processor/isa/cpuid.ts";
+import { Jit } from "../processor/jit/jit.ts";
 import { EptEntry, EptTables } from "../processor/memory/ept.ts";
 import { Processor } from "../processor/vmx/processor.ts";
 import { Vmcs } from "../processor/vmx/vmcs.ts";
@@ -46,7 +46,10 @@ export interface MachinePorts {
 }
 
 /** Why runUntilBlocked returned: the doorbell rang, nothing to do for `waitMs`, or the end. */
-export type RunState = { kind: "doorbell" } | { kind: "idle"; waitMs: number } | { kind: "ended"; reason: StopReason };
+export type RunState =
+  | { kind: "doorbell" }
+  | { kind: "idle"; waitMs: number }
+  | { kind: "ended"; reason: StopReason };
 
 const WASM_PAGE = 0x1_0000;
 const MIN_MEMORY = 16 << 20;
@@ -78,12 +81,24 @@ export class Machine {
       entropy: isDeterministic ? pseudoRandom() : () => ports.entropy(),
       doorbell: () => ports.doorbell(),
     });
-    this.#engine = createEngine(memoryBytes, cpuid, this.processor, config.engine === "jit" ? (host) => new Jit(host, () => ports.nowMs()) : undefined);
+    this.#engine = createEngine(
+      memoryBytes,
+      cpuid,
+      this.processor,
+      config.engine === "jit" ? (host) => new Jit(host, () => ports.nowMs()) : undefined,
+    );
     this.processor.attach(this.#engine);
     this.vm = this.#createVm(memoryBytes, cpuid);
     const vmcs = new Vmcs();
     this.processor.load(vmcs);
-    const apic = new LocalApic(0, { eoi: (vector) => this.#monitor.program?.onEndOfInterrupt(vector), ipi: (command) => this.#ipi(command) }, true);
+    const apic = new LocalApic(
+      0,
+      {
+        eoi: (vector) => this.#monitor.program?.onEndOfInterrupt(vector),
+        ipi: (command) => this.#ipi(command),
+      },
+      true,
+    );
     this.vm.vcpus.push(new Vcpu(0, vmcs, apic));
     this.#monitor = this.#startMonitor(config.rtcEpochMs);
     this.#kernel = new Kernel(this.processor, this.vm);
@@ -92,13 +107,27 @@ export class Machine {
   }
 
   #createVm(memoryBytes: number, cpuid: CpuidModel): Vm {
-    const ept = new EptTables(this.#engine.view, HYPERVISOR_BASE + BITMAP_BYTES, HYPERVISOR_BASE + HYPERVISOR_BYTES);
+    const ept = new EptTables(
+      this.#engine.view,
+      HYPERVISOR_BASE + BITMAP_BYTES,
+      HYPERVISOR_BASE + HYPERVISOR_BYTES,
+    );
     const rights = EptEntry.READ | EptEntry.WRITE | EptEntry.EXECUTE;
     ept.markDevice(0, FOUR_GIB);
     ept.map(0, RAM_BASE, memoryBytes, rights);
     // The VGA hole: RAM is behind it, but nothing decodes there.
     ept.markDevice(LOW_RAM_END, UPPER_LOW_RAM - LOW_RAM_END);
-    return { ept, routes: new RouteTable(), services: [], vcpus: [], cpuid, log: new ExitLog(), extint: false, extintService: null, end: null };
+    return {
+      ept,
+      routes: new RouteTable(),
+      services: [],
+      vcpus: [],
+      cpuid,
+      log: new ExitLog(),
+      extint: false,
+      extintService: null,
+      end: null,
+    };
   }
 
   #startMonitor(rtcEpochMs: number): ServiceDomain {
@@ -113,13 +142,24 @@ export class Machine {
     const { vm } = this;
     domain.hypercalls = createHypercalls(vm, domain, {
       now: () => this.#clock.tsc(this.processor.retired),
-      put: (stream, data) => this.#ports.send({ type: "output", port: stream as 0 | 1 | 2 | 3, data }),
+      put: (stream, data) =>
+        this.#ports.send({ type: "output", port: stream as 0 | 1 | 2 | 3, data }),
       log: (text) => this.#ports.send({ type: "log", level: "info", text }),
     });
     vm.services.push(domain);
     domain.program = createMonitor({ rtcEpochMs })(domain.hypercalls);
-    const io: Portal = { name: "io", service: domain, stateIn: IO_EVENT, stateOut: StateGroup.RIP | StateGroup.LOW_REGISTERS };
-    const memory: Portal = { name: "memory", service: domain, stateIn: StateGroup.EXIT | StateGroup.DEVICE, stateOut: StateGroup.DEVICE };
+    const io: Portal = {
+      name: "io",
+      service: domain,
+      stateIn: IO_EVENT,
+      stateOut: StateGroup.RIP | StateGroup.LOW_REGISTERS,
+    };
+    const memory: Portal = {
+      name: "memory",
+      service: domain,
+      stateIn: StateGroup.EXIT | StateGroup.DEVICE,
+      stateOut: StateGroup.DEVICE,
+    };
     vm.routes.routePorts(0, 0xffff, io);
     vm.routes.routeMemory(MemoryMap.PCI_MMIO_BASE, FOUR_GIB - 1, memory);
     return domain;
@@ -129,7 +169,8 @@ export class Machine {
     const SELF = 1;
     const ALL = 2;
     if (command.shorthand === 0) deliverInterrupt(this.vm, command);
-    else if (command.shorthand === SELF || command.shorthand === ALL) this.vm.vcpus[0]!.apic.deliver(command.deliveryMode, command.vector, 0);
+    else if (command.shorthand === SELF || command.shorthand === ALL)
+      this.vm.vcpus[0]!.apic.deliver(command.deliveryMode, command.vector, 0);
   }
 
   #load(config: MachineConfig, vmcs: Vmcs, cpuid: CpuidModel, memoryBytes: number): void {
@@ -218,7 +259,11 @@ export class Machine {
     const end = this.vm.end;
     invariant(end, "an ended VM has a reason");
     const isFailure = end.kind === "triple-fault" || end.kind === "error";
-    return { kind: end.kind, message: end.message, ...(isFailure ? { dump: this.#kernel.describe(this.vm.vcpus[0]!) } : {}) };
+    return {
+      kind: end.kind,
+      message: end.message,
+      ...(isFailure ? { dump: this.#kernel.describe(this.vm.vcpus[0]!) } : {}),
+    };
   }
 
   /** SHA-256-free digest of registers and RAM, for comparing runs. */
@@ -243,20 +288,38 @@ const BITMAP_BYTES = 0x1_0000;
 
 function checkMemory(bytes: number): number {
   if (bytes < MIN_MEMORY || bytes > MemoryMap.RAM_LIMIT) {
-    throw new HypolithError("memory-size", `${bytes} bytes of memory are not between 16 MiB and 3 GiB`, { hint: "choose --memory in that range" });
+    throw new HypolithError(
+      "memory-size",
+      `${bytes} bytes of memory are not between 16 MiB and 3 GiB`,
+      { hint: "choose --memory in that range" },
+    );
   }
   return bytes - (bytes % WASM_PAGE);
 }
 
-function createEngine(ramBytes: number, cpuid: CpuidModel, processor: Processor, regions?: (host: RegionHost) => Jit): Interpreter {
+function createEngine(
+  ramBytes: number,
+  cpuid: CpuidModel,
+  processor: Processor,
+  regions?: (host: RegionHost) => Jit,
+): Interpreter {
   try {
-    return new Interpreter({ ramBytes, features: cpuid.features, services: processor, ...(regions ? { regions } : {}) });
+    return new Interpreter({
+      ramBytes,
+      features: cpuid.features,
+      services: processor,
+      ...(regions ? { regions } : {}),
+    });
   } catch (cause) {
     if (cause instanceof RangeError) {
-      throw new HypolithError("memory-unavailable", `${ramBytes >> 20} MiB of guest memory cannot be had`, {
-        cause,
-        hint: "choose less with --memory, or raise the limit of virtual memory (ulimit -v)",
-      });
+      throw new HypolithError(
+        "memory-unavailable",
+        `${ramBytes >> 20} MiB of guest memory cannot be had`,
+        {
+          cause,
+          hint: "choose less with --memory, or raise the limit of virtual memory (ulimit -v)",
+        },
+      );
     }
     throw cause;
   }

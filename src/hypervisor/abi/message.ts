@@ -32,8 +32,25 @@ export const StateGroup = {
 export const IN_ONLY_GROUPS = StateGroup.EXIT;
 
 const AT = {
-  SEQ: 0, PORTAL: 4, GROUPS: 8, STATUS: 12, REASON: 16, LENGTH: 20, QUALIFICATION: 24, PHYSICAL: 32, ACCESS: 40, SIZE: 44, DATA: 48,
-  RIP: 56, RFLAGS: 64, ACTIVITY: 72, INTERRUPTIBILITY: 76, INJECTION: 80, INJECTION_ERROR: 84, TSC: 88, REGISTERS: 96,
+  SEQ: 0,
+  PORTAL: 4,
+  GROUPS: 8,
+  STATUS: 12,
+  REASON: 16,
+  LENGTH: 20,
+  QUALIFICATION: 24,
+  PHYSICAL: 32,
+  ACCESS: 40,
+  SIZE: 44,
+  DATA: 48,
+  RIP: 56,
+  RFLAGS: 64,
+  ACTIVITY: 72,
+  INTERRUPTIBILITY: 76,
+  INJECTION: 80,
+  INJECTION_ERROR: 84,
+  TSC: 88,
+  REGISTERS: 96,
 } as const;
 
 /** Reader and writer of one message buffer. 64-bit values go as numbers where they are exact, else as low and high words. */
@@ -61,48 +78,120 @@ export class Message {
     this.view.setUint32(at + 4, Math.floor(value / 0x1_0000_0000), true);
   }
 
-  get seq(): number { return this.#get(AT.SEQ); }
-  set seq(v: number) { this.#set(AT.SEQ, v); }
-  get portal(): number { return this.#get(AT.PORTAL); }
-  set portal(v: number) { this.#set(AT.PORTAL, v); }
+  get seq(): number {
+    return this.#get(AT.SEQ);
+  }
+  set seq(v: number) {
+    this.#set(AT.SEQ, v);
+  }
+  get portal(): number {
+    return this.#get(AT.PORTAL);
+  }
+  set portal(v: number) {
+    this.#set(AT.PORTAL, v);
+  }
   /** Groups that are in the message, or (in a reply) that are to be committed. */
-  get groups(): number { return this.#get(AT.GROUPS); }
-  set groups(v: number) { this.#set(AT.GROUPS, v); }
-  get status(): number { return this.#get(AT.STATUS); }
-  set status(v: number) { this.#set(AT.STATUS, v); }
-  get reason(): number { return this.#get(AT.REASON); }
-  set reason(v: number) { this.#set(AT.REASON, v); }
-  get instructionLength(): number { return this.#get(AT.LENGTH); }
-  set instructionLength(v: number) { this.#set(AT.LENGTH, v); }
+  get groups(): number {
+    return this.#get(AT.GROUPS);
+  }
+  set groups(v: number) {
+    this.#set(AT.GROUPS, v);
+  }
+  get status(): number {
+    return this.#get(AT.STATUS);
+  }
+  set status(v: number) {
+    this.#set(AT.STATUS, v);
+  }
+  get reason(): number {
+    return this.#get(AT.REASON);
+  }
+  set reason(v: number) {
+    this.#set(AT.REASON, v);
+  }
+  get instructionLength(): number {
+    return this.#get(AT.LENGTH);
+  }
+  set instructionLength(v: number) {
+    this.#set(AT.LENGTH, v);
+  }
   /** Low 32 bits, which is all that I/O, CR and DR qualifications have. */
-  get qualification(): number { return this.#get(AT.QUALIFICATION); }
-  set qualification(v: number) { this.#setWide(AT.QUALIFICATION, v); }
-  get physical(): number { return this.#getWide(AT.PHYSICAL); }
-  set physical(v: number) { this.#setWide(AT.PHYSICAL, v); }
+  get qualification(): number {
+    return this.#get(AT.QUALIFICATION);
+  }
+  set qualification(v: number) {
+    this.#setWide(AT.QUALIFICATION, v);
+  }
+  get physical(): number {
+    return this.#getWide(AT.PHYSICAL);
+  }
+  set physical(v: number) {
+    this.#setWide(AT.PHYSICAL, v);
+  }
   /** DeviceAccess: READ or WRITE. */
-  get deviceAccess(): number { return this.#get(AT.ACCESS); }
-  set deviceAccess(v: number) { this.#set(AT.ACCESS, v); }
-  get deviceSize(): number { return this.#get(AT.SIZE); }
-  set deviceSize(v: number) { this.#set(AT.SIZE, v); }
-  get deviceData(): bigint { return this.view.getBigUint64(AT.DATA, true); }
-  set deviceData(v: bigint) { this.view.setBigUint64(AT.DATA, v, true); }
+  get deviceAccess(): number {
+    return this.#get(AT.ACCESS);
+  }
+  set deviceAccess(v: number) {
+    this.#set(AT.ACCESS, v);
+  }
+  get deviceSize(): number {
+    return this.#get(AT.SIZE);
+  }
+  set deviceSize(v: number) {
+    this.#set(AT.SIZE, v);
+  }
+  get deviceData(): bigint {
+    return this.view.getBigUint64(AT.DATA, true);
+  }
+  set deviceData(v: bigint) {
+    this.view.setBigUint64(AT.DATA, v, true);
+  }
   /** Exact below 2^53 only: services that compute with 64-bit instruction pointers use skip() or ripWide. */
-  get ripWide(): bigint { return this.view.getBigUint64(AT.RIP, true); }
-  set ripWide(v: bigint) { this.view.setBigUint64(AT.RIP, v, true); }
-  get rflags(): number { return this.#get(AT.RFLAGS); }
-  set rflags(v: number) { this.#setWide(AT.RFLAGS, v); }
-  get activity(): number { return this.#get(AT.ACTIVITY); }
-  set activity(v: number) { this.#set(AT.ACTIVITY, v); }
-  get interruptibility(): number { return this.#get(AT.INTERRUPTIBILITY); }
-  set interruptibility(v: number) { this.#set(AT.INTERRUPTIBILITY, v); }
-  get injection(): number { return this.#get(AT.INJECTION); }
-  set injection(v: number) { this.#set(AT.INJECTION, v); }
-  get injectionError(): number { return this.#get(AT.INJECTION_ERROR); }
-  set injectionError(v: number) { this.#set(AT.INJECTION_ERROR, v); }
+  get ripWide(): bigint {
+    return this.view.getBigUint64(AT.RIP, true);
+  }
+  set ripWide(v: bigint) {
+    this.view.setBigUint64(AT.RIP, v, true);
+  }
+  get rflags(): number {
+    return this.#get(AT.RFLAGS);
+  }
+  set rflags(v: number) {
+    this.#setWide(AT.RFLAGS, v);
+  }
+  get activity(): number {
+    return this.#get(AT.ACTIVITY);
+  }
+  set activity(v: number) {
+    this.#set(AT.ACTIVITY, v);
+  }
+  get interruptibility(): number {
+    return this.#get(AT.INTERRUPTIBILITY);
+  }
+  set interruptibility(v: number) {
+    this.#set(AT.INTERRUPTIBILITY, v);
+  }
+  get injection(): number {
+    return this.#get(AT.INJECTION);
+  }
+  set injection(v: number) {
+    this.#set(AT.INJECTION, v);
+  }
+  get injectionError(): number {
+    return this.#get(AT.INJECTION_ERROR);
+  }
+  set injectionError(v: number) {
+    this.#set(AT.INJECTION_ERROR, v);
+  }
 
   /** Low and high word of general register n (encoding order). */
-  registerLow(n: number): number { return this.#get(AT.REGISTERS + 8 * n); }
-  registerHigh(n: number): number { return this.#get(AT.REGISTERS + 8 * n + 4); }
+  registerLow(n: number): number {
+    return this.#get(AT.REGISTERS + 8 * n);
+  }
+  registerHigh(n: number): number {
+    return this.#get(AT.REGISTERS + 8 * n + 4);
+  }
   setRegister(n: number, low: number, high: number): void {
     this.#set(AT.REGISTERS + 8 * n, low);
     this.#set(AT.REGISTERS + 8 * n + 4, high);

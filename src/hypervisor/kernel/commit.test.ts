@@ -8,7 +8,12 @@ import { Message, StateGroup } from "../abi/message.ts";
 import { checkReply, commitReply, fillMessage, skipInstruction } from "./commit.ts";
 import type { Portal } from "./portal.ts";
 
-const portal = (stateIn: number, stateOut: number): Portal => ({ name: "p", service: null as never, stateIn, stateOut });
+const portal = (stateIn: number, stateOut: number): Portal => ({
+  name: "p",
+  service: null as never,
+  stateIn,
+  stateOut,
+});
 
 test("a message carries the groups that the portal asked for, and no others", () => {
   const vmcs = new Vmcs();
@@ -25,9 +30,16 @@ test("a reply outside the portal's groups, or that cannot be loaded, is refused"
   const vmcs = new Vmcs();
   const m = new Message();
   m.groups = StateGroup.HIGH_REGISTERS;
-  assert.match(checkReply(m, vmcs, portal(0, StateGroup.LOW_REGISTERS)) ?? "", /outside the capability/);
+  assert.match(
+    checkReply(m, vmcs, portal(0, StateGroup.LOW_REGISTERS)) ?? "",
+    /outside the capability/,
+  );
   m.groups = StateGroup.EXIT;
-  assert.match(checkReply(m, vmcs, portal(0, StateGroup.EXIT)) ?? "", /outside the capability/, "exit information is in-only");
+  assert.match(
+    checkReply(m, vmcs, portal(0, StateGroup.EXIT)) ?? "",
+    /outside the capability/,
+    "exit information is in-only",
+  );
   m.groups = StateGroup.RIP;
   m.ripWide = 1n << 40n;
   assert.match(checkReply(m, vmcs, portal(0, StateGroup.RIP)) ?? "", /RIP/);
@@ -37,19 +49,34 @@ test("a reply outside the portal's groups, or that cannot be loaded, is refused"
 });
 
 test("whatever a service writes into a message, controls and host fields stay as they were", () => {
-  const controls = [Field.PIN_CONTROLS, Field.PRIMARY_CONTROLS, Field.EPTP, Field.IO_BITMAP_A, Field.MSR_BITMAP, Field.GUEST_CR3, Field.GUEST_CS_BASE];
+  const controls = [
+    Field.PIN_CONTROLS,
+    Field.PRIMARY_CONTROLS,
+    Field.EPTP,
+    Field.IO_BITMAP_A,
+    Field.MSR_BITMAP,
+    Field.GUEST_CR3,
+    Field.GUEST_CS_BASE,
+  ];
   fc.assert(
-    fc.property(fc.uint8Array({ minLength: 256, maxLength: 256 }), fc.nat(0xff), (bytes, groups) => {
-      const vmcs = new Vmcs();
-      controls.forEach((f, i) => {
-        vmcs.set(f, 0x1000 * (i + 1));
-      });
-      const m = new Message(bytes.slice().buffer);
-      m.groups = groups;
-      const p = portal(0xff, 0xff);
-      if (checkReply(m, vmcs, p) === null) commitReply(m, vmcs);
-      assert.deepEqual(controls.map((f) => vmcs.number(f)), controls.map((_, i) => 0x1000 * (i + 1)));
-    }),
+    fc.property(
+      fc.uint8Array({ minLength: 256, maxLength: 256 }),
+      fc.nat(0xff),
+      (bytes, groups) => {
+        const vmcs = new Vmcs();
+        controls.forEach((f, i) => {
+          vmcs.set(f, 0x1000 * (i + 1));
+        });
+        const m = new Message(bytes.slice().buffer);
+        m.groups = groups;
+        const p = portal(0xff, 0xff);
+        if (checkReply(m, vmcs, p) === null) commitReply(m, vmcs);
+        assert.deepEqual(
+          controls.map((f) => vmcs.number(f)),
+          controls.map((_, i) => 0x1000 * (i + 1)),
+        );
+      },
+    ),
   );
 });
 

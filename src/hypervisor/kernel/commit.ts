@@ -14,7 +14,12 @@ const RFLAGS_RESERVED_ONE = 2;
 
 function copyRegisters(message: Message, vmcs: Vmcs, which: readonly number[]): void {
   const state = vmcs.state;
-  for (const n of which) message.setRegister(n, state.getUint32(GPR + 8 * n, true), state.getUint32(GPR + 8 * n + 4, true));
+  for (const n of which)
+    message.setRegister(
+      n,
+      state.getUint32(GPR + 8 * n, true),
+      state.getUint32(GPR + 8 * n + 4, true),
+    );
 }
 
 /** Fills a message with what the portal asked for. */
@@ -52,19 +57,28 @@ export function checkReply(message: Message, vmcs: Vmcs, portal: Portal): string
   if (groups & StateGroup.RIP) {
     const rip = message.ripWide;
     const isLong = (vmcs.number(Field.GUEST_CS_RIGHTS) & 0x2000) !== 0;
-    if (isLong ? BigInt.asUintN(64, BigInt.asIntN(48, rip)) !== rip : rip >> 32n !== 0n) return "RIP cannot be loaded";
+    if (isLong ? BigInt.asUintN(64, BigInt.asIntN(48, rip)) !== rip : rip >> 32n !== 0n)
+      return "RIP cannot be loaded";
   }
   if (groups & StateGroup.RFLAGS) {
     const flags = message.rflags;
-    if ((flags & RFLAGS_RESERVED_ONE) === 0 || (flags & ~0x3f_7fd7) !== 0) return "RFLAGS cannot be loaded";
+    if ((flags & RFLAGS_RESERVED_ONE) === 0 || (flags & ~0x3f_7fd7) !== 0)
+      return "RFLAGS cannot be loaded";
   }
-  if (groups & StateGroup.ACTIVITY && (message.activity > 1 || message.interruptibility > 15 || (message.interruptibility & 3) === 3)) {
+  if (
+    groups & StateGroup.ACTIVITY &&
+    (message.activity > 1 || message.interruptibility > 15 || (message.interruptibility & 3) === 3)
+  ) {
     return "activity or interruptibility cannot be loaded";
   }
   if (groups & StateGroup.INJECTION) {
     const info = message.injection;
     const type = (info >>> 8) & 7;
-    if (info !== 0 && (info < INTERRUPTION_VALID || type === 1 || type === 7 || (info & 0x7fff_f000) !== 0)) return "injection is not legal";
+    if (
+      info !== 0 &&
+      (info < INTERRUPTION_VALID || type === 1 || type === 7 || (info & 0x7fff_f000) !== 0)
+    )
+      return "injection is not legal";
   }
   return null;
 }

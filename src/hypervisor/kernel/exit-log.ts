@@ -20,7 +20,13 @@ const KEPT = 32;
 
 export class ExitLog {
   readonly #records: ExitRecord[] = Array.from({ length: KEPT }, () => ({
-    seq: -1, vcpu: 0, time: 0, retired: 0, reason: 0, qualification: 0, rip: 0n,
+    seq: -1,
+    vcpu: 0,
+    time: 0,
+    retired: 0,
+    reason: 0,
+    qualification: 0,
+    rip: 0n,
   }));
   readonly #counts = new Map<number, number>();
   #sink: ((line: string) => void) | null = null;
@@ -37,7 +43,9 @@ export class ExitLog {
 
   /** Exits by basic reason, most frequent first. */
   counts(): [string, number][] {
-    return [...this.#counts].sort((a, b) => b[1] - a[1]).map(([reason, n]) => [exitReasonName(reason), n]);
+    return [...this.#counts]
+      .sort((a, b) => b[1] - a[1])
+      .map(([reason, n]) => [exitReasonName(reason), n]);
   }
 
   record(fields: Omit<ExitRecord, "seq">): void {

@@ -4,7 +4,12 @@
  */
 import { GPR, S } from "../../processor/core/layout.ts";
 import { ExitReason, exitReasonName } from "../../processor/isa/exit-reasons.ts";
-import { Field, INTERRUPTION_ERROR_CODE, INTERRUPTION_VALID, VendorField } from "../../processor/isa/vmcs-fields.ts";
+import {
+  Field,
+  INTERRUPTION_ERROR_CODE,
+  INTERRUPTION_VALID,
+  VendorField,
+} from "../../processor/isa/vmcs-fields.ts";
 import type { Engine } from "../../processor/vmx/engine-port.ts";
 import { DeviceAccess, Message } from "../abi/message.ts";
 import { Status } from "../abi/status.ts";
@@ -72,7 +77,10 @@ export class ExitDispatcher {
         skipInstruction(vmcs);
         return;
       case ExitReason.TRIPLE_FAULT:
-        this.#stop("triple-fault", "the guest had a triple fault: an exception could not be delivered, nor the double fault that followed");
+        this.#stop(
+          "triple-fault",
+          "the guest had a triple fault: an exception could not be delivered, nor the double fault that followed",
+        );
         return;
       case ExitReason.VMCALL:
       case ExitReason.GETSEC:
@@ -92,7 +100,10 @@ export class ExitDispatcher {
         raise(vcpu, UD);
         return;
       default:
-        this.#stop("error", `no route for VM exit ${exitReasonName(reason)}${reason >= 0x8000_0000 ? " (VM entry failed)" : ""}`);
+        this.#stop(
+          "error",
+          `no route for VM exit ${exitReasonName(reason)}${reason >= 0x8000_0000 ? " (VM entry failed)" : ""}`,
+        );
     }
   }
 
@@ -141,8 +152,10 @@ export class ExitDispatcher {
 
   #wrmsr(vcpu: Vcpu): void {
     const state = vcpu.vmcs.state;
-    const value = (BigInt(state.getUint32(GPR + 16, true)) << 32n) | BigInt(state.getUint32(GPR, true));
-    if (writeMsr(vcpu, state.getUint32(GPR + 8, true), value, { now: this.#now() })) skipInstruction(vcpu.vmcs);
+    const value =
+      (BigInt(state.getUint32(GPR + 16, true)) << 32n) | BigInt(state.getUint32(GPR, true));
+    if (writeMsr(vcpu, state.getUint32(GPR + 8, true), value, { now: this.#now() }))
+      skipInstruction(vcpu.vmcs);
     else raise(vcpu, GP, 0);
   }
 
@@ -183,10 +196,17 @@ export class ExitDispatcher {
     const { vmcs, apic } = vcpu;
     const address = vmcs.number(Field.GUEST_PHYSICAL_ADDRESS);
     if (vmcs.number(VendorField.DEVICE_ACCESS) === DeviceAccess.NONE) {
-      this.#stop("error", `access to guest-physical address 0x${address.toString(16)} that cannot be carried out (page table or code in device space)`);
+      this.#stop(
+        "error",
+        `access to guest-physical address 0x${address.toString(16)} that cannot be carried out (page table or code in device space)`,
+      );
       return;
     }
-    if (address >= apic.pageAddress && address < apic.pageAddress + 0x1000 && apic.pageAddress >= 0) {
+    if (
+      address >= apic.pageAddress &&
+      address < apic.pageAddress + 0x1000 &&
+      apic.pageAddress >= 0
+    ) {
       this.#apicPage(vcpu, address - apic.pageAddress);
       return;
     }
@@ -198,7 +218,8 @@ export class ExitDispatcher {
   /** Nobody decodes the address: the bus floats high, writes are lost. */
   #unclaimedMemory(vcpu: Vcpu): void {
     const { vmcs } = vcpu;
-    if (vmcs.number(VendorField.DEVICE_ACCESS) === DeviceAccess.READ) vmcs.setBig(VendorField.DEVICE_READ_REPLY, 0xffff_ffff_ffff_ffffn);
+    if (vmcs.number(VendorField.DEVICE_ACCESS) === DeviceAccess.READ)
+      vmcs.setBig(VendorField.DEVICE_READ_REPLY, 0xffff_ffff_ffff_ffffn);
   }
 
   #apicPage(vcpu: Vcpu, offset: number): void {
@@ -207,7 +228,8 @@ export class ExitDispatcher {
     const register = offset >>> 4;
     const now = this.#now();
     if (vmcs.number(VendorField.DEVICE_ACCESS) === DeviceAccess.WRITE) {
-      if (isRegister) apic.write(register, Number(vmcs.big(VendorField.DEVICE_WRITE_DATA) & 0xffff_ffffn), now);
+      if (isRegister)
+        apic.write(register, Number(vmcs.big(VendorField.DEVICE_WRITE_DATA) & 0xffff_ffffn), now);
       return;
     }
     const value = apic.read(register, now) >>> 0;
@@ -232,11 +254,15 @@ export class ExitDispatcher {
     }
     const status = program.onEvent(message);
     if (status !== Status.OK || message.seq !== this.#seq) {
-      this.#stop("error", `service ${service.name} did not answer ${portal.name} (status ${status})`);
+      this.#stop(
+        "error",
+        `service ${service.name} did not answer ${portal.name} (status ${status})`,
+      );
       return false;
     }
     const refusal = checkReply(message, vcpu.vmcs, portal);
-    if (refusal) this.#stop("error", `reply of service ${service.name} to ${portal.name} refused: ${refusal}`);
+    if (refusal)
+      this.#stop("error", `reply of service ${service.name} to ${portal.name} refused: ${refusal}`);
     return refusal === null;
   }
 }

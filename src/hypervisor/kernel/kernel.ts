@@ -3,9 +3,15 @@
  *
  * One vCPU per pCPU for now. The loop never waits: step() says until when there is nothing to do, and the embedder waits.
  */
-import { Field, InterruptionType, INTERRUPTION_VALID, PrimaryControl } from "../../processor/isa/vmcs-fields.ts";
-import type { Processor } from "../../processor/vmx/processor.ts";
+
 import { exitReasonName } from "../../processor/isa/exit-reasons.ts";
+import {
+  Field,
+  INTERRUPTION_VALID,
+  InterruptionType,
+  PrimaryControl,
+} from "../../processor/isa/vmcs-fields.ts";
+import type { Processor } from "../../processor/vmx/processor.ts";
 import { ExitDispatcher } from "./exits.ts";
 import { type Vcpu, VcpuState } from "./vcpu.ts";
 import type { Vm } from "./vm.ts";
@@ -15,7 +21,10 @@ const BLOCKING_BY_NMI = 8;
 const MAX_TIMER = 0xffff_ffff;
 
 /** What the vCPU's step came to. */
-export type StepResult = { readonly kind: "ran" } | { readonly kind: "idle"; readonly until: number } | { readonly kind: "ended" };
+export type StepResult =
+  | { readonly kind: "ran" }
+  | { readonly kind: "idle"; readonly until: number }
+  | { readonly kind: "ended" };
 
 const RAN: StepResult = { kind: "ran" };
 const ENDED: StepResult = { kind: "ended" };
@@ -116,7 +125,9 @@ export class Kernel {
       }
     }
     const primary = vmcs.number(Field.PRIMARY_CONTROLS);
-    const wanted = wantsWindow ? primary | PrimaryControl.INTERRUPT_WINDOW : primary & ~PrimaryControl.INTERRUPT_WINDOW;
+    const wanted = wantsWindow
+      ? primary | PrimaryControl.INTERRUPT_WINDOW
+      : primary & ~PrimaryControl.INTERRUPT_WINDOW;
     if (wanted >>> 0 !== primary) vmcs.set(Field.PRIMARY_CONTROLS, wanted >>> 0);
   }
 
@@ -131,10 +142,34 @@ export class Kernel {
   describe(vcpu: Vcpu): string {
     const { vmcs } = vcpu;
     const hex = (v: bigint): string => v.toString(16).padStart(16, "0");
-    const names = ["RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8 ", "R9 ", "R10", "R11", "R12", "R13", "R14", "R15"];
-    const gpr = names.map((name, n) => `${name}=${hex(vmcs.state.getBigUint64(0x100 + 8 * n, true))}`);
+    const names = [
+      "RAX",
+      "RCX",
+      "RDX",
+      "RBX",
+      "RSP",
+      "RBP",
+      "RSI",
+      "RDI",
+      "R8 ",
+      "R9 ",
+      "R10",
+      "R11",
+      "R12",
+      "R13",
+      "R14",
+      "R15",
+    ];
+    const gpr = names.map(
+      (name, n) => `${name}=${hex(vmcs.state.getBigUint64(0x100 + 8 * n, true))}`,
+    );
     const rows = [0, 4, 8, 12].map((i) => gpr.slice(i, i + 4).join(" "));
-    const last = this.#vm.log.last(10).map((r) => `  #${r.seq} ${exitReasonName(r.reason)} qualification ${r.qualification.toString(16)} at RIP ${hex(r.rip)} (t=${r.time} ns)`);
+    const last = this.#vm.log
+      .last(10)
+      .map(
+        (r) =>
+          `  #${r.seq} ${exitReasonName(r.reason)} qualification ${r.qualification.toString(16)} at RIP ${hex(r.rip)} (t=${r.time} ns)`,
+      );
     return [
       `RIP=${hex(vmcs.big(Field.GUEST_RIP))} RFLAGS=${vmcs.number(Field.GUEST_RFLAGS).toString(16)} CS=${vmcs.number(Field.GUEST_CS_SELECTOR).toString(16)}`,
       `CR0=${hex(vmcs.big(Field.GUEST_CR0))} CR2=${hex(vmcs.state.getBigUint64(0x308, true))} CR3=${hex(vmcs.big(Field.GUEST_CR3))} CR4=${hex(vmcs.big(Field.GUEST_CR4))} EFER=${hex(vmcs.big(Field.GUEST_EFER))}`,

@@ -16,7 +16,11 @@ const CURRENT = 0x39;
 const DIVIDE = 0x3e;
 const FIXED = 0;
 
-function create(): { apic: LocalApic; ended: number[]; sent: { vector: number; shorthand: number }[] } {
+function create(): {
+  apic: LocalApic;
+  ended: number[];
+  sent: { vector: number; shorthand: number }[];
+} {
   const ended: number[] = [];
   const sent: { vector: number; shorthand: number }[] = [];
   const apic = new LocalApic(0, { eoi: (v) => ended.push(v), ipi: (c) => sent.push(c) }, true);
@@ -122,18 +126,21 @@ test("IA32_APIC_BASE: only the transitions of the SDM, and x2APIC has no page", 
 
 test("no sequence of register accesses throws or leaves the register file", () => {
   fc.assert(
-    fc.property(fc.array(fc.tuple(fc.nat(0x3ff), fc.integer(), fc.nat(1_000_000)), { maxLength: 50 }), (accesses) => {
-      const { apic } = create();
-      let now = 0;
-      for (const [register, value, delay] of accesses) {
-        now += delay;
-        apic.advance(now);
-        apic.write(register & 0x3f, value, now);
-        const read = apic.read(register >>> 2, now);
-        assert.ok(Number.isInteger(read) && read >= 0 && read <= 0xffff_ffff);
-        const pending = apic.pending();
-        if (pending >= 0) apic.acknowledge(pending);
-      }
-    }),
+    fc.property(
+      fc.array(fc.tuple(fc.nat(0x3ff), fc.integer(), fc.nat(1_000_000)), { maxLength: 50 }),
+      (accesses) => {
+        const { apic } = create();
+        let now = 0;
+        for (const [register, value, delay] of accesses) {
+          now += delay;
+          apic.advance(now);
+          apic.write(register & 0x3f, value, now);
+          const read = apic.read(register >>> 2, now);
+          assert.ok(Number.isInteger(read) && read >= 0 && read <= 0xffff_ffff);
+          const pending = apic.pending();
+          if (pending >= 0) apic.acknowledge(pending);
+        }
+      },
+    ),
   );
 });

@@ -8,9 +8,33 @@
 
 /** Register numbers: xAPIC offset >> 4 and x2APIC MSR - 0x800. */
 const R = {
-  ID: 0x02, VERSION: 0x03, TPR: 0x08, APR: 0x09, PPR: 0x0a, EOI: 0x0b, RRD: 0x0c, LDR: 0x0d, DFR: 0x0e, SVR: 0x0f, ISR: 0x10, TMR: 0x18, IRR: 0x20,
-  ESR: 0x28, LVT_CMCI: 0x2f, ICR: 0x30, ICR_HIGH: 0x31, LVT_TIMER: 0x32, LVT_THERMAL: 0x33, LVT_PERF: 0x34, LVT_LINT0: 0x35, LVT_LINT1: 0x36,
-  LVT_ERROR: 0x37, TIMER_INITIAL: 0x38, TIMER_CURRENT: 0x39, TIMER_DIVIDE: 0x3e, SELF_IPI: 0x3f,
+  ID: 0x02,
+  VERSION: 0x03,
+  TPR: 0x08,
+  APR: 0x09,
+  PPR: 0x0a,
+  EOI: 0x0b,
+  RRD: 0x0c,
+  LDR: 0x0d,
+  DFR: 0x0e,
+  SVR: 0x0f,
+  ISR: 0x10,
+  TMR: 0x18,
+  IRR: 0x20,
+  ESR: 0x28,
+  LVT_CMCI: 0x2f,
+  ICR: 0x30,
+  ICR_HIGH: 0x31,
+  LVT_TIMER: 0x32,
+  LVT_THERMAL: 0x33,
+  LVT_PERF: 0x34,
+  LVT_LINT0: 0x35,
+  LVT_LINT1: 0x36,
+  LVT_ERROR: 0x37,
+  TIMER_INITIAL: 0x38,
+  TIMER_CURRENT: 0x39,
+  TIMER_DIVIDE: 0x3e,
+  SELF_IPI: 0x3f,
 } as const;
 
 /** Integrated APIC, 6 LVT entries, EOI-broadcast suppression offered not. */
@@ -145,7 +169,8 @@ export class LocalApic {
 
   /** Whether an interrupt message's destination names this APIC. */
   matches(destMode: 0 | 1, dest: number): boolean {
-    if (destMode === 0) return dest === this.id || dest === (this.isX2apic ? 0xffff_ffff : 0xff) || dest === 0xff;
+    if (destMode === 0)
+      return dest === this.id || dest === (this.isX2apic ? 0xffff_ffff : 0xff) || dest === 0xff;
     if (this.isX2apic) return dest >>> 16 === this.#ldr >>> 16 && (dest & this.#ldr & 0xffff) !== 0;
     const logical = this.#ldr >>> 24;
     if (this.#dfr >>> 28 === 0xf) return (dest & logical) !== 0;
@@ -224,7 +249,8 @@ export class LocalApic {
       case R.TIMER_DIVIDE:
         return this.#divide;
       default:
-        if (register >= R.LVT_TIMER && register <= R.LVT_ERROR) return this.#lvt[register - R.LVT_TIMER]!;
+        if (register >= R.LVT_TIMER && register <= R.LVT_ERROR)
+          return this.#lvt[register - R.LVT_TIMER]!;
         if (register >= R.ISR && register < R.ISR + 8) return this.#isr[register - R.ISR]!;
         if (register >= R.TMR && register < R.TMR + 8) return this.#tmr[register - R.TMR]!;
         if (register >= R.IRR && register < R.IRR + 8) return this.#irr[register - R.IRR]!;
@@ -278,7 +304,8 @@ export class LocalApic {
         if (this.isX2apic) this.#accept(value & 0xff, 0);
         break;
       default:
-        if (register >= R.LVT_TIMER && register <= R.LVT_ERROR) this.#writeLvt(register - R.LVT_TIMER, value);
+        if (register >= R.LVT_TIMER && register <= R.LVT_ERROR)
+          this.#writeLvt(register - R.LVT_TIMER, value);
         else this.#error(ESR_ILLEGAL_REGISTER);
     }
   }
@@ -324,7 +351,9 @@ export class LocalApic {
   }
 
   tscDeadline(offset: number): number {
-    return this.#mode() === TimerMode.TSC_DEADLINE && this.#deadline !== Infinity ? this.#deadline + offset : 0;
+    return this.#mode() === TimerMode.TSC_DEADLINE && this.#deadline !== Infinity
+      ? this.#deadline + offset
+      : 0;
   }
 
   #endOfInterrupt(): void {
@@ -374,7 +403,15 @@ export class LocalApic {
 
   /** x2APIC register write through an MSR; answers false for #GP. */
   writeX2apic(register: number, low: number, high: number, now: number): boolean {
-    const readOnly: readonly number[] = [R.ID, R.VERSION, R.PPR, R.LDR, R.DFR, R.ICR_HIGH, R.TIMER_CURRENT];
+    const readOnly: readonly number[] = [
+      R.ID,
+      R.VERSION,
+      R.PPR,
+      R.LDR,
+      R.DFR,
+      R.ICR_HIGH,
+      R.TIMER_CURRENT,
+    ];
     if (readOnly.includes(register) || (register >= R.ISR && register < R.ESR)) return false;
     if (register === R.ICR) {
       this.#icrLow = low & 0xc_cfff;
@@ -388,7 +425,13 @@ export class LocalApic {
   }
 
   readX2apic(register: number, now: number): { low: number; high: number } | null {
-    if (register === R.EOI || register === R.SELF_IPI || register === R.DFR || register === R.ICR_HIGH) return null;
+    if (
+      register === R.EOI ||
+      register === R.SELF_IPI ||
+      register === R.DFR ||
+      register === R.ICR_HIGH
+    )
+      return null;
     return { low: this.read(register, now), high: register === R.ICR ? this.#icrHigh : 0 };
   }
 }

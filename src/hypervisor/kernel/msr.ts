@@ -6,9 +6,28 @@ import { Field } from "../../processor/isa/vmcs-fields.ts";
 import type { Vcpu } from "./vcpu.ts";
 
 const Msr = {
-  TSC: 0x10, APIC_BASE: 0x1b, FEATURE_CONTROL: 0x3a, TSC_ADJUST: 0x3b, SPEC_CTRL: 0x48, BIOS_SIGN_ID: 0x8b, PLATFORM_ID: 0x17, MTRR_CAP: 0xfe, ARCH_CAPABILITIES: 0x10a,
-  MCG_CAP: 0x179, MCG_STATUS: 0x17a, MISC_ENABLE: 0x1a0, MTRR_DEF_TYPE: 0x2ff, TSC_DEADLINE: 0x6e0, X2APIC_FIRST: 0x800, X2APIC_LAST: 0x8ff,
-  DEBUGCTL: 0x1d9, PLATFORM_INFO: 0xce, MISC_FEATURES_ENABLES: 0x140, PKG_ENERGY: 0x611, RAPL_UNIT: 0x606, SMI_COUNT: 0x34,
+  TSC: 0x10,
+  APIC_BASE: 0x1b,
+  FEATURE_CONTROL: 0x3a,
+  TSC_ADJUST: 0x3b,
+  SPEC_CTRL: 0x48,
+  BIOS_SIGN_ID: 0x8b,
+  PLATFORM_ID: 0x17,
+  MTRR_CAP: 0xfe,
+  ARCH_CAPABILITIES: 0x10a,
+  MCG_CAP: 0x179,
+  MCG_STATUS: 0x17a,
+  MISC_ENABLE: 0x1a0,
+  MTRR_DEF_TYPE: 0x2ff,
+  TSC_DEADLINE: 0x6e0,
+  X2APIC_FIRST: 0x800,
+  X2APIC_LAST: 0x8ff,
+  DEBUGCTL: 0x1d9,
+  PLATFORM_INFO: 0xce,
+  MISC_FEATURES_ENABLES: 0x140,
+  PKG_ENERGY: 0x611,
+  RAPL_UNIT: 0x606,
+  SMI_COUNT: 0x34,
 } as const;
 
 /** Plain storage: number, value at reset, writable bits. */
@@ -27,7 +46,9 @@ const STORED: readonly (readonly [number, bigint, bigint])[] = [
   [Msr.PLATFORM_INFO, 0n, 0n],
   [Msr.MISC_FEATURES_ENABLES, 0n, 0n],
   ...Array.from({ length: 16 }, (_, i) => [0x200 + i, 0n, -1n] as const),
-  ...[0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f].map((n) => [n, 0x0606_0606_0606_0606n, -1n] as const),
+  ...[0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f].map(
+    (n) => [n, 0x0606_0606_0606_0606n, -1n] as const,
+  ),
 ];
 
 const stored = new Map(STORED.map(([n, initial, writable]) => [n, { initial, writable }]));

@@ -43,7 +43,11 @@ export function createHypercalls(vm: Vm, service: ServiceDomain, ports: KernelPo
     },
     stop(kind: StopKind) {
       if (!capabilities.power) return Status.DENIED;
-      vm.end ??= { kind, message: kind === "poweroff" ? "the guest turned the power off" : "the guest asked for a reset" };
+      vm.end ??= {
+        kind,
+        message:
+          kind === "poweroff" ? "the guest turned the power off" : "the guest asked for a reset",
+      };
       return Status.OK;
     },
     log(text) {

@@ -41,12 +41,23 @@ export function beginStringIo(vcpu: Vcpu, engine: Engine): StringElement | null 
     return null;
   }
   const view = engine.view;
-  const data = isInput ? 0 : bytes === 1 ? view.getUint8(host) : bytes === 2 ? view.getUint16(host, true) : view.getUint32(host, true);
+  const data = isInput
+    ? 0
+    : bytes === 1
+      ? view.getUint8(host)
+      : bytes === 2
+        ? view.getUint16(host, true)
+        : view.getUint32(host, true);
   return { qualification: q - (q & (Bits.STRING | Bits.REP)), bytes, isInput, data, host };
 }
 
 /** Does the part after the device: memory, index, count, and RIP when the last element is done. */
-export function endStringIo(vcpu: Vcpu, engine: Engine, element: StringElement, value: number): void {
+export function endStringIo(
+  vcpu: Vcpu,
+  engine: Engine,
+  element: StringElement,
+  value: number,
+): void {
   const { vmcs } = vcpu;
   const { bytes, isInput, host } = element;
   if (isInput) {
@@ -77,7 +88,8 @@ function raisePending(vcpu: Vcpu): void {
   const { state } = vcpu.vmcs;
   const vector = state.getUint32(S.PENDING_VECTOR.at, true);
   state.setUint32(S.PENDING.at, 0, true);
-  if (vector === PAGE_FAULT) state.setBigUint64(S.CR2.at, state.getBigUint64(S.PENDING_ADDRESS.at, true), true);
+  if (vector === PAGE_FAULT)
+    state.setBigUint64(S.CR2.at, state.getBigUint64(S.PENDING_ADDRESS.at, true), true);
   if (WITH_ERROR.has(vector)) raise(vcpu, vector, state.getUint32(S.PENDING_ERROR.at, true));
   else raise(vcpu, vector);
 }

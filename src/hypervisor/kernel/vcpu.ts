@@ -36,5 +36,9 @@ const HARDWARE_EXCEPTION = 3 << 8;
 /** Injects an exception at the next entry. */
 export function raise(vcpu: Vcpu, vector: number, error?: number): void {
   const info = INTERRUPTION_VALID + HARDWARE_EXCEPTION + vector;
-  vcpu.event = { info: error === undefined ? info : info + INTERRUPTION_ERROR_CODE, error: error ?? 0, length: 0 };
+  vcpu.event = {
+    info: error === undefined ? info : info + INTERRUPTION_ERROR_CODE,
+    error: error ?? 0,
+    length: 0,
+  };
 }

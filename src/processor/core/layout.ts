@@ -245,13 +245,28 @@ export const Status = {
   REPEAT: 5,
 } as const;
 
-export const Slow = { SINGLE_STEP: 1, SHADOW: 2, INTERRUPT_WINDOW: 4, NMI_WINDOW: 8, BREAKPOINTS: 16, STOP: 32 } as const;
+export const Slow = {
+  SINGLE_STEP: 1,
+  SHADOW: 2,
+  INTERRUPT_WINDOW: 4,
+  NMI_WINDOW: 8,
+  BREAKPOINTS: 16,
+  STOP: 32,
+} as const;
 
 /**
  * MODE key: bits 1:0 code size (0 = 16, 1 = 32, 2 = 64) · bit 2 stack is 32-bit (SS.B) · bit 3 all of CS DS ES SS are flat ·
  * bit 4 real or virtual-8086.
  */
-export const Mode = { CODE16: 0, CODE32: 1, CODE64: 2, CODE_MASK: 3, STACK32: 4, FLAT: 8, REAL: 16 } as const;
+export const Mode = {
+  CODE16: 0,
+  CODE32: 1,
+  CODE64: 2,
+  CODE_MASK: 3,
+  STACK32: 4,
+  FLAT: 8,
+  REAL: 16,
+} as const;
 
 export const TLB_ENTRIES = 2048;
 export const TLB_ENTRY_BYTES = 16;
@@ -292,17 +307,48 @@ export const RAM_BASE = 0x400_0000;
  * op0..op2, base and index are addresses of register slots; segment is the address of a base.
  */
 export const RECORD_BYTES = 32;
-export const Head = { PHYSICAL: -32, MODE: -28, NEXT: -24, COUNT: -20, BYTES: -18, SECOND: -16, HEAT: -12, REGION: -8, HANDLER: -4 } as const;
+export const Head = {
+  PHYSICAL: -32,
+  MODE: -28,
+  NEXT: -24,
+  COUNT: -20,
+  BYTES: -18,
+  SECOND: -16,
+  HEAT: -12,
+  REGION: -8,
+  HANDLER: -4,
+} as const;
 export const Rec = {
-  HANDLER: 0, LENGTH: 2, EA: 3, OP0: 4, OP1: 6, BASE: 8, INDEX: 10, SEGMENT: 12, SCALE: 14, REMAINING: 15,
-  DISPLACEMENT: 16, OFFSET: 20, OP2: 22, IMMEDIATE: 24, CHAIN: 28,
+  HANDLER: 0,
+  LENGTH: 2,
+  EA: 3,
+  OP0: 4,
+  OP1: 6,
+  BASE: 8,
+  INDEX: 10,
+  SEGMENT: 12,
+  SCALE: 14,
+  REMAINING: 15,
+  DISPLACEMENT: 16,
+  OFFSET: 20,
+  OP2: 22,
+  IMMEDIATE: 24,
+  CHAIN: 28,
 } as const;
 /**
  * EA flags of a record: bit 0 = not the plain 64-bit form (call the slow address function) · bit 1 = 32-bit, bit 2 = 16-bit address size ·
  * bit 3 = segment must be checked (index in bits 6:4) · bit 7 = through the stack segment.
  */
 /** SLOW with segment bits 7 and no CHECKED: the offset is the record's 64-bit immediate. `BRANCH` alone marks a record whose second immediate is a chain. */
-export const Ea = { BRANCH: 64, SLOW: 1, ADDRESS32: 2, ADDRESS16: 4, CHECKED: 8, SEGMENT_SHIFT: 4, STACK: 128 } as const;
+export const Ea = {
+  BRANCH: 64,
+  SLOW: 1,
+  ADDRESS32: 2,
+  ADDRESS16: 4,
+  CHECKED: 8,
+  SEGMENT_SHIFT: 4,
+  STACK: 128,
+} as const;
 
 export const gprAt = (n: number): number => GPR + 8 * n;
 export const xmmAt = (n: number): number => XMM + 16 * n;

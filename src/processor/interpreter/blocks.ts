@@ -4,7 +4,20 @@
  */
 import { Efer } from "../core/control-bits.ts";
 import {
-  BLOCK_BUCKETS, BLOCK_HASH, DEVICE, Ea, Head, Mode, Pending, Rec, RECORD_BYTES, S, SHORT_BLOCK, Slow, TLB_EXECUTE, TLB_PAGE,
+  BLOCK_BUCKETS,
+  BLOCK_HASH,
+  DEVICE,
+  Ea,
+  Head,
+  Mode,
+  Pending,
+  RECORD_BYTES,
+  Rec,
+  S,
+  SHORT_BLOCK,
+  Slow,
+  TLB_EXECUTE,
+  TLB_PAGE,
 } from "../core/layout.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";
@@ -27,27 +40,36 @@ const INTERRUPT_WINDOW = 7;
 const NMI_WINDOW = 8;
 const DR6_BS = 0x4000;
 
-export function defineBlocks(module: ModuleBuilder, handlers: { goto: number; deviceStop: number; region: number }): void {
+export function defineBlocks(
+  module: ModuleBuilder,
+  handlers: { goto: number; deviceStop: number; region: number },
+): void {
   /** Host address of the code byte at a linear address, or 0 with a fault pending. */
-  module.function("fetchHost", ["i64"], ["i32"], (fn) => {
-    const p = new Procedure(module, fn);
-    const linear = fn.param(0);
-    const at = entryOffset(linear);
-    fn.if(isHit(fn, TLB_EXECUTE, at, linear, 1, p.get(S.CONTEXT)), () =>
-      fn.return(fn.load("i32.load", at, TLB_EXECUTE + TLB_PAGE).or(linear.wrap().and(4095))),
-    );
-    const host = fn.call(module.get("translate"), linear, Walk.EXECUTE, 0);
-    fn.if(host.eq(DEVICE), () => {
-      // Code in device space: not supported by any platform we model; report it as an EPT violation without access assist.
-      p.set(S.EXIT_REASON, 48);
-      p.set(S.EXIT_PHYSICAL, p.get(S.WALK_PHYSICAL));
-      p.set(S.EXIT_QUALIFICATION, 0x184n);
-      p.set(S.DEVICE_SIZE, 0);
-      p.set(S.PENDING, Pending.VM_EXIT);
-      fn.return(0);
-    });
-    fn.return(host);
-  }, true);
+  module.function(
+    "fetchHost",
+    ["i64"],
+    ["i32"],
+    (fn) => {
+      const p = new Procedure(module, fn);
+      const linear = fn.param(0);
+      const at = entryOffset(linear);
+      fn.if(isHit(fn, TLB_EXECUTE, at, linear, 1, p.get(S.CONTEXT)), () =>
+        fn.return(fn.load("i32.load", at, TLB_EXECUTE + TLB_PAGE).or(linear.wrap().and(4095))),
+      );
+      const host = fn.call(module.get("translate"), linear, Walk.EXECUTE, 0);
+      fn.if(host.eq(DEVICE), () => {
+        // Code in device space: not supported by any platform we model; report it as an EPT violation without access assist.
+        p.set(S.EXIT_REASON, 48);
+        p.set(S.EXIT_PHYSICAL, p.get(S.WALK_PHYSICAL));
+        p.set(S.EXIT_QUALIFICATION, 0x184n);
+        p.set(S.DEVICE_SIZE, 0);
+        p.set(S.PENDING, Pending.VM_EXIT);
+        fn.return(0);
+      });
+      fn.return(host);
+    },
+    true,
+  );
 
   /** Block at S.RIP, or Found.PENDING. Sets S.RIP_PAGE and S.BLOCK_PAGE. */
   module.function("lookup", [], ["i32"], (fn) => {
@@ -76,7 +98,10 @@ export function defineBlocks(module: ModuleBuilder, handlers: { goto: number; de
       () => {
         const b = block.read();
         const header = b.sub(RECORD_BYTES);
-        const same = fn.load("i32.load", header, 0).eq(host).and(fn.load("i32.load", header, 4).eq(mode));
+        const same = fn
+          .load("i32.load", header, 0)
+          .eq(host)
+          .and(fn.load("i32.load", header, 4).eq(mode));
         fn.if(same, () => {
           const second = fn.load("i32.load", header, RECORD_BYTES + Head.SECOND);
           fn.if(second.eqz(), () => fn.return(b));
@@ -108,14 +133,23 @@ export function defineBlocks(module: ModuleBuilder, handlers: { goto: number; de
       () => i.read().ltU(count),
       () => {
         const record = i.read().mul(RECORD_BYTES);
-        fn.store("i32.store8", record, fn.load("i32.load8_u", record, to + Rec.REMAINING).sub(cut), to + Rec.REMAINING);
-        fn.if(fn.load("i32.load8_u", record, to + Rec.EA).eq(Ea.BRANCH), () => fn.store("i32.store", record, 0, to + Rec.CHAIN));
+        fn.store(
+          "i32.store8",
+          record,
+          fn.load("i32.load8_u", record, to + Rec.REMAINING).sub(cut),
+          to + Rec.REMAINING,
+        );
+        fn.if(fn.load("i32.load8_u", record, to + Rec.EA).eq(Ea.BRANCH), () =>
+          fn.store("i32.store", record, 0, to + Rec.CHAIN),
+        );
         i.set(i.read().add(1));
       },
     );
     // The record after them becomes the end of the block; its place is where the last one stops.
     const last = count.sub(1).mul(RECORD_BYTES);
-    const end = fn.load("i32.load16_u", last, to + Rec.OFFSET).add(fn.load("i32.load8_u", last, to + Rec.LENGTH));
+    const end = fn
+      .load("i32.load16_u", last, to + Rec.OFFSET)
+      .add(fn.load("i32.load8_u", last, to + Rec.LENGTH));
     const stop = count.mul(RECORD_BYTES);
     fn.store("i32.store16", stop, handlers.goto, to + Rec.HANDLER);
     fn.store("i32.store16", stop, end, to + Rec.OFFSET);
@@ -126,22 +160,30 @@ export function defineBlocks(module: ModuleBuilder, handlers: { goto: number; de
   });
 
   /** Makes the record after `record` stop the run loop once, because a device write is waiting to be carried out. */
-  module.function("armDeviceStop", ["i32"], [], (fn) => {
-    const p = new Procedure(module, fn);
-    fn.callVoid(module.get("updateSlow"));
-    fn.if(p.get(S.STOP_RECORD), () => fn.return());
-    const next = fn.param(0).add(RECORD_BYTES);
-    p.set(S.STOP_RECORD, next);
-    p.set(S.STOP_HANDLER, fn.load("i32.load16_u", next, Rec.HANDLER));
-    fn.store("i32.store16", next, handlers.deviceStop, Rec.HANDLER);
-  }, true);
+  module.function(
+    "armDeviceStop",
+    ["i32"],
+    [],
+    (fn) => {
+      const p = new Procedure(module, fn);
+      fn.callVoid(module.get("updateSlow"));
+      fn.if(p.get(S.STOP_RECORD), () => fn.return());
+      const next = fn.param(0).add(RECORD_BYTES);
+      p.set(S.STOP_RECORD, next);
+      p.set(S.STOP_HANDLER, fn.load("i32.load16_u", next, Rec.HANDLER));
+      fn.store("i32.store16", next, handlers.deviceStop, Rec.HANDLER);
+    },
+    true,
+  );
 
   module.function("disarmDeviceStop", [], [], (fn) => {
     const p = new Procedure(module, fn);
     const record = p.get(S.STOP_RECORD);
     fn.if(record, () => {
       const current = fn.load("i32.load16_u", record, Rec.HANDLER);
-      fn.if(current.eq(handlers.deviceStop), () => fn.store("i32.store16", record, p.get(S.STOP_HANDLER), Rec.HANDLER));
+      fn.if(current.eq(handlers.deviceStop), () =>
+        fn.store("i32.store16", record, p.get(S.STOP_HANDLER), Rec.HANDLER),
+      );
       p.set(S.STOP_RECORD, 0);
     });
   });
@@ -173,12 +215,19 @@ function defineSlowEnter(module: ModuleBuilder): void {
       p.set(S.INTERRUPTIBILITY, p.get(S.INTERRUPTIBILITY).and(p.get(S.STEP_BLOCKING).not()));
       fn.callVoid(module.get("updateSlow"));
       fn.if(stepping.and(Slow.SINGLE_STEP), () => {
-        fn.if(p.get(S.CTL_PRIMARY).and(1 << 27).ne(0).and(p.get(S.NON_ROOT)), () => {
-          p.set(S.EXIT_REASON, 37);
-          p.set(S.EXIT_QUALIFICATION, 0n);
-          p.set(S.EXIT_LENGTH, 0);
-          fn.return(Found.VM_EXIT);
-        });
+        fn.if(
+          p
+            .get(S.CTL_PRIMARY)
+            .and(1 << 27)
+            .ne(0)
+            .and(p.get(S.NON_ROOT)),
+          () => {
+            p.set(S.EXIT_REASON, 37);
+            p.set(S.EXIT_QUALIFICATION, 0n);
+            p.set(S.EXIT_LENGTH, 0);
+            fn.return(Found.VM_EXIT);
+          },
+        );
         p.set(S.PENDING, Pending.EVENT);
         p.set(S.PENDING_VECTOR, Vector.DB);
         p.set(S.PENDING_ERROR, 0);
@@ -205,7 +254,12 @@ function defineSlowEnter(module: ModuleBuilder): void {
     fn.if(block.leU(Found.VM_EXIT), () => fn.return(block));
     // TF as it is before the instruction decides about the trap after it; MOV SS holds it back.
     const blocking = p.get(S.INTERRUPTIBILITY).and(3);
-    const trap = p.get(S.RFLAGS_REST).and(Flag.TF).ne(0).and(blocking.and(2).eqz()).or(p.get(S.CTL_PRIMARY).shrU(27).and(1).and(p.get(S.NON_ROOT)));
+    const trap = p
+      .get(S.RFLAGS_REST)
+      .and(Flag.TF)
+      .ne(0)
+      .and(blocking.and(2).eqz())
+      .or(p.get(S.CTL_PRIMARY).shrU(27).and(1).and(p.get(S.NON_ROOT)));
     p.set(S.STEPPING, trap.select(fn.i32(Slow.SINGLE_STEP | Slow.SHADOW), fn.i32(Slow.SHADOW)));
     p.set(S.STEP_BLOCKING, blocking);
     fn.return(fn.call(module.get("shortBlock"), block, 1));
@@ -225,8 +279,14 @@ function defineSlowEnter(module: ModuleBuilder): void {
     const dr7 = p.get(S.DR7).wrap();
     const hits = fn.variable("i32", 0);
     [S.DR0, S.DR1, S.DR2, S.DR3].forEach((field, i) => {
-      const enabled = dr7.shrU(2 * i).and(3).ne(0);
-      const execute = dr7.shrU(16 + 4 * i).and(3).eqz();
+      const enabled = dr7
+        .shrU(2 * i)
+        .and(3)
+        .ne(0);
+      const execute = dr7
+        .shrU(16 + 4 * i)
+        .and(3)
+        .eqz();
       const match = enabled.and(execute).and(p.get(field).eq(linear));
       hits.set(hits.read().or(match.shl(i)));
     });
@@ -242,4 +302,3 @@ function defineSlowEnter(module: ModuleBuilder): void {
     fn.return(0);
   });
 }
-

@@ -6,12 +6,29 @@
  * records into RESYNC, so that chains into it and its own execution find their way; the arena is reused only as a whole.
  */
 import {
-  ARENA, ARENA_BYTES, BLOCK_BUCKETS, BLOCK_HASH, CODE_MAP, Ea, Head, MAX_BLOCK, Mode, Rec, RECORD_BYTES, S, SEG_BASE, segmentAt, TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_PAGE, TLB_WRITE,
+  ARENA,
+  ARENA_BYTES,
+  BLOCK_BUCKETS,
+  BLOCK_HASH,
+  CODE_MAP,
+  Ea,
+  Head,
+  MAX_BLOCK,
+  Mode,
+  Mode as ModeBits,
+  RECORD_BYTES,
+  Rec,
+  S,
+  SEG_BASE,
+  segmentAt,
+  TLB_ENTRIES,
+  TLB_ENTRY_BYTES,
+  TLB_PAGE,
+  TLB_WRITE,
 } from "../core/layout.ts";
 import type { Decoder } from "../isa/decode.ts";
-import { DecodeError, Instruction, type Mode as DecodeMode } from "../isa/instruction.ts";
+import { DecodeError, type Mode as DecodeMode, Instruction } from "../isa/instruction.ts";
 import { ROWS } from "../isa/table.ts";
-import { Mode as ModeBits } from "../core/layout.ts";
 import type { Handlers } from "./handlers.ts";
 import { writeRecord } from "./lower.ts";
 import { Handler } from "./run-loop.ts";
@@ -21,7 +38,25 @@ const PAGE = 4096;
 const GRANULE_SHIFT = 6;
 const MAX_INSTRUCTION = 15;
 const ENDS_BLOCK = new Set([
-  "jmp", "jmp_ind", "call", "call_ind", "ret", "retf", "jmpf", "callf", "iret", "int", "int3", "int1", "syscall", "sysret", "sysenter", "sysexit", "hlt", "ud", "rsm",
+  "jmp",
+  "jmp_ind",
+  "call",
+  "call_ind",
+  "ret",
+  "retf",
+  "jmpf",
+  "callf",
+  "iret",
+  "int",
+  "int3",
+  "int1",
+  "syscall",
+  "sysret",
+  "sysenter",
+  "sysexit",
+  "hlt",
+  "ud",
+  "rsm",
 ]);
 const DECODE_MODES: readonly DecodeMode[] = [16, 32, 64, 64];
 
@@ -62,7 +97,12 @@ export class CodeCache {
   #next = ARENA;
   #regions: RegionTier | null = null;
 
-  constructor(memory: ArrayBuffer, decoder: Decoder, handlers: Handlers, fetchHost: (linear: bigint) => number) {
+  constructor(
+    memory: ArrayBuffer,
+    decoder: Decoder,
+    handlers: Handlers,
+    fetchHost: (linear: bigint) => number,
+  ) {
     this.#view = new DataView(memory);
     this.#bytes = new Uint8Array(memory);
     this.#words = new Uint32Array(memory);
@@ -143,7 +183,8 @@ export class CodeCache {
   #writeInstruction(record: number, insn: Instruction, mode: number, offset: number): void {
     const codeSize = mode & ModeBits.CODE_MASK;
     const shape = shapeOf(insn, codeSize);
-    const allowHot = codeSize === Mode.CODE64 || (mode & Mode.FLAT) !== 0 || shape.mode === Mode.CODE64;
+    const allowHot =
+      codeSize === Mode.CODE64 || (mode & Mode.FLAT) !== 0 || shape.mode === Mode.CODE64;
     let handler = this.#handlers.number(shape, allowHot);
     if (handler < 0) {
       handler = this.#faultHandler("unsupported");
@@ -152,7 +193,10 @@ export class CodeCache {
   }
 
   #faultHandler(sem: string): number {
-    return this.#handlers.number({ sem, cc: -1, operands: [], opsize: 4, addrSize: 8, mode: Mode.CODE64, rep: 0 }, false);
+    return this.#handlers.number(
+      { sem, cc: -1, operands: [], opsize: 4, addrSize: 8, mode: Mode.CODE64, rep: 0 },
+      false,
+    );
   }
 
   #writeFault(record: number, error: number, _mode: number, offset: number): void {
@@ -180,10 +224,18 @@ export class CodeCache {
     return this.#decoder.decode(buffer, 0, mode, insn, first + MAX_INSTRUCTION);
   }
 
-  #finish(block: number, host: number, mode: number, count: number, end: number, second: number): void {
+  #finish(
+    block: number,
+    host: number,
+    mode: number,
+    count: number,
+    end: number,
+    second: number,
+  ): void {
     const view = this.#view;
     const page = host & -PAGE;
-    for (let i = 0; i < count; i++) view.setUint8(block + i * RECORD_BYTES + Rec.REMAINING, count - 1 - i);
+    for (let i = 0; i < count; i++)
+      view.setUint8(block + i * RECORD_BYTES + Rec.REMAINING, count - 1 - i);
     const stop = block + count * RECORD_BYTES;
     this.#bytes.fill(0, stop, stop + RECORD_BYTES);
     view.setUint16(stop + Rec.HANDLER, Handler.GOTO, true);
@@ -233,7 +285,11 @@ export class CodeCache {
 
   #mark(from: number, to: number): void {
     const map = (CODE_MAP + (from >>> 12) * 8) >>> 2;
-    for (let g = (from & (PAGE - 1)) >>> GRANULE_SHIFT; g <= ((to - 1) & (PAGE - 1)) >>> GRANULE_SHIFT; g++) {
+    for (
+      let g = (from & (PAGE - 1)) >>> GRANULE_SHIFT;
+      g <= ((to - 1) & (PAGE - 1)) >>> GRANULE_SHIFT;
+      g++
+    ) {
       const word = map + (g >>> 5);
       this.#words[word] = this.#words[word]! | (1 << (g & 31));
     }
@@ -250,7 +306,8 @@ export class CodeCache {
     this.#words[map + 1] = 0;
     if (!blocks) return;
     for (const block of this.#regions?.written(page, from, to) ?? []) this.#cool(block);
-    for (const { from: first, to: last } of this.#regions?.extents(page) ?? []) this.#mark(first, last);
+    for (const { from: first, to: last } of this.#regions?.extents(page) ?? [])
+      this.#mark(first, last);
     const kept: number[] = [];
     for (const block of blocks) {
       const [first, last] = this.#extent(block, page);

@@ -3,7 +3,7 @@
  */
 import { defineMode } from "../core/mode.ts";
 import { defineCoreProcedures } from "../core/procedures.ts";
-import { ModuleBuilder, type MemoryShape, type Signature } from "../ir/module.ts";
+import { type MemoryShape, ModuleBuilder, type Signature } from "../ir/module.ts";
 import type { Type } from "../ir/ops.ts";
 import { defineAccess } from "../memory/access.ts";
 import { definePhysical } from "../memory/physical.ts";
@@ -41,7 +41,11 @@ export interface CoreBytes {
   readonly signatures: ReadonlyMap<string, Signature>;
 }
 
-export function buildCoreModule(memory: MemoryShape, hot: readonly HotHandler[], regions: boolean): CoreBytes {
+export function buildCoreModule(
+  memory: MemoryShape,
+  hot: readonly HotHandler[],
+  regions: boolean,
+): CoreBytes {
   const module = new ModuleBuilder(memory, { tableSize: COLD_SLOTS + REGION_SLOTS });
   for (const [name, params, results] of IMPORTS) module.import(name, params, results);
   for (const [name, params, results] of FORWARD) module.declare(name, params, results, true);
@@ -55,9 +59,16 @@ export function buildCoreModule(memory: MemoryShape, hot: readonly HotHandler[],
   defineMode(module);
   defineCoreProcedures(module);
   defineSemanticProcedures(module);
-  defineBlocks(module, { goto: Handler.GOTO, deviceStop: Handler.DEVICE_STOP, region: Handler.REGION });
+  defineBlocks(module, {
+    goto: Handler.GOTO,
+    deviceStop: Handler.DEVICE_STOP,
+    region: Handler.REGION,
+  });
   defineRunLoop(module, hot, regions);
   module.exportAll();
-  const signatures = new Map([...module.signatures(), ...IMPORTS.map(([n, params, results]) => [n, { params, results }] as const)]);
+  const signatures = new Map([
+    ...module.signatures(),
+    ...IMPORTS.map(([n, params, results]) => [n, { params, results }] as const),
+  ]);
   return { bytes: module.finish(), signatures };
 }

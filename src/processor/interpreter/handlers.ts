@@ -3,7 +3,7 @@
  * and put into the core module's table.
  */
 import { invariant } from "../../base/invariant.ts";
-import { ModuleBuilder, type MemoryShape, type Signature } from "../ir/module.ts";
+import { type MemoryShape, ModuleBuilder, type Signature } from "../ir/module.ts";
 import type { Semantics, Shape } from "../semantics/insn.ts";
 import { ColdInsn } from "./cold-insn.ts";
 import { Handler, type HotHandler } from "./run-loop.ts";
@@ -26,7 +26,11 @@ export class Handlers {
   #waiting: { shape: Shape; slot: number }[] = [];
   #coldCount = 0;
 
-  constructor(core: CoreModule, hot: readonly HotHandler[], semantics: (sem: string) => Semantics | undefined) {
+  constructor(
+    core: CoreModule,
+    hot: readonly HotHandler[],
+    semantics: (sem: string) => Semantics | undefined,
+  ) {
     this.#core = core;
     this.#semantics = semantics;
     hot.forEach(({ shape }, i) => {
@@ -69,16 +73,25 @@ export class Handlers {
     const { signatures, memory, memoryShape, exports, imports } = this.#core;
     const module = new ModuleBuilder(memoryShape, { importable: (name) => signatures.get(name) });
     for (const { shape, slot } of waiting) {
-      module.function(`h${slot}`, ["i32"], ["i32"], (fn) => {
-        const semantics = this.#semantics(shape.sem);
-        invariant(semantics, `semantics of ${shape.sem}`);
-        semantics(new ColdInsn(module, fn, shape));
-        fn.return(0);
-      }, true);
+      module.function(
+        `h${slot}`,
+        ["i32"],
+        ["i32"],
+        (fn) => {
+          const semantics = this.#semantics(shape.sem);
+          invariant(semantics, `semantics of ${shape.sem}`);
+          semantics(new ColdInsn(module, fn, shape));
+          fn.return(0);
+        },
+        true,
+      );
     }
     const compiled = new WebAssembly.Module(module.finish());
-    const instance = new WebAssembly.Instance(compiled, { env: { ...imports, ...exports, memory } });
+    const instance = new WebAssembly.Instance(compiled, {
+      env: { ...imports, ...exports, memory },
+    });
     const table = exports.table as WebAssembly.Table;
-    for (const { slot } of waiting) table.set(slot, instance.exports[`h${slot}`] as CallableFunction);
+    for (const { slot } of waiting)
+      table.set(slot, instance.exports[`h${slot}`] as CallableFunction);
   }
 }

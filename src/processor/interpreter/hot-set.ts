@@ -34,13 +34,17 @@ function shape(sem: string, operands: readonly Sized[], extra: Partial<Shape> = 
 function* forms(sem: string, sizes: readonly number[], kinds: string): Generator<Shape> {
   for (const n of sizes) {
     for (const form of kinds.split(" ")) {
-      yield shape(sem, [...form].map((k) => [k as OperandKind, n] as const));
+      yield shape(
+        sem,
+        [...form].map((k) => [k as OperandKind, n] as const),
+      );
     }
   }
 }
 
 function* integerShapes(): Generator<Shape> {
-  for (const sem of ["add", "or", "adc", "sbb", "and", "sub", "xor", "cmp"]) yield* forms(sem, SIZES, "rr rm mr ri mi");
+  for (const sem of ["add", "or", "adc", "sbb", "and", "sub", "xor", "cmp"])
+    yield* forms(sem, SIZES, "rr rm mr ri mi");
   yield* forms("test", SIZES, "rr mr ri mi");
   yield* forms("mov", SIZES, "rr rm mr ri mi");
   for (const sem of ["inc", "dec", "neg", "not"]) yield* forms(sem, SIZES, "r m");
@@ -48,12 +52,22 @@ function* integerShapes(): Generator<Shape> {
     for (const to of [2, 4, 8]) {
       for (const from of [1, 2, 4]) {
         if (from >= to || (sem === "movzx" && from === 4)) continue;
-        yield shape(sem, [["r", to], ["r", from]]);
-        yield shape(sem, [["r", to], ["m", from]]);
+        yield shape(sem, [
+          ["r", to],
+          ["r", from],
+        ]);
+        yield shape(sem, [
+          ["r", to],
+          ["m", from],
+        ]);
       }
     }
   }
-  for (const n of [2, 4, 8]) yield shape("lea", [["r", n], ["m", 0]]);
+  for (const n of [2, 4, 8])
+    yield shape("lea", [
+      ["r", n],
+      ["m", 0],
+    ]);
   yield* forms("xchg", WIDE, "rr mr");
   yield* forms("bswap", WIDE, "r");
   yield shape("nop", [], { opsize: 4 });
@@ -68,8 +82,22 @@ function* integerShapes(): Generator<Shape> {
     yield shape("setcc", [["r", 1]], { cc });
     yield shape("setcc", [["m", 1]], { cc });
     for (const n of WIDE) {
-      yield shape("cmovcc", [["r", n], ["r", n]], { cc });
-      yield shape("cmovcc", [["r", n], ["m", n]], { cc });
+      yield shape(
+        "cmovcc",
+        [
+          ["r", n],
+          ["r", n],
+        ],
+        { cc },
+      );
+      yield shape(
+        "cmovcc",
+        [
+          ["r", n],
+          ["m", n],
+        ],
+        { cc },
+      );
     }
   }
 }
@@ -77,32 +105,73 @@ function* integerShapes(): Generator<Shape> {
 function* shiftShapes(): Generator<Shape> {
   for (const sem of ["shl", "shr", "sar", "rol", "ror"]) {
     for (const n of SIZES) {
-      yield shape(sem, [["r", n], ["i", 1]]);
-      yield shape(sem, [["m", n], ["i", 1]]);
-      if (n >= 4) yield shape(sem, [["r", n], ["r", 1]]);
+      yield shape(sem, [
+        ["r", n],
+        ["i", 1],
+      ]);
+      yield shape(sem, [
+        ["m", n],
+        ["i", 1],
+      ]);
+      if (n >= 4)
+        yield shape(sem, [
+          ["r", n],
+          ["r", 1],
+        ]);
     }
   }
   for (const sem of ["shld", "shrd"]) {
-    for (const n of WIDE) yield shape(sem, [["r", n], ["r", n], ["i", 1]]);
+    for (const n of WIDE)
+      yield shape(sem, [
+        ["r", n],
+        ["r", n],
+        ["i", 1],
+      ]);
   }
 }
 
 function* multiplyShapes(): Generator<Shape> {
   for (const n of WIDE) {
-    yield shape("imul2", [["r", n], ["r", n]]);
-    yield shape("imul2", [["r", n], ["m", n]]);
-    yield shape("imul3", [["r", n], ["r", n], ["i", n]]);
-    yield shape("imul3", [["r", n], ["m", n], ["i", n]]);
+    yield shape("imul2", [
+      ["r", n],
+      ["r", n],
+    ]);
+    yield shape("imul2", [
+      ["r", n],
+      ["m", n],
+    ]);
+    yield shape("imul3", [
+      ["r", n],
+      ["r", n],
+      ["i", n],
+    ]);
+    yield shape("imul3", [
+      ["r", n],
+      ["m", n],
+      ["i", n],
+    ]);
   }
   yield shape("mul", [["r", 4]]);
 }
 
 function* bitShapes(): Generator<Shape> {
   for (const n of WIDE) {
-    yield shape("bt", [["r", n], ["i", 1]]);
-    yield shape("bt", [["r", n], ["r", n]]);
-    yield shape("bsf", [["r", n], ["r", n]]);
-    yield shape("bsr", [["r", n], ["r", n]]);
+    yield shape("bt", [
+      ["r", n],
+      ["i", 1],
+    ]);
+    yield shape("bt", [
+      ["r", n],
+      ["r", n],
+    ]);
+    yield shape("bsf", [
+      ["r", n],
+      ["r", n],
+    ]);
+    yield shape("bsr", [
+      ["r", n],
+      ["r", n],
+    ]);
   }
 }
 
@@ -119,7 +188,10 @@ function* stackShapes(): Generator<Shape> {
 function* branchShapes(): Generator<Shape> {
   yield shape("jmp_ind", [["r", 8]], { opsize: 8 });
   yield shape("jmp_ind", [["m", 8]], { opsize: 8 });
-  for (const [mode, n] of [[Mode.CODE64, 8], [Mode.CODE32, 4]] as const) {
+  for (const [mode, n] of [
+    [Mode.CODE64, 8],
+    [Mode.CODE32, 4],
+  ] as const) {
     yield shape("jmp", [["j", n]], { opsize: n, mode });
     for (let cc = 0; cc < 16; cc++) yield shape("jcc", [["j", n]], { opsize: n, mode, cc });
   }

@@ -1,7 +1,14 @@
 /**
  * The interpreter tier as an execution engine: the VM's memory, the core module, the handlers and the code cache, put together.
  */
-import { BOUNCE_WRITE, RAM_BASE, S, TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_READ } from "../core/layout.ts";
+import {
+  BOUNCE_WRITE,
+  RAM_BASE,
+  S,
+  TLB_ENTRIES,
+  TLB_ENTRY_BYTES,
+  TLB_READ,
+} from "../core/layout.ts";
 import { Decoder } from "../isa/decode.ts";
 import type { CpuFeatures } from "../isa/features.ts";
 import { semanticsOf } from "../semantics/index.ts";
@@ -71,13 +78,26 @@ export class Interpreter implements Engine {
       random: () => services.random(),
       hotBlock: (block: number) => this.code.hot(block >>> 0),
     };
-    const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory: this.memory, ...imports } });
+    const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), {
+      env: { memory: this.memory, ...imports },
+    });
     this.exports = instance.exports;
     this.#core = instance.exports as unknown as CoreExports;
-    const core: CoreModule = { exports: instance.exports, signatures, memory: this.memory, memoryShape, imports };
+    const core: CoreModule = {
+      exports: instance.exports,
+      signatures,
+      memory: this.memory,
+      memoryShape,
+      imports,
+    };
     this.handlers = new Handlers(core, hot, semanticsOf);
     const decoder = new Decoder(options.features);
-    this.code = new CodeCache(this.memory.buffer, decoder, this.handlers, (linear) => this.#core.fetchHost(linear) >>> 0);
+    this.code = new CodeCache(
+      this.memory.buffer,
+      decoder,
+      this.handlers,
+      (linear) => this.#core.fetchHost(linear) >>> 0,
+    );
     if (options.regions) {
       const host: RegionHost = {
         core,

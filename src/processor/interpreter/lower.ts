@@ -38,7 +38,14 @@ function eaFlags(op: Operand, insn: Instruction, mode: number, is64BitOffset: bo
 }
 
 /** Writes the record of `insn` at byte address `at`; `offset` is the instruction's place relative to its first linear page. */
-export function writeRecord(view: DataView, at: number, insn: Instruction, mode: number, handler: number, offset: number): void {
+export function writeRecord(
+  view: DataView,
+  at: number,
+  insn: Instruction,
+  mode: number,
+  handler: number,
+  offset: number,
+): void {
   view.setBigUint64(at, 0n, true);
   view.setBigUint64(at + 8, 0n, true);
   view.setBigUint64(at + 16, 0n, true);
@@ -53,10 +60,15 @@ export function writeRecord(view: DataView, at: number, insn: Instruction, mode:
     switch (op.kind) {
       case "reg":
         invariant(i < 3, "at most three register operands");
-        view.setUint16(at + (i === 0 ? Rec.OP0 : i === 1 ? Rec.OP1 : Rec.OP2), registerSlot(op), true);
+        view.setUint16(
+          at + (i === 0 ? Rec.OP0 : i === 1 ? Rec.OP1 : Rec.OP2),
+          registerSlot(op),
+          true,
+        );
         break;
       case "mem":
-        if (!isString || insn.row.operands[i]!.startsWith("X")) writeMemory(view, at, op, insn, mode, offset, isString);
+        if (!isString || insn.row.operands[i]!.startsWith("X"))
+          writeMemory(view, at, op, insn, mode, offset, isString);
         break;
       case "imm":
         if (immediates++ === 0) {
@@ -76,7 +88,15 @@ export function writeRecord(view: DataView, at: number, insn: Instruction, mode:
   }
 }
 
-function writeMemory(view: DataView, at: number, op: Operand, insn: Instruction, mode: number, offset: number, isString: boolean): void {
+function writeMemory(
+  view: DataView,
+  at: number,
+  op: Operand,
+  insn: Instruction,
+  mode: number,
+  offset: number,
+  isString: boolean,
+): void {
   const is64 = (mode & Mode.CODE_MASK) === Mode.CODE64;
   const isWide = op.base < 0 && op.index < 0 && op.dispHi !== op.disp >> 31 && insn.addrSize === 8;
   let flags = eaFlags(op, insn, mode, isWide);

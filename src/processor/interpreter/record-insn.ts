@@ -9,8 +9,20 @@ import type { Val } from "../ir/value.ts";
 import type { Bytes } from "../semantics/cpu.ts";
 import { Insn, type Shape } from "../semantics/insn.ts";
 
-const LOAD = { 1: "i32.load8_u", 2: "i32.load16_u", 4: "i32.load", 8: "i64.load", 16: "v128.load" } as const;
-const STORE = { 1: "i32.store8", 2: "i32.store16", 4: "i32.store", 8: "i64.store", 16: "v128.store" } as const;
+const LOAD = {
+  1: "i32.load8_u",
+  2: "i32.load16_u",
+  4: "i32.load",
+  8: "i64.load",
+  16: "v128.load",
+} as const;
+const STORE = {
+  1: "i32.store8",
+  2: "i32.store16",
+  4: "i32.store",
+  8: "i64.store",
+  16: "v128.store",
+} as const;
 const REGISTER_FIELDS = [Rec.OP0, Rec.OP1, Rec.OP2] as const;
 
 export abstract class RecordInsn extends Insn {
@@ -69,7 +81,8 @@ export abstract class RecordInsn extends Insn {
     const linear = fn.declare("i64");
     fn.if(
       fn.load("i32.load8_u", this.record(), Rec.EA).and(Ea.SLOW),
-      () => linear.set(fn.call(this.module.get("recordLinear"), this.record(), bytes, write ? 1 : 0)),
+      () =>
+        linear.set(fn.call(this.module.get("recordLinear"), this.record(), bytes, write ? 1 : 0)),
       () => linear.set(this.#plainOffset().add(fn.load("i64.load", this.field16(Rec.SEGMENT)))),
     );
     return linear.read();

@@ -10,7 +10,7 @@
  * Handlers 0..3 are the loop's own; then the inlined ones; larger numbers are slots of the table of cold handlers.
  * Hot path.
  */
-import { Head, Pending, Rec, RECORD_BYTES, S, Status } from "../core/layout.ts";
+import { Head, Pending, RECORD_BYTES, Rec, S, Status } from "../core/layout.ts";
 import type { Body, FunctionBuilder, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Semantics, Shape } from "../semantics/insn.ts";
@@ -49,24 +49,43 @@ function storeRip(fn: FunctionBuilder, run: RunContext): void {
 }
 
 function refund(fn: FunctionBuilder, run: RunContext, extra: number): void {
-  run.budget.set(run.budget.peek().add(fn.load("i32.load8_u", run.pc.peek(), Rec.REMAINING)).add(extra));
+  run.budget.set(
+    run.budget
+      .peek()
+      .add(fn.load("i32.load8_u", run.pc.peek(), Rec.REMAINING))
+      .add(extra),
+  );
 }
 
 /** Carries the chain from one record to a block of the same page, so that the jump skips the lookup next time. */
-function link(fn: FunctionBuilder, run: RunContext, fromPage: ReturnType<FunctionBuilder["declare"]>): void {
+function link(
+  fn: FunctionBuilder,
+  run: RunContext,
+  fromPage: ReturnType<FunctionBuilder["declare"]>,
+): void {
   const from = run.link.read();
   fn.if(from, () => {
     run.link.set(0);
     const header = run.pc.peek().sub(RECORD_BYTES);
     const page = fn.load("i32.load", 0, S.BLOCK_PAGE.at);
     const isPlain = fn.load("i32.load", header, RECORD_BYTES + Head.SECOND).eqz();
-    const sameMode = fn.load("i32.load", 0, S.SLOW.at).or(fn.load("i32.load", 0, S.ARENA_EMPTIED.at)).eqz();
+    const sameMode = fn
+      .load("i32.load", 0, S.SLOW.at)
+      .or(fn.load("i32.load", 0, S.ARENA_EMPTIED.at))
+      .eqz();
     fn.store("i32.store", 0, 0, S.ARENA_EMPTIED.at);
-    fn.if(page.eq(fromPage.peek()).and(isPlain).and(sameMode), () => fn.store("i32.store", from, run.pc.peek(), Rec.CHAIN));
+    fn.if(page.eq(fromPage.peek()).and(isPlain).and(sameMode), () =>
+      fn.store("i32.store", from, run.pc.peek(), Rec.CHAIN),
+    );
   });
 }
 
-function dispatch(fn: FunctionBuilder, run: RunContext, module: ModuleBuilder, hot: readonly HotHandler[]): void {
+function dispatch(
+  fn: FunctionBuilder,
+  run: RunContext,
+  module: ModuleBuilder,
+  hot: readonly HotHandler[],
+): void {
   const { pc, budget } = run;
   const resync: Body = () => {
     storeRip(fn, run);
@@ -88,7 +107,9 @@ function dispatch(fn: FunctionBuilder, run: RunContext, module: ModuleBuilder, h
     const isEnd = fn.load("i32.load", 0, S.STOP_HANDLER.at).eq(Handler.GOTO);
     storeRip(fn, run);
     budget.set(
-      budget.peek().add(isEnd.select(fn.i32(0), fn.load("i32.load8_u", pc.peek(), Rec.REMAINING).add(1))),
+      budget
+        .peek()
+        .add(isEnd.select(fn.i32(0), fn.load("i32.load8_u", pc.peek(), Rec.REMAINING).add(1))),
     );
     fn.br(run.resume);
   };
@@ -97,7 +118,9 @@ function dispatch(fn: FunctionBuilder, run: RunContext, module: ModuleBuilder, h
     const region: Body = () => {
       fn.if(run.interpretOnce.read(), () => {
         run.interpretOnce.set(0);
-        index.set(fn.load("i32.load16_u", pc.peek().sub(RECORD_BYTES), RECORD_BYTES + Head.HANDLER));
+        index.set(
+          fn.load("i32.load16_u", pc.peek().sub(RECORD_BYTES), RECORD_BYTES + Head.HANDLER),
+        );
         fn.br(redo);
       });
       const header = pc.peek().sub(RECORD_BYTES);
@@ -160,114 +183,136 @@ function countDown(fn: FunctionBuilder, module: ModuleBuilder, pc: Variable): vo
 }
 
 /** `regions`: count block entries for the region tier. */
-export function defineRunLoop(module: ModuleBuilder, hot: readonly HotHandler[], regions: boolean): void {
-  module.function("run", ["i32"], ["i32"], (fn) => {
-    const pc = fn.variable("i32", 0);
-    const ripPage = fn.variable("i64", 0n);
-    const flagResult = fn.declare("i64");
-    const flagCarry = fn.declare("i32");
-    const context = fn.declare("i64");
-    const budget = fn.declare("i32");
-    const linkFrom = fn.variable("i32", 0);
-    const page = fn.variable("i32", 0);
-    fn.store("i32.store", 0, fn.param(0), S.BUDGET.at);
-    fn.store("i32.store", 0, fn.param(0), S.BUDGET_START.at);
-    const interpretOnce = fn.variable("i32", 0);
-    const partial = { interpretOnce, pc, ripPage, flagResult, flagCarry, context, budget, link: linkFrom };
-    fn.loop((resume) => {
-      const load = (): void => {
-        flagResult.set(fn.load("i64.load", 0, S.FLAG_RESULT.at));
-        flagCarry.set(fn.load("i32.load", 0, S.FLAG_CARRY.at));
-        context.set(fn.load("i64.load", 0, S.CONTEXT.at));
-        budget.set(fn.load("i32.load", 0, S.BUDGET.at));
+export function defineRunLoop(
+  module: ModuleBuilder,
+  hot: readonly HotHandler[],
+  regions: boolean,
+): void {
+  module.function(
+    "run",
+    ["i32"],
+    ["i32"],
+    (fn) => {
+      const pc = fn.variable("i32", 0);
+      const ripPage = fn.variable("i64", 0n);
+      const flagResult = fn.declare("i64");
+      const flagCarry = fn.declare("i32");
+      const context = fn.declare("i64");
+      const budget = fn.declare("i32");
+      const linkFrom = fn.variable("i32", 0);
+      const page = fn.variable("i32", 0);
+      fn.store("i32.store", 0, fn.param(0), S.BUDGET.at);
+      fn.store("i32.store", 0, fn.param(0), S.BUDGET_START.at);
+      const interpretOnce = fn.variable("i32", 0);
+      const partial = {
+        interpretOnce,
+        pc,
+        ripPage,
+        flagResult,
+        flagCarry,
+        context,
+        budget,
+        link: linkFrom,
       };
-      // First pass only: locals are authoritative afterwards, and equal to memory whenever a callee may have changed them.
-      fn.if(pc.read().eqz(), load);
-      fn.block((pending) => {
-        fn.block((exit) => {
-          fn.block((fault) => {
-            const slow = fn.load("i32.load", 0, S.SLOW.at);
-            fn.if(
-              slow,
-              () => {
-                syncOut(fn, partial as RunContext);
-                pc.set(fn.call(module.get("slowEnter")));
-                syncIn(fn, partial as RunContext);
-              },
-              () => pc.set(fn.call(module.get("lookup"))),
-            );
-            fn.if(pc.read().leU(Found.VM_EXIT), () => {
-              linkFrom.set(0);
-              const found = pc.read();
-              pc.set(1);
-              fn.brIf(found.eqz(), pending);
-              fn.brIf(found.eq(Found.AGAIN), resume);
-              syncOut(fn, partial as RunContext);
-              fn.return(RunExit.VM_EXIT);
-            });
-            link(fn, partial as RunContext, page);
-            page.set(fn.load("i32.load", 0, S.BLOCK_PAGE.at));
-            ripPage.set(fn.load("i64.load", 0, S.RIP_PAGE.at));
-            context.set(fn.load("i64.load", 0, S.CONTEXT.at));
-            fn.loop((enter) => {
-              const count = fn.load("i32.load16_u", pc.peek().sub(RECORD_BYTES), RECORD_BYTES + Head.COUNT);
-              if (regions) countDown(fn, module, pc);
-              const left = budget.read().sub(count);
+      fn.loop((resume) => {
+        const load = (): void => {
+          flagResult.set(fn.load("i64.load", 0, S.FLAG_RESULT.at));
+          flagCarry.set(fn.load("i32.load", 0, S.FLAG_CARRY.at));
+          context.set(fn.load("i64.load", 0, S.CONTEXT.at));
+          budget.set(fn.load("i32.load", 0, S.BUDGET.at));
+        };
+        // First pass only: locals are authoritative afterwards, and equal to memory whenever a callee may have changed them.
+        fn.if(pc.read().eqz(), load);
+        fn.block((pending) => {
+          fn.block((exit) => {
+            fn.block((fault) => {
+              const slow = fn.load("i32.load", 0, S.SLOW.at);
               fn.if(
-                left.ltS(0),
+                slow,
                 () => {
-                  fn.if(budget.peek().leS(0), () => {
-                    storeRip(fn, partial as RunContext);
-                    // A single step that could not begin begins again at the next run.
-                    fn.store("i32.store", 0, 0, S.STEPPING.at);
-                    syncOut(fn, partial as RunContext);
-                    fn.return(RunExit.BUDGET);
-                  });
-                  pc.set(fn.call(module.get("shortBlock"), pc.peek(), budget.peek()));
-                  budget.set(0);
+                  syncOut(fn, partial as RunContext);
+                  pc.set(fn.call(module.get("slowEnter")));
+                  syncIn(fn, partial as RunContext);
                 },
-                () => budget.set(left),
+                () => pc.set(fn.call(module.get("lookup"))),
               );
-              fn.loop((dispatchLoop) => {
-                fn.block((next) => {
-                  dispatch(fn, { ...partial, next, enter, resume, fault, exit }, module, hot);
-                  fn.unreachable();
-                });
-                pc.set(pc.peek().add(RECORD_BYTES));
-                fn.br(dispatchLoop);
+              fn.if(pc.read().leU(Found.VM_EXIT), () => {
+                linkFrom.set(0);
+                const found = pc.read();
+                pc.set(1);
+                fn.brIf(found.eqz(), pending);
+                fn.brIf(found.eq(Found.AGAIN), resume);
+                syncOut(fn, partial as RunContext);
+                fn.return(RunExit.VM_EXIT);
               });
+              link(fn, partial as RunContext, page);
+              page.set(fn.load("i32.load", 0, S.BLOCK_PAGE.at));
+              ripPage.set(fn.load("i64.load", 0, S.RIP_PAGE.at));
+              context.set(fn.load("i64.load", 0, S.CONTEXT.at));
+              fn.loop((enter) => {
+                const count = fn.load(
+                  "i32.load16_u",
+                  pc.peek().sub(RECORD_BYTES),
+                  RECORD_BYTES + Head.COUNT,
+                );
+                if (regions) countDown(fn, module, pc);
+                const left = budget.read().sub(count);
+                fn.if(
+                  left.ltS(0),
+                  () => {
+                    fn.if(budget.peek().leS(0), () => {
+                      storeRip(fn, partial as RunContext);
+                      // A single step that could not begin begins again at the next run.
+                      fn.store("i32.store", 0, 0, S.STEPPING.at);
+                      syncOut(fn, partial as RunContext);
+                      fn.return(RunExit.BUDGET);
+                    });
+                    pc.set(fn.call(module.get("shortBlock"), pc.peek(), budget.peek()));
+                    budget.set(0);
+                  },
+                  () => budget.set(left),
+                );
+                fn.loop((dispatchLoop) => {
+                  fn.block((next) => {
+                    dispatch(fn, { ...partial, next, enter, resume, fault, exit }, module, hot);
+                    fn.unreachable();
+                  });
+                  pc.set(pc.peek().add(RECORD_BYTES));
+                  fn.br(dispatchLoop);
+                });
+              });
+              fn.unreachable();
             });
-            fn.unreachable();
+            // fault: RIP at the record, the event is in PENDING.
+            linkFrom.set(0);
+            storeRip(fn, partial as RunContext);
+            refund(fn, partial as RunContext, 1);
+            fn.br(pending);
           });
-          // fault: RIP at the record, the event is in PENDING.
-          linkFrom.set(0);
+          // exit: a VM exit in place of the instruction.
           storeRip(fn, partial as RunContext);
           refund(fn, partial as RunContext, 1);
-          fn.br(pending);
+          fn.store("i32.store", 0, fn.load("i32.load8_u", pc.peek(), Rec.LENGTH), S.EXIT_LENGTH.at);
+          fn.store("i32.store", 0, 0, S.STEPPING.at);
+          syncOut(fn, partial as RunContext);
+          fn.return(RunExit.VM_EXIT);
         });
-        // exit: a VM exit in place of the instruction.
-        storeRip(fn, partial as RunContext);
-        refund(fn, partial as RunContext, 1);
-        fn.store("i32.store", 0, fn.load("i32.load8_u", pc.peek(), Rec.LENGTH), S.EXIT_LENGTH.at);
-        fn.store("i32.store", 0, 0, S.STEPPING.at);
+        // pending: deliver an event, or leave.
         syncOut(fn, partial as RunContext);
-        fn.return(RunExit.VM_EXIT);
+        fn.store("i32.store", 0, 0, S.STEPPING.at);
+        fn.if(fn.load("i32.load", 0, S.PENDING.at).eq(Pending.VM_EXIT), () => {
+          fn.store("i32.store", 0, Pending.NONE, S.PENDING.at);
+          fn.return(RunExit.VM_EXIT);
+        });
+        const status = fn.call(module.get("deliverPending"));
+        fn.if(status.eq(Status.EXIT), () => {
+          fn.return(RunExit.VM_EXIT);
+        });
+        syncIn(fn, partial as RunContext);
+        fn.br(resume);
       });
-      // pending: deliver an event, or leave.
-      syncOut(fn, partial as RunContext);
-      fn.store("i32.store", 0, 0, S.STEPPING.at);
-      fn.if(fn.load("i32.load", 0, S.PENDING.at).eq(Pending.VM_EXIT), () => {
-        fn.store("i32.store", 0, Pending.NONE, S.PENDING.at);
-        fn.return(RunExit.VM_EXIT);
-      });
-      const status = fn.call(module.get("deliverPending"));
-      fn.if(status.eq(Status.EXIT), () => {
-        fn.return(RunExit.VM_EXIT);
-      });
-      syncIn(fn, partial as RunContext);
-      fn.br(resume);
-    });
-    fn.unreachable();
-  }, true);
+      fn.unreachable();
+    },
+    true,
+  );
 }
-

@@ -14,12 +14,28 @@ import { STRINGS } from "../semantics/strings.ts";
 import { SYSTEM } from "../semantics/system/index.ts";
 
 /** Keys whose meaning depends on the code size, and those that depend on the address size. */
-const MODE_DEPENDENT = new Set([STACK, BRANCH, STRINGS, SYSTEM].flatMap((table) => Object.keys(table)));
-const ADDRESS_DEPENDENT = new Set([...Object.keys(STRINGS), "ins", "outs", "jcxz", "loop", "loope", "loopne", "xlat", "maskmovq", "maskmovdqu", "monitor"]);
+const MODE_DEPENDENT = new Set(
+  [STACK, BRANCH, STRINGS, SYSTEM].flatMap((table) => Object.keys(table)),
+);
+const ADDRESS_DEPENDENT = new Set([
+  ...Object.keys(STRINGS),
+  "ins",
+  "outs",
+  "jcxz",
+  "loop",
+  "loope",
+  "loopne",
+  "xlat",
+  "maskmovq",
+  "maskmovdqu",
+  "monitor",
+]);
 const STRING_KEYS = new Set([...Object.keys(STRINGS), "ins", "outs"]);
 
 /** Keys that look at operand sizes only, so that the operation size need not tell handlers apart. */
-const SIZED_BY_OPERANDS = new Set([INTEGER, SHIFT, MULTIPLY, BITS].flatMap((table) => Object.keys(table)));
+const SIZED_BY_OPERANDS = new Set(
+  [INTEGER, SHIFT, MULTIPLY, BITS].flatMap((table) => Object.keys(table)),
+);
 
 export function isStringKey(sem: string): boolean {
   return STRING_KEYS.has(sem);

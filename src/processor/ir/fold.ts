@@ -59,7 +59,8 @@ export function foldBinary(op: OpInfo, x: Val, y: Val): Val | null {
   if (x.isConst && COMMUTATIVE.has(name)) return foldBinary(op, y, x) ?? x.fn.pure(op, [y, x]);
   if (!y.isConst) return null;
   if (y.is(0)) {
-    if (name === "add" || name === "sub" || name === "or" || name === "xor" || SHIFTS.has(name)) return x;
+    if (name === "add" || name === "sub" || name === "or" || name === "xor" || SHIFTS.has(name))
+      return x;
     if (name === "and" || name === "mul") return y;
   }
   if (y.is(1) && name === "mul") return x;

@@ -8,8 +8,8 @@
  */
 import { invariant } from "../../base/invariant.ts";
 import { ByteWriter } from "./bytes.ts";
-import type { FunctionRef } from "./module.ts";
 import { foldUnary } from "./fold.ts";
+import type { FunctionRef } from "./module.ts";
 import { LOADS, OPS, type OpInfo, STORES, TYPE_CODE, type Type } from "./ops.ts";
 import { type Operand, Val } from "./value.ts";
 
@@ -53,7 +53,7 @@ type Statement =
   | { kind: "store"; info: (typeof STORES)[string]; address: Val; value: Val; offset: number }
   | { kind: "set"; variable: Variable; value: Val }
   | { kind: "var"; variable: Variable }
-  | { kind: "if"; condition: Val; then: Item[]; otherwise: Item[] | null }
+  | { kind: "if"; condition: Val; body: Item[]; otherwise: Item[] | null }
   | { kind: "block"; label: Label; body: Item[]; loop: boolean }
   | { kind: "br"; label: Label; condition: Val | null }
   | { kind: "switch"; index: Val; cases: Item[][]; otherwise: Item[] }
@@ -249,7 +249,7 @@ export class FunctionBuilder {
     this.statement({
       kind: "if",
       condition: c,
-      then: this.#body(then),
+      body: this.#body(then),
       otherwise: otherwise ? this.#body(otherwise) : null,
     });
   }
@@ -376,7 +376,7 @@ export class FunctionBuilder {
           break;
         case "if":
           this.#mark(item.condition);
-          this.#markItems(item.then);
+          this.#markItems(item.body);
           if (item.otherwise) this.#markItems(item.otherwise);
           break;
         case "block":
@@ -582,7 +582,7 @@ export class FunctionBuilder {
       case "if":
         this.#emitValue(s.condition);
         this.#open(0x04);
-        this.#emitItems(s.then);
+        this.#emitItems(s.body);
         if (s.otherwise) {
           out.u8(0x05);
           this.#lastSetLocal = -1;

@@ -50,7 +50,10 @@ export class ModuleBuilder {
    * `tableSize` > 0 gives the module an exported table "table" of that many functions. `importable` answers signatures of functions
    * that `get` may import from "env" on first use.
    */
-  constructor(memory: MemoryShape, options: { tableSize?: number; importable?: (name: string) => Signature | undefined } = {}) {
+  constructor(
+    memory: MemoryShape,
+    options: { tableSize?: number; importable?: (name: string) => Signature | undefined } = {},
+  ) {
     this.#memory = memory;
     this.#tableSize = options.tableSize ?? 0;
     this.#importable = options.importable ?? (() => undefined);
@@ -84,7 +87,12 @@ export class ModuleBuilder {
     return this.#add(name, params, results);
   }
 
-  declare(name: string, params: readonly Type[], results: readonly Type[], exported = false): FunctionRef {
+  declare(
+    name: string,
+    params: readonly Type[],
+    results: readonly Type[],
+    exported = false,
+  ): FunctionRef {
     const ref = this.#add(name, params, results);
     this.#defined.push({ ref, fn: null, exported });
     return ref;
@@ -126,7 +134,9 @@ export class ModuleBuilder {
 
   /** Names and signatures of the functions defined here. */
   signatures(): Map<string, Signature> {
-    return new Map(this.#defined.map(({ ref }) => [ref.name, { params: ref.params, results: ref.results }]));
+    return new Map(
+      this.#defined.map(({ ref }) => [ref.name, { params: ref.params, results: ref.results }]),
+    );
   }
 
   finish(): Uint8Array {

@@ -16,7 +16,13 @@ export interface OpInfo {
   readonly immediate: "none" | "lane" | "lanes16";
 }
 
-export const TYPE_CODE: Record<Type, number> = { i32: 0x7f, i64: 0x7e, f32: 0x7d, f64: 0x7c, v128: 0x7b };
+export const TYPE_CODE: Record<Type, number> = {
+  i32: 0x7f,
+  i64: 0x7e,
+  f32: 0x7d,
+  f64: 0x7c,
+  v128: 0x7b,
+};
 
 const table = new Map<string, OpInfo>();
 
@@ -38,7 +44,13 @@ function define(
 }
 
 /** Consecutive opcodes from `first`; "-" skips one. */
-function run(prefix: string, first: number, names: string, args: readonly Type[], result: Type): void {
+function run(
+  prefix: string,
+  first: number,
+  names: string,
+  args: readonly Type[],
+  result: Type,
+): void {
   let code = first;
   for (const name of names.split(" ")) {
     if (name !== "-") define(`${prefix}.${name}`, [code], args, result);
@@ -46,7 +58,13 @@ function run(prefix: string, first: number, names: string, args: readonly Type[]
   }
 }
 
-function simd(prefix: string, first: number, names: string, args: readonly Type[], result: Type): void {
+function simd(
+  prefix: string,
+  first: number,
+  names: string,
+  args: readonly Type[],
+  result: Type,
+): void {
   let code = first;
   for (const name of names.split(" ")) {
     if (name !== "-") define(`${prefix}.${name}`, [0xfd, ...leb(code)], args, result);
@@ -121,7 +139,13 @@ for (const [shape, lane, extracts, first] of [
   let code: number = first;
   for (const name of extracts.split(" ")) {
     const isReplace = name === "replace_lane";
-    define(`${shape}.${name}`, [0xfd, code++], isReplace ? [V, lane] : [V], isReplace ? V : lane, "lane");
+    define(
+      `${shape}.${name}`,
+      [0xfd, code++],
+      isReplace ? [V, lane] : [V],
+      isReplace ? V : lane,
+      "lane",
+    );
   }
 }
 simd("i8x16", 0x23, COMPARE, VV, V);
@@ -151,24 +175,60 @@ simd("i16x8", 0x80, "abs neg", [V], V);
 simd("i16x8", 0x82, "q15mulr_sat_s", VV, V);
 simd("i16x8", 0x83, "all_true bitmask", [V], "i32");
 simd("i16x8", 0x85, "narrow_i32x4_s narrow_i32x4_u", VV, V);
-simd("i16x8", 0x87, "extend_low_i8x16_s extend_high_i8x16_s extend_low_i8x16_u extend_high_i8x16_u", [V], V);
+simd(
+  "i16x8",
+  0x87,
+  "extend_low_i8x16_s extend_high_i8x16_s extend_low_i8x16_u extend_high_i8x16_u",
+  [V],
+  V,
+);
 simd("i16x8", 0x8b, "shl shr_s shr_u", [V, "i32"], V);
 simd("i16x8", 0x8e, "add add_sat_s add_sat_u sub sub_sat_s sub_sat_u", VV, V);
 simd("f64x2", 0x94, "nearest", [V], V);
 simd("i16x8", 0x95, "mul min_s min_u max_s max_u - avgr_u", VV, V);
-simd("i16x8", 0x9c, "extmul_low_i8x16_s extmul_high_i8x16_s extmul_low_i8x16_u extmul_high_i8x16_u", VV, V);
+simd(
+  "i16x8",
+  0x9c,
+  "extmul_low_i8x16_s extmul_high_i8x16_s extmul_low_i8x16_u extmul_high_i8x16_u",
+  VV,
+  V,
+);
 simd("i32x4", 0xa0, "abs neg", [V], V);
 simd("i32x4", 0xa3, "all_true bitmask", [V], "i32");
-simd("i32x4", 0xa7, "extend_low_i16x8_s extend_high_i16x8_s extend_low_i16x8_u extend_high_i16x8_u", [V], V);
+simd(
+  "i32x4",
+  0xa7,
+  "extend_low_i16x8_s extend_high_i16x8_s extend_low_i16x8_u extend_high_i16x8_u",
+  [V],
+  V,
+);
 simd("i32x4", 0xab, "shl shr_s shr_u", [V, "i32"], V);
 simd("i32x4", 0xae, "add - - sub - - - mul min_s min_u max_s max_u dot_i16x8_s", VV, V);
-simd("i32x4", 0xbc, "extmul_low_i16x8_s extmul_high_i16x8_s extmul_low_i16x8_u extmul_high_i16x8_u", VV, V);
+simd(
+  "i32x4",
+  0xbc,
+  "extmul_low_i16x8_s extmul_high_i16x8_s extmul_low_i16x8_u extmul_high_i16x8_u",
+  VV,
+  V,
+);
 simd("i64x2", 0xc0, "abs neg", [V], V);
 simd("i64x2", 0xc3, "all_true bitmask", [V], "i32");
-simd("i64x2", 0xc7, "extend_low_i32x4_s extend_high_i32x4_s extend_low_i32x4_u extend_high_i32x4_u", [V], V);
+simd(
+  "i64x2",
+  0xc7,
+  "extend_low_i32x4_s extend_high_i32x4_s extend_low_i32x4_u extend_high_i32x4_u",
+  [V],
+  V,
+);
 simd("i64x2", 0xcb, "shl shr_s shr_u", [V, "i32"], V);
 simd("i64x2", 0xce, "add - - sub - - - mul eq ne lt_s gt_s le_s ge_s", VV, V);
-simd("i64x2", 0xdc, "extmul_low_i32x4_s extmul_high_i32x4_s extmul_low_i32x4_u extmul_high_i32x4_u", VV, V);
+simd(
+  "i64x2",
+  0xdc,
+  "extmul_low_i32x4_s extmul_high_i32x4_s extmul_low_i32x4_u extmul_high_i32x4_u",
+  VV,
+  V,
+);
 simd("f32x4", 0xe0, "abs neg - sqrt", [V], V);
 simd("f32x4", 0xe4, "add sub mul div min max pmin pmax", VV, V);
 simd("f64x2", 0xec, "abs neg - sqrt", [V], V);
@@ -188,7 +248,11 @@ export interface AccessInfo {
   readonly bytes: number;
 }
 
-const a = (code: readonly number[], type: Type, bytes: number): AccessInfo => ({ code, type, bytes });
+const a = (code: readonly number[], type: Type, bytes: number): AccessInfo => ({
+  code,
+  type,
+  bytes,
+});
 
 /** Linear-memory loads by text name; alignment hints are left at one byte (guest accesses are unaligned at will). */
 export const LOADS: Readonly<Record<string, AccessInfo>> = {

@@ -67,51 +67,129 @@ export class Val {
     return foldUnary(op, this) ?? this.fn.pure(op, [this]);
   }
 
-  add(x: Operand): Val { return this.bin("add", x); }
-  sub(x: Operand): Val { return this.bin("sub", x); }
-  mul(x: Operand): Val { return this.bin("mul", x); }
-  divU(x: Operand): Val { return this.bin("div_u", x); }
-  divS(x: Operand): Val { return this.bin("div_s", x); }
-  remU(x: Operand): Val { return this.bin("rem_u", x); }
-  remS(x: Operand): Val { return this.bin("rem_s", x); }
-  and(x: Operand): Val { return this.bin("and", x); }
-  or(x: Operand): Val { return this.bin("or", x); }
-  xor(x: Operand): Val { return this.bin("xor", x); }
-  shl(x: Operand): Val { return this.bin("shl", x); }
-  shrU(x: Operand): Val { return this.bin("shr_u", x); }
-  shrS(x: Operand): Val { return this.bin("shr_s", x); }
-  rotl(x: Operand): Val { return this.bin("rotl", x); }
-  rotr(x: Operand): Val { return this.bin("rotr", x); }
-  eq(x: Operand): Val { return this.bin("eq", x); }
-  ne(x: Operand): Val { return this.bin("ne", x); }
-  ltU(x: Operand): Val { return this.bin("lt_u", x); }
-  ltS(x: Operand): Val { return this.bin("lt_s", x); }
-  gtU(x: Operand): Val { return this.bin("gt_u", x); }
-  gtS(x: Operand): Val { return this.bin("gt_s", x); }
-  leU(x: Operand): Val { return this.bin("le_u", x); }
-  leS(x: Operand): Val { return this.bin("le_s", x); }
-  geU(x: Operand): Val { return this.bin("ge_u", x); }
-  geS(x: Operand): Val { return this.bin("ge_s", x); }
-  eqz(): Val { return this.un("eqz"); }
+  add(x: Operand): Val {
+    return this.bin("add", x);
+  }
+  sub(x: Operand): Val {
+    return this.bin("sub", x);
+  }
+  mul(x: Operand): Val {
+    return this.bin("mul", x);
+  }
+  divU(x: Operand): Val {
+    return this.bin("div_u", x);
+  }
+  divS(x: Operand): Val {
+    return this.bin("div_s", x);
+  }
+  remU(x: Operand): Val {
+    return this.bin("rem_u", x);
+  }
+  remS(x: Operand): Val {
+    return this.bin("rem_s", x);
+  }
+  and(x: Operand): Val {
+    return this.bin("and", x);
+  }
+  or(x: Operand): Val {
+    return this.bin("or", x);
+  }
+  xor(x: Operand): Val {
+    return this.bin("xor", x);
+  }
+  shl(x: Operand): Val {
+    return this.bin("shl", x);
+  }
+  shrU(x: Operand): Val {
+    return this.bin("shr_u", x);
+  }
+  shrS(x: Operand): Val {
+    return this.bin("shr_s", x);
+  }
+  rotl(x: Operand): Val {
+    return this.bin("rotl", x);
+  }
+  rotr(x: Operand): Val {
+    return this.bin("rotr", x);
+  }
+  eq(x: Operand): Val {
+    return this.bin("eq", x);
+  }
+  ne(x: Operand): Val {
+    return this.bin("ne", x);
+  }
+  ltU(x: Operand): Val {
+    return this.bin("lt_u", x);
+  }
+  ltS(x: Operand): Val {
+    return this.bin("lt_s", x);
+  }
+  gtU(x: Operand): Val {
+    return this.bin("gt_u", x);
+  }
+  gtS(x: Operand): Val {
+    return this.bin("gt_s", x);
+  }
+  leU(x: Operand): Val {
+    return this.bin("le_u", x);
+  }
+  leS(x: Operand): Val {
+    return this.bin("le_s", x);
+  }
+  geU(x: Operand): Val {
+    return this.bin("ge_u", x);
+  }
+  geS(x: Operand): Val {
+    return this.bin("ge_s", x);
+  }
+  eqz(): Val {
+    return this.un("eqz");
+  }
   /** 1 if not zero, else 0 (i32). */
-  nez(): Val { return this.ne(0); }
-  clz(): Val { return this.un("clz"); }
-  ctz(): Val { return this.un("ctz"); }
-  popcnt(): Val { return this.un("popcnt"); }
-  not(): Val { return this.xor(-1); }
-  neg(): Val { return this.#coerce(0).sub(this); }
-  sext8(): Val { return this.un("extend8_s"); }
-  sext16(): Val { return this.un("extend16_s"); }
-  sext32(): Val { return this.type === "i64" ? this.un("extend32_s") : this; }
+  nez(): Val {
+    return this.ne(0);
+  }
+  clz(): Val {
+    return this.un("clz");
+  }
+  ctz(): Val {
+    return this.un("ctz");
+  }
+  popcnt(): Val {
+    return this.un("popcnt");
+  }
+  not(): Val {
+    return this.xor(-1);
+  }
+  neg(): Val {
+    return this.#coerce(0).sub(this);
+  }
+  sext8(): Val {
+    return this.un("extend8_s");
+  }
+  sext16(): Val {
+    return this.un("extend16_s");
+  }
+  sext32(): Val {
+    return this.type === "i64" ? this.un("extend32_s") : this;
+  }
 
   /** The low 32 bits as i32 (identity on i32). */
-  wrap(): Val { return this.type === "i32" ? this : this.fn.op("i32.wrap_i64", this); }
+  wrap(): Val {
+    return this.type === "i32" ? this : this.fn.op("i32.wrap_i64", this);
+  }
   /** Zero-extended to i64 (identity on i64). */
-  extU(): Val { return this.type === "i64" ? this : this.fn.op("i64.extend_i32_u", this); }
+  extU(): Val {
+    return this.type === "i64" ? this : this.fn.op("i64.extend_i32_u", this);
+  }
   /** Sign-extended to i64 (identity on i64). */
-  extS(): Val { return this.type === "i64" ? this : this.fn.op("i64.extend_i32_s", this); }
+  extS(): Val {
+    return this.type === "i64" ? this : this.fn.op("i64.extend_i32_s", this);
+  }
   /** The high 32 bits of an i64 as i32. */
-  high(): Val { return this.shrU(32).wrap(); }
+  high(): Val {
+    return this.shrU(32).wrap();
+  }
 
   /** this ? x : y, both evaluated. The receiver is i32 or i64 (tested against zero). */
   select(x: Val, y: Val): Val {

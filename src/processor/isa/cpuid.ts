@@ -6,12 +6,17 @@
  * truth about this processor: operating systems then leave out their mitigations of speculation.
  */
 import { HypolithError } from "../../base/errors.ts";
-import { FEATURES, type CpuFeatures, type Feature } from "./features.ts";
+import { type CpuFeatures, FEATURES, type Feature } from "./features.ts";
 
 type Register = "eax" | "ebx" | "ecx" | "edx";
 type Place = readonly [leaf: number, subleaf: number, register: Register, bit: number];
 
-const bits = (leaf: number, subleaf: number, register: Register, names: string): [string, Place][] =>
+const bits = (
+  leaf: number,
+  subleaf: number,
+  register: Register,
+  names: string,
+): [string, Place][] =>
   names.split(" ").map((entry) => {
     const [name, bit] = entry.split(":") as [string, string];
     return [name, [leaf, subleaf, register, Number(bit)]];
@@ -19,10 +24,25 @@ const bits = (leaf: number, subleaf: number, register: Register, names: string):
 
 /** Every flag that a model may have, and where CPUID shows it. */
 const FLAGS: ReadonlyMap<string, Place> = new Map([
-  ...bits(1, 0, "edx", "fpu:0 de:2 pse:3 tsc:4 msr:5 pae:6 cx8:8 apic:9 sep:11 mtrr:12 pge:13 cmov:15 pat:16 pse36:17 clflush:19 mmx:23 fxsr:24 sse:25 sse2:26"),
-  ...bits(1, 0, "ecx", "pni:0 pclmulqdq:1 ssse3:9 cx16:13 pcid:17 sse4_1:19 sse4_2:20 x2apic:21 movbe:22 popcnt:23 tsc_deadline_timer:24 aes:25 xsave:26 rdrand:30 hypervisor:31"),
+  ...bits(
+    1,
+    0,
+    "edx",
+    "fpu:0 de:2 pse:3 tsc:4 msr:5 pae:6 cx8:8 apic:9 sep:11 mtrr:12 pge:13 cmov:15 pat:16 pse36:17 clflush:19 mmx:23 fxsr:24 sse:25 sse2:26",
+  ),
+  ...bits(
+    1,
+    0,
+    "ecx",
+    "pni:0 pclmulqdq:1 ssse3:9 cx16:13 pcid:17 sse4_1:19 sse4_2:20 x2apic:21 movbe:22 popcnt:23 tsc_deadline_timer:24 aes:25 xsave:26 rdrand:30 hypervisor:31",
+  ),
   ...bits(6, 0, "eax", "arat:2"),
-  ...bits(7, 0, "ebx", "fsgsbase:0 tsc_adjust:1 smep:7 erms:9 invpcid:10 rdseed:18 smap:20 clflushopt:23"),
+  ...bits(
+    7,
+    0,
+    "ebx",
+    "fsgsbase:0 tsc_adjust:1 smep:7 erms:9 invpcid:10 rdseed:18 smap:20 clflushopt:23",
+  ),
   ...bits(7, 0, "ecx", "umip:2 rdpid:22"),
   ...bits(7, 0, "edx", "fsrm:4"),
   ...bits(0xd, 1, "eax", "xsaveopt:0 xsavec:1 xgetbv1:2 xsaves:3"),
@@ -32,12 +52,26 @@ const FLAGS: ReadonlyMap<string, Place> = new Map([
 ]);
 
 const ALL_FLAGS = [...FLAGS.keys()];
-const V2 = ALL_FLAGS.filter((f) => !["pclmulqdq", "movbe", "rdpid", "aes", "rdseed", "rdrand", "xsaves", "clflushopt"].includes(f));
-const OPTIONAL = new Set(["pclmulqdq", "movbe", "rdpid", "aes", "rdseed", "rdrand", "xsaves", "clflushopt"]);
+const V2 = ALL_FLAGS.filter(
+  (f) =>
+    !["pclmulqdq", "movbe", "rdpid", "aes", "rdseed", "rdrand", "xsaves", "clflushopt"].includes(f),
+);
+const OPTIONAL = new Set([
+  "pclmulqdq",
+  "movbe",
+  "rdpid",
+  "aes",
+  "rdseed",
+  "rdrand",
+  "xsaves",
+  "clflushopt",
+]);
 
 const MODELS: Readonly<Record<string, readonly string[]>> = {
   "x86-64-v2": [...V2, ...OPTIONAL],
-  "x86-64": [...V2].filter((f) => !["ssse3", "sse4_1", "sse4_2", "popcnt", "pni", "cx16", "lahf_lm"].includes(f)),
+  "x86-64": [...V2].filter(
+    (f) => !["ssse3", "sse4_1", "sse4_2", "popcnt", "pni", "cx16", "lahf_lm"].includes(f),
+  ),
   max: ALL_FLAGS,
 };
 export const DEFAULT_CPU_MODEL = "x86-64-v2";
@@ -93,7 +127,8 @@ export class CpuidModel {
     const r: CpuidResult = { eax: 0, ebx: 0, ecx: 0, edx: 0 };
     for (const flag of this.flags) {
       const place = FLAGS.get(flag);
-      if (!place || place[0] !== leaf || (place[1] !== subleaf && leaf !== 1 && leaf < 0x8000_0000)) continue;
+      if (!place || place[0] !== leaf || (place[1] !== subleaf && leaf !== 1 && leaf < 0x8000_0000))
+        continue;
       r[place[2]] |= 1 << place[3];
     }
     fixedLeaf(leaf, subleaf, r, this, context);
@@ -101,7 +136,13 @@ export class CpuidModel {
   }
 }
 
-function fixedLeaf(leaf: number, subleaf: number, r: CpuidResult, model: CpuidModel, context: CpuidContext): void {
+function fixedLeaf(
+  leaf: number,
+  subleaf: number,
+  r: CpuidResult,
+  model: CpuidModel,
+  context: CpuidContext,
+): void {
   switch (leaf) {
     case 0:
       [r.ebx, r.edx, r.ecx] = words("GenuineIntel");
@@ -123,7 +164,12 @@ function fixedLeaf(leaf: number, subleaf: number, r: CpuidResult, model: CpuidMo
       r.ecx = subleaf;
       r.edx = context.apicId;
       if (subleaf === 0) Object.assign(r, { eax: 0, ebx: 1, ecx: 0x100 });
-      else if (subleaf === 1) Object.assign(r, { eax: 32 - Math.clz32(context.cpuCount - 1), ebx: context.cpuCount, ecx: 0x201 });
+      else if (subleaf === 1)
+        Object.assign(r, {
+          eax: 32 - Math.clz32(context.cpuCount - 1),
+          ebx: context.cpuCount,
+          ecx: 0x201,
+        });
       break;
     case 0xd:
       if (!model.has("xsave")) break;
@@ -169,13 +215,22 @@ function brandLeaf(index: number, r: CpuidResult): void {
 }
 
 /** Type 1 data, 2 instruction, 3 unified; level; ways; sets with 64-byte lines. */
-const CACHES = [[1, 1, 8, 64], [2, 1, 8, 64], [3, 2, 16, 1024]] as const;
+const CACHES = [
+  [1, 1, 8, 64],
+  [2, 1, 8, 64],
+  [3, 2, 16, 1024],
+] as const;
 
 function cacheLeaf(subleaf: number, r: CpuidResult): void {
   const cache = CACHES[subleaf];
   if (!cache) return;
   const [type, level, ways, sets] = cache;
-  Object.assign(r, { eax: type | (level << 5) | (1 << 8), ebx: 63 | ((ways - 1) << 22), ecx: sets - 1, edx: 0 });
+  Object.assign(r, {
+    eax: type | (level << 5) | (1 << 8),
+    ebx: 63 | ((ways - 1) << 22),
+    ecx: sets - 1,
+    edx: 0,
+  });
 }
 
 /** "x86-64-v2,-sse4_2,+rdrand": a model and changes to it. Throws HypolithError cpu-model-unknown, cpu-flag-unknown. */
@@ -183,16 +238,24 @@ export function parseCpuModel(text: string): CpuidModel {
   const [name = "", ...changes] = text.split(",");
   const base = MODELS[name];
   if (!base) {
-    throw new HypolithError("cpu-model-unknown", `there is no CPU model "${name}"`, { hint: `known models: ${cpuModelNames().join(", ")}` });
+    throw new HypolithError("cpu-model-unknown", `there is no CPU model "${name}"`, {
+      hint: `known models: ${cpuModelNames().join(", ")}`,
+    });
   }
   const flags = new Set(base);
   for (const change of changes) {
     const flag = change.slice(1);
     const known = FLAGS.has(flag);
     if (!known || !/^[+-]/.test(change)) {
-      throw new HypolithError("cpu-flag-unknown", known || !/^[+-]/.test(change) ? `"${change}" is no +flag or -flag` : `there is no CPU flag "${flag}"`, {
-        hint: `known flags: ${ALL_FLAGS.join(" ")}`,
-      });
+      throw new HypolithError(
+        "cpu-flag-unknown",
+        known || !/^[+-]/.test(change)
+          ? `"${change}" is no +flag or -flag`
+          : `there is no CPU flag "${flag}"`,
+        {
+          hint: `known flags: ${ALL_FLAGS.join(" ")}`,
+        },
+      );
     }
     if (change[0] === "+") flags.add(flag);
     else flags.delete(flag);

@@ -6,12 +6,12 @@
  * it writes the registers that the region may have changed, the flags, S.RIP and S.BUDGET.
  */
 import { gprAt, Mode, S } from "../core/layout.ts";
+import { shapeOf } from "../interpreter/shapes.ts";
 import type { FunctionBuilder, Label, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";
-import type { Shape } from "../semantics/insn.ts";
 import { semanticsOf } from "../semantics/index.ts";
-import { shapeOf } from "../interpreter/shapes.ts";
+import type { Shape } from "../semantics/insn.ts";
 import type { BasicBlock, Region, RegionInstruction } from "./control-flow.ts";
 import { dominates } from "./control-flow.ts";
 import { isInlined } from "./inlined.ts";
@@ -57,7 +57,10 @@ class RegionCompiler {
     this.#ripPage = i64(S.RIP_PAGE.at);
     this.#context = i64(S.CONTEXT.at);
     this.#children = region.blocks.map((_, i) =>
-      region.blocks.map((_b, j) => j).filter((j) => j > 0 && region.immediateDominator[j] === i && region.isMerge[j]).sort((a, b) => b - a),
+      region.blocks
+        .map((_b, j) => j)
+        .filter((j) => j > 0 && region.immediateDominator[j] === i && region.isMerge[j])
+        .sort((a, b) => b - a),
     );
   }
 
@@ -67,7 +70,8 @@ class RegionCompiler {
       this.#leave = leave;
       this.#tree(0);
     });
-    for (const n of [...this.#written].sort((a, b) => a - b)) fn.store("i64.store", 0, this.#registers[n]!.peek(), gprAt(n));
+    for (const n of [...this.#written].sort((a, b) => a - b))
+      fn.store("i64.store", 0, this.#registers[n]!.peek(), gprAt(n));
     fn.store("i64.store", 0, this.#flagResult.peek(), S.FLAG_RESULT.at);
     fn.store("i32.store", 0, this.#flagCarry.peek(), S.FLAG_CARRY.at);
     fn.store("i32.store", 0, this.#budget.peek(), S.BUDGET.at);
@@ -142,7 +146,13 @@ class RegionCompiler {
     if (block.ending.kind === "fall") this.#goto(x, block.successors[0] ?? -1, block.end);
   }
 
-  #instruction(x: number, block: BasicBlock, at: RegionInstruction, shape: Shape, unexecuted: number): void {
+  #instruction(
+    x: number,
+    block: BasicBlock,
+    at: RegionInstruction,
+    shape: Shape,
+    unexecuted: number,
+  ): void {
     const context: RegionContext = {
       registers: this.#registers,
       flagResult: this.#flagResult,
@@ -179,5 +189,11 @@ class RegionCompiler {
 }
 
 export function compileRegion(module: ModuleBuilder, name: string, region: Region): void {
-  module.function(name, ["i32"], ["i32"], (fn) => new RegionCompiler(module, fn, region).compile(), true);
+  module.function(
+    name,
+    ["i32"],
+    ["i32"],
+    (fn) => new RegionCompiler(module, fn, region).compile(),
+    true,
+  );
 }

@@ -4,9 +4,10 @@
  * Discovery decodes from memory, breadth first, up to a bound. What leaves the page, an indirect jump, a call or a return ends a path. Then
  * reverse postorder and immediate dominators (Cooper, Harvey, Kennedy, "A Simple, Fast Dominance Algorithm") for structured emission.
  */
-import { DecodeError, Instruction, type Mode as DecodeMode } from "../isa/instruction.ts";
-import { ROWS } from "../isa/table.ts";
+
 import type { Decoder } from "../isa/decode.ts";
+import { DecodeError, type Mode as DecodeMode, Instruction } from "../isa/instruction.ts";
+import { ROWS } from "../isa/table.ts";
 
 const PAGE = 4096;
 const MAX_INSTRUCTIONS = 250;
@@ -49,8 +50,41 @@ export interface Region {
 
 const CONDITIONAL = new Set(["jcc", "jcxz", "loop", "loope", "loopne"]);
 const LEAVES = new Set([
-  "jmp_ind", "call", "call_ind", "ret", "retf", "jmpf", "callf", "iret", "int", "int3", "int1", "into", "syscall", "sysret", "sysenter", "sysexit", "hlt", "ud",
-  "cpuid", "wrmsr", "rdmsr", "in", "out", "ins", "outs", "sti", "cli", "popf", "mov_to_cr", "mov_to_sreg", "pop_sreg", "invlpg", "swapgs", "vmcall", "xsetbv",
+  "jmp_ind",
+  "call",
+  "call_ind",
+  "ret",
+  "retf",
+  "jmpf",
+  "callf",
+  "iret",
+  "int",
+  "int3",
+  "int1",
+  "into",
+  "syscall",
+  "sysret",
+  "sysenter",
+  "sysexit",
+  "hlt",
+  "ud",
+  "cpuid",
+  "wrmsr",
+  "rdmsr",
+  "in",
+  "out",
+  "ins",
+  "outs",
+  "sti",
+  "cli",
+  "popf",
+  "mov_to_cr",
+  "mov_to_sreg",
+  "pop_sreg",
+  "invlpg",
+  "swapgs",
+  "vmcall",
+  "xsetbv",
 ]);
 
 /** Bytes of one page and a decoder: what discovery reads. */
@@ -69,7 +103,13 @@ interface Decoded {
 
 function decodeAt(page: CodePage, offset: number): Decoded | null {
   const insn = new Instruction(ROWS[0]!);
-  const length = page.decoder.decode(page.bytes, page.base + offset, page.mode, insn, page.base + PAGE);
+  const length = page.decoder.decode(
+    page.bytes,
+    page.base + offset,
+    page.mode,
+    insn,
+    page.base + PAGE,
+  );
   if (length === DecodeError.MORE || length < 0) return null;
   return { insn, next: offset + length };
 }
@@ -80,7 +120,10 @@ function relativeTarget(insn: Instruction, next: number): number {
 }
 
 /** Finds the instructions of the region and where blocks begin. */
-function discover(page: CodePage, entry: number): { code: Map<number, Decoded>; leaders: Set<number> } {
+function discover(
+  page: CodePage,
+  entry: number,
+): { code: Map<number, Decoded>; leaders: Set<number> } {
   const code = new Map<number, Decoded>();
   const leaders = new Set<number>([entry]);
   const work = [entry];
@@ -91,7 +134,10 @@ function discover(page: CodePage, entry: number): { code: Map<number, Decoded>; 
       if (!decoded) break;
       code.set(at, decoded);
       const { sem } = decoded.insn.row;
-      const target = decoded.insn.ops[0]?.kind === "rel" && decoded.insn.opCount > 0 ? relativeTarget(decoded.insn, decoded.next) : -1;
+      const target =
+        decoded.insn.ops[0]?.kind === "rel" && decoded.insn.opCount > 0
+          ? relativeTarget(decoded.insn, decoded.next)
+          : -1;
       if (CONDITIONAL.has(sem) || sem === "jmp") {
         if (target >= 0 && target < PAGE) {
           leaders.add(target);
@@ -106,7 +152,11 @@ function discover(page: CodePage, entry: number): { code: Map<number, Decoded>; 
   return { code, leaders };
 }
 
-function buildBlock(code: ReadonlyMap<number, Decoded>, leaders: ReadonlySet<number>, start: number): BasicBlock {
+function buildBlock(
+  code: ReadonlyMap<number, Decoded>,
+  leaders: ReadonlySet<number>,
+  start: number,
+): BasicBlock {
   const instructions: RegionInstruction[] = [];
   let at = start;
   for (;;) {
@@ -115,8 +165,17 @@ function buildBlock(code: ReadonlyMap<number, Decoded>, leaders: ReadonlySet<num
     instructions.push({ insn: decoded.insn, offset: at });
     const { sem } = decoded.insn.row;
     at = decoded.next;
-    const target = decoded.insn.opCount > 0 && decoded.insn.ops[0]!.kind === "rel" ? relativeTarget(decoded.insn, at) : -1;
-    const done = (ending: Ending): BasicBlock => ({ start, instructions, ending, end: at, successors: [] });
+    const target =
+      decoded.insn.opCount > 0 && decoded.insn.ops[0]!.kind === "rel"
+        ? relativeTarget(decoded.insn, at)
+        : -1;
+    const done = (ending: Ending): BasicBlock => ({
+      start,
+      instructions,
+      ending,
+      end: at,
+      successors: [],
+    });
     if (CONDITIONAL.has(sem)) return done({ kind: "conditional", target });
     if (sem === "jmp") return done({ kind: "jump", target });
     if (LEAVES.has(sem)) return done({ kind: "leave" });
@@ -142,7 +201,8 @@ export function findRegion(page: CodePage, entry: number): Region | null {
   const { code, leaders } = discover(page, entry);
   if (!code.has(entry)) return null;
   const byStart = new Map<number, BasicBlock>();
-  for (const leader of leaders) if (code.has(leader)) byStart.set(leader, buildBlock(code, leaders, leader));
+  for (const leader of leaders)
+    if (code.has(leader)) byStart.set(leader, buildBlock(code, leaders, leader));
   const order = reversePostorder(byStart, entry);
   const index = new Map(order.map((b, i) => [b.start, i]));
   for (const b of order) b.successors = successorOffsets(b).map((s) => index.get(s) ?? -1);

@@ -5,12 +5,28 @@
  */
 import { BITS } from "../semantics/bits.ts";
 import { BRANCH } from "../semantics/branch.ts";
-import { INTEGER } from "../semantics/integer.ts";
 import type { Shape } from "../semantics/insn.ts";
+import { INTEGER } from "../semantics/integer.ts";
 import { SHIFT } from "../semantics/shift.ts";
 
 const WHOLE_TABLES = new Set([INTEGER, SHIFT].flatMap((t) => Object.keys(t)));
-const SINGLE = new Set(["imul2", "imul3", "bsf", "bsr", "popcnt", "push", "pop", "call", "call_ind", "ret", "leave", "clc", "stc", "cmc", ...Object.keys(BRANCH).filter((k) => k !== "bound")]);
+const SINGLE = new Set([
+  "imul2",
+  "imul3",
+  "bsf",
+  "bsr",
+  "popcnt",
+  "push",
+  "pop",
+  "call",
+  "call_ind",
+  "ret",
+  "leave",
+  "clc",
+  "stc",
+  "cmc",
+  ...Object.keys(BRANCH).filter((k) => k !== "bound"),
+]);
 const BIT_TESTS = new Set(Object.keys(BITS).filter((k) => k.startsWith("bt")));
 
 export function isInlined(shape: Shape): boolean {

@@ -6,9 +6,9 @@
  * record drops the region.
  */
 import { Head, Mode } from "../core/layout.ts";
-import { ModuleBuilder } from "../ir/module.ts";
 import type { RegionTier } from "../interpreter/code-cache.ts";
 import type { RegionHost } from "../interpreter/interpreter.ts";
+import { ModuleBuilder } from "../ir/module.ts";
 import { compileRegion } from "./compile-region.ts";
 import { findRegion, type Region } from "./control-flow.ts";
 
@@ -31,7 +31,14 @@ interface Compiled {
 const PAGE = 4096;
 
 export class Jit implements RegionTier {
-  readonly stats: JitStats = { regions: 0, instructions: 0, modules: 0, refused: 0, dropped: 0, compileMs: 0 };
+  readonly stats: JitStats = {
+    regions: 0,
+    instructions: 0,
+    modules: 0,
+    refused: 0,
+    dropped: 0,
+    compileMs: 0,
+  };
   readonly #host: RegionHost;
   readonly #nowMs: () => number;
   readonly #pages = new Map<number, Compiled[]>();
@@ -49,11 +56,14 @@ export class Jit implements RegionTier {
     const { view, bytes, decoder } = this.#host;
     const mode = view.getUint32(block + Head.MODE, true);
     const physical = view.getUint32(block + Head.PHYSICAL, true);
-    if ((mode & Mode.CODE_MASK) !== Mode.CODE64 || view.getUint32(block + Head.SECOND, true) !== 0) return this.#refuse();
+    if ((mode & Mode.CODE_MASK) !== Mode.CODE64 || view.getUint32(block + Head.SECOND, true) !== 0)
+      return this.#refuse();
     const base = physical & -PAGE;
     const region = findRegion({ bytes, base, mode: 64, decoder }, physical - base);
     if (!region || region.instructionCount < 2) return this.#refuse();
-    const slot = this.#freeSlots.pop() ?? (this.#nextSlot < this.#host.firstSlot + this.#host.slots ? this.#nextSlot++ : -1);
+    const slot =
+      this.#freeSlots.pop() ??
+      (this.#nextSlot < this.#host.firstSlot + this.#host.slots ? this.#nextSlot++ : -1);
     if (slot < 0) return this.#refuse();
     this.#compile(region, slot);
     const from = base + Math.min(...region.blocks.map((b) => b.start));
@@ -73,12 +83,17 @@ export class Jit implements RegionTier {
   #compile(region: Region, slot: number): void {
     const started = this.#nowMs();
     const { core } = this.#host;
-    const module = new ModuleBuilder(core.memoryShape, { importable: (name) => core.signatures.get(name) });
+    const module = new ModuleBuilder(core.memoryShape, {
+      importable: (name) => core.signatures.get(name),
+    });
     compileRegion(module, "region", region);
     const instance = new WebAssembly.Instance(new WebAssembly.Module(module.finish()), {
       env: { ...core.imports, ...core.exports, memory: core.memory },
     });
-    (core.exports.table as WebAssembly.Table).set(slot, instance.exports.region as CallableFunction);
+    (core.exports.table as WebAssembly.Table).set(
+      slot,
+      instance.exports.region as CallableFunction,
+    );
     this.stats.regions++;
     this.stats.modules++;
     this.stats.instructions += region.instructionCount;

@@ -4,10 +4,10 @@
  * XMM and MMX registers stay in the state block, at constant addresses. An access whose TLB entry does not match leaves the region before the
  * instruction has changed anything, and the interpreter executes it; so do faults the semantics find themselves.
  */
-import { FPR, SEG_BASE, segmentAt, Status, TLB_READ, TLB_WRITE, XMM } from "../core/layout.ts";
+import { FPR, SEG_BASE, Status, segmentAt, TLB_READ, TLB_WRITE, XMM } from "../core/layout.ts";
 import type { FunctionBuilder, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
-import type { Operand as ValOperand, Val } from "../ir/value.ts";
+import type { Val, Operand as ValOperand } from "../ir/value.ts";
 import { BASE_RIP, type Instruction, type Operand } from "../isa/instruction.ts";
 import { addend, entryOffset, isHit } from "../memory/tlb.ts";
 import { Access, type Bytes } from "../semantics/cpu.ts";
@@ -39,7 +39,13 @@ export class RegionInsn extends Insn {
   readonly #offset: number;
   readonly #region: RegionContext;
 
-  constructor(module: ModuleBuilder, fn: FunctionBuilder, shape: Shape, at: { insn: Instruction; offset: number }, region: RegionContext) {
+  constructor(
+    module: ModuleBuilder,
+    fn: FunctionBuilder,
+    shape: Shape,
+    at: { insn: Instruction; offset: number },
+    region: RegionContext,
+  ) {
     super(module, fn);
     this.shape = shape;
     this.#insn = at.insn;
@@ -82,7 +88,8 @@ export class RegionInsn extends Insn {
   }
 
   override setGpr(n: number, bytes: 1 | 2 | 4 | 8, value: ValOperand): void {
-    const v = value instanceof Object ? value : bytes === 8 ? this.i64(value) : this.i32(Number(value));
+    const v =
+      value instanceof Object ? value : bytes === 8 ? this.i64(value) : this.i32(Number(value));
     this.#write(n, bytes, 0, v);
   }
 
@@ -94,7 +101,10 @@ export class RegionInsn extends Insn {
     else if (bytes === 4) r.set(v.extU());
     else {
       const mask = BigInt(bytes === 2 ? 0xffff : 0xff) << BigInt(shift);
-      const part = v.and(bytes === 2 ? 0xffff : 0xff).extU().shl(shift);
+      const part = v
+        .and(bytes === 2 ? 0xffff : 0xff)
+        .extU()
+        .shl(shift);
       r.set(r.read().and(~mask).or(part));
     }
   }
@@ -147,13 +157,15 @@ export class RegionInsn extends Insn {
   // ---- memory ----
 
   #memory(): Operand {
-    for (let i = 0; i < this.#insn.opCount; i++) if (this.#insn.ops[i]!.kind === "mem") return this.#insn.ops[i]!;
+    for (let i = 0; i < this.#insn.opCount; i++)
+      if (this.#insn.ops[i]!.kind === "mem") return this.#insn.ops[i]!;
     return this.#insn.ops[0]!;
   }
 
   offset(): Val {
     const op = this.#memory();
-    const displacement = op.base === BASE_RIP ? op.disp + this.#offset + this.#insn.length : op.disp;
+    const displacement =
+      op.base === BASE_RIP ? op.disp + this.#offset + this.#insn.length : op.disp;
     let v: Val | null = null;
     if (op.base === BASE_RIP) v = this.#region.ripPage.read();
     else if (op.base >= 0) v = this.gpr(op.base, 8);
@@ -161,7 +173,10 @@ export class RegionInsn extends Insn {
       const index = this.gpr(op.index, 8).shl(op.scale);
       v = v ? v.add(index) : index;
     }
-    const wide = op.base < 0 && op.index < 0 ? (BigInt(op.dispHi) << 32n) | BigInt(op.disp >>> 0) : BigInt(displacement);
+    const wide =
+      op.base < 0 && op.index < 0
+        ? (BigInt(op.dispHi) << 32n) | BigInt(op.disp >>> 0)
+        : BigInt(displacement);
     v = v ? v.add(wide) : this.i64(wide);
     return this.#insn.addrSize === 4 ? v.and(0xffff_ffffn) : v;
   }
@@ -187,7 +202,9 @@ export class RegionInsn extends Insn {
   #host(array: number, linear: Val, bytes: number): Val {
     const { fn } = this;
     const at = entryOffset(linear);
-    fn.if(isHit(fn, array, at, linear, bytes, this.#region.context.peek()).eqz(), () => this.#region.bail());
+    fn.if(isHit(fn, array, at, linear, bytes, this.#region.context.peek()).eqz(), () =>
+      this.#region.bail(),
+    );
     return linear.wrap().add(addend(fn, array, at));
   }
 

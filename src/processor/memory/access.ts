@@ -8,7 +8,17 @@
  */
 import { Cr0, Efer } from "../core/control-bits.ts";
 import {
-  BOUNCE_READ, BOUNCE_WRITE, CODE_MAP, CONTEXT_NONE, DEVICE, Page, Pending, POISON, S, TLB_READ, TLB_WRITE,
+  BOUNCE_READ,
+  BOUNCE_WRITE,
+  CODE_MAP,
+  CONTEXT_NONE,
+  DEVICE,
+  Page,
+  Pending,
+  POISON,
+  S,
+  TLB_READ,
+  TLB_WRITE,
 } from "../core/layout.ts";
 import type { FunctionBuilder } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
@@ -33,44 +43,57 @@ function raise(p: Procedure, vector: Val, error: number): void {
 
 /** translate(linear, Walk access, flags): host address of one byte, DEVICE with S.WALK_PHYSICAL, or 0. Fills the TLB. */
 function defineTranslate(module: ModuleBuilder): void {
-  module.function("translate", ["i64", "i32", "i32"], ["i32"], (fn) => {
-    const p = new Procedure(module, fn);
-    const linear = fn.param(0);
-    const access = fn.param(1);
-    const flags = fn.param(2);
-    fn.if(linear.eq(POISON), () => fn.if(p.get(S.PENDING), () => fn.return(0)));
-    const efer = p.get(S.EFER);
-    fn.if(efer.and(Efer.LMA).ne(0), () => {
-      fn.if(linear.shl(16).shrS(16).ne(linear), () => {
-        raise(p, flags.and(Access.STACK).select(fn.i32(Vector.SS), fn.i32(Vector.GP)), 0);
-        fn.return(0);
+  module.function(
+    "translate",
+    ["i64", "i32", "i32"],
+    ["i32"],
+    (fn) => {
+      const p = new Procedure(module, fn);
+      const linear = fn.param(0);
+      const access = fn.param(1);
+      const flags = fn.param(2);
+      fn.if(linear.eq(POISON), () => fn.if(p.get(S.PENDING), () => fn.return(0)));
+      const efer = p.get(S.EFER);
+      fn.if(efer.and(Efer.LMA).ne(0), () => {
+        fn.if(linear.shl(16).shrS(16).ne(linear), () => {
+          raise(p, flags.and(Access.STACK).select(fn.i32(Vector.SS), fn.i32(Vector.GP)), 0);
+          fn.return(0);
+        });
       });
-    });
-    const system = flags.and(Access.SYSTEM);
-    const user = system.eqz().and(p.get(S.CPL).eq(3));
-    const context = contextFor(p, flags);
-    fn.if(
-      p.get(S.CR0).and(Cr0.PG).eqz(),
-      () => {
-        p.set(S.WALK_PHYSICAL, linear.and(0xffff_ffffn));
-        p.set(S.WALK_RIGHTS, 1);
-      },
-      () => {
-        // SMAP holds for implicit accesses whatever AC says; for explicit ones unless AC is set (access mode 1).
-        const enforced = system.ne(0).or(context.wrap().and(3).ne(1));
-        const done = fn.call(module.get("walk"), linear, access, user, enforced);
-        fn.if(done.eqz(), () => fn.return(0));
-      },
-    );
-    const rights = access.eq(Walk.WRITE).select(fn.i32(Page.WRITE), access.eq(Walk.EXECUTE).select(fn.i32(Page.EXECUTE), fn.i32(Page.READ)));
-    const host = fn.call(module.get("physicalHost"), p.get(S.WALK_PHYSICAL), rights);
-    fn.if(host.leU(DEVICE), () => {
-      p.set(S.EXIT_LINEAR, linear);
+      const system = flags.and(Access.SYSTEM);
+      const user = system.eqz().and(p.get(S.CPL).eq(3));
+      const context = contextFor(p, flags);
+      fn.if(
+        p.get(S.CR0).and(Cr0.PG).eqz(),
+        () => {
+          p.set(S.WALK_PHYSICAL, linear.and(0xffff_ffffn));
+          p.set(S.WALK_RIGHTS, 1);
+        },
+        () => {
+          // SMAP holds for implicit accesses whatever AC says; for explicit ones unless AC is set (access mode 1).
+          const enforced = system.ne(0).or(context.wrap().and(3).ne(1));
+          const done = fn.call(module.get("walk"), linear, access, user, enforced);
+          fn.if(done.eqz(), () => fn.return(0));
+        },
+      );
+      const rights = access
+        .eq(Walk.WRITE)
+        .select(
+          fn.i32(Page.WRITE),
+          access.eq(Walk.EXECUTE).select(fn.i32(Page.EXECUTE), fn.i32(Page.READ)),
+        );
+      const host = fn.call(module.get("physicalHost"), p.get(S.WALK_PHYSICAL), rights);
+      fn.if(host.leU(DEVICE), () => {
+        p.set(S.EXIT_LINEAR, linear);
+        fn.return(host);
+      });
+      fn.if(context.ne(CONTEXT_NONE), () =>
+        fn.callVoid(module.get("tlbFill"), linear, context, host, access),
+      );
       fn.return(host);
-    });
-    fn.if(context.ne(CONTEXT_NONE), () => fn.callVoid(module.get("tlbFill"), linear, context, host, access));
-    fn.return(host);
-  }, true);
+    },
+    true,
+  );
 }
 
 /** Alignment check of an explicit access; leaves with #AC(0). */
@@ -105,31 +128,54 @@ function defineRead(module: ModuleBuilder): void {
     fn.return(1);
   });
 
-  module.function("memR", ["i64", "i32", "i32"], ["i32"], (fn) => {
-    const p = new Procedure(module, fn);
-    const linear = fn.param(0);
-    const bytes = fn.param(1);
-    const flags = fn.param(2);
-    const at = entryOffset(linear);
-    fn.if(isHit(fn, TLB_READ, at, linear, bytes, contextFor(p, flags)), () =>
-      fn.return(linear.wrap().add(addend(fn, TLB_READ, at))),
-    );
-    checkAlignment(p, linear, bytes, flags);
-    const host = fn.call(module.get("translate"), linear, Walk.READ, flags);
-    fn.if(host.eqz(), () => fn.return(0));
-    const room = firstBytes(linear);
-    fn.if(bytes.leU(room), () => {
-      fn.if(host.ne(DEVICE), () => fn.return(host));
-      fn.return(fn.call(module.get("deviceReadBytes"), p.get(S.WALK_PHYSICAL), bytes, BOUNCE_READ).select(fn.i32(BOUNCE_READ), fn.i32(0)));
-    });
-    const physical = p.get(S.WALK_PHYSICAL);
-    const second = fn.call(module.get("translate"), wrapLinear(p, linear.add(room.extU())), Walk.READ, flags);
-    fn.if(second.eqz(), () => fn.return(0));
-    const secondPhysical = p.get(S.WALK_PHYSICAL);
-    fn.if(fn.call(module.get("readPiece"), host, physical, room, BOUNCE_READ).eqz(), () => fn.return(0));
-    const rest = fn.call(module.get("readPiece"), second, secondPhysical, bytes.sub(room), room.add(BOUNCE_READ));
-    fn.return(rest.select(fn.i32(BOUNCE_READ), fn.i32(0)));
-  }, true);
+  module.function(
+    "memR",
+    ["i64", "i32", "i32"],
+    ["i32"],
+    (fn) => {
+      const p = new Procedure(module, fn);
+      const linear = fn.param(0);
+      const bytes = fn.param(1);
+      const flags = fn.param(2);
+      const at = entryOffset(linear);
+      fn.if(isHit(fn, TLB_READ, at, linear, bytes, contextFor(p, flags)), () =>
+        fn.return(linear.wrap().add(addend(fn, TLB_READ, at))),
+      );
+      checkAlignment(p, linear, bytes, flags);
+      const host = fn.call(module.get("translate"), linear, Walk.READ, flags);
+      fn.if(host.eqz(), () => fn.return(0));
+      const room = firstBytes(linear);
+      fn.if(bytes.leU(room), () => {
+        fn.if(host.ne(DEVICE), () => fn.return(host));
+        fn.return(
+          fn
+            .call(module.get("deviceReadBytes"), p.get(S.WALK_PHYSICAL), bytes, BOUNCE_READ)
+            .select(fn.i32(BOUNCE_READ), fn.i32(0)),
+        );
+      });
+      const physical = p.get(S.WALK_PHYSICAL);
+      const second = fn.call(
+        module.get("translate"),
+        wrapLinear(p, linear.add(room.extU())),
+        Walk.READ,
+        flags,
+      );
+      fn.if(second.eqz(), () => fn.return(0));
+      const secondPhysical = p.get(S.WALK_PHYSICAL);
+      fn.if(fn.call(module.get("readPiece"), host, physical, room, BOUNCE_READ).eqz(), () =>
+        fn.return(0),
+      );
+      const rest = fn.call(
+        module.get("readPiece"),
+        second,
+        secondPhysical,
+        bytes.sub(room),
+        room.add(BOUNCE_READ),
+      );
+      fn.return(rest.select(fn.i32(BOUNCE_READ), fn.i32(0)));
+    },
+    true,
+  );
 }
 
 /** Tells the code cache if decoded code lies in the bytes about to be written at a host address. */
@@ -145,50 +191,76 @@ function defineWrite(module: ModuleBuilder): void {
     const map = fn.load("i64.load", host.shrU(12).shl(3), CODE_MAP);
     const first = host.shrU(6).and(63);
     const last = host.add(fn.param(1)).sub(1).shrU(6).and(63);
-    const span = fn.i64(-1).shrU(fn.i32(63).sub(last.sub(first)).extU()).shl(first.extU());
+    const span = fn
+      .i64(-1)
+      .shrU(fn.i32(63).sub(last.sub(first)).extU())
+      .shl(first.extU());
     fn.if(map.and(span).ne(0), () => fn.callVoid(module.get("codeWritten"), host, fn.param(1)));
   });
 
-  module.function("memW", ["i64", "i32", "i32"], ["i32"], (fn) => {
-    const p = new Procedure(module, fn);
-    const linear = fn.param(0);
-    const bytes = fn.param(1);
-    const flags = fn.param(2);
-    const at = entryOffset(linear);
-    fn.if(isHit(fn, TLB_WRITE, at, linear, bytes, contextFor(p, flags)), () =>
-      fn.return(linear.wrap().add(addend(fn, TLB_WRITE, at))),
-    );
-    checkAlignment(p, linear, bytes, flags);
-    const host = fn.call(module.get("translate"), linear, Walk.WRITE, flags);
-    fn.if(host.eqz(), () => fn.return(0));
-    const room = firstBytes(linear);
-    const isSplit = bytes.gtU(room);
-    fn.if(isSplit.eqz().and(host.ne(DEVICE)), () => {
-      noticeCode(fn, module, host, bytes);
-      fn.return(host);
-    });
-    p.set(S.BOUNCE_SIZE, bytes);
-    p.set(S.BOUNCE_FIRST, host);
-    p.set(S.BOUNCE_FIRST_PHYSICAL, p.get(S.WALK_PHYSICAL));
-    p.set(S.BOUNCE_FIRST_BYTES, isSplit.select(room, bytes));
-    fn.if(isSplit, () => {
-      const second = fn.call(module.get("translate"), wrapLinear(p, linear.add(room.extU())), Walk.WRITE, flags);
-      fn.if(second.eqz(), () => fn.return(0));
-      p.set(S.BOUNCE_SECOND, second);
-      p.set(S.BOUNCE_SECOND_PHYSICAL, p.get(S.WALK_PHYSICAL));
-    });
-    // Fill the buffer with what is there: memory always, a device only if the instruction reads its destination.
-    const modify = flags.and(Access.MODIFY);
-    const preload = (piece: Val, physical: Val, count: Val, to: Val): void =>
-      fn.if(piece.ne(DEVICE).or(modify), () => {
-        fn.if(fn.call(module.get("readPiece"), piece, physical, count, to).eqz(), () => fn.return(0));
+  module.function(
+    "memW",
+    ["i64", "i32", "i32"],
+    ["i32"],
+    (fn) => {
+      const p = new Procedure(module, fn);
+      const linear = fn.param(0);
+      const bytes = fn.param(1);
+      const flags = fn.param(2);
+      const at = entryOffset(linear);
+      fn.if(isHit(fn, TLB_WRITE, at, linear, bytes, contextFor(p, flags)), () =>
+        fn.return(linear.wrap().add(addend(fn, TLB_WRITE, at))),
+      );
+      checkAlignment(p, linear, bytes, flags);
+      const host = fn.call(module.get("translate"), linear, Walk.WRITE, flags);
+      fn.if(host.eqz(), () => fn.return(0));
+      const room = firstBytes(linear);
+      const isSplit = bytes.gtU(room);
+      fn.if(isSplit.eqz().and(host.ne(DEVICE)), () => {
+        noticeCode(fn, module, host, bytes);
+        fn.return(host);
       });
-    preload(host, p.get(S.BOUNCE_FIRST_PHYSICAL), p.get(S.BOUNCE_FIRST_BYTES), fn.i32(BOUNCE_WRITE));
-    fn.if(isSplit, () =>
-      preload(p.get(S.BOUNCE_SECOND), p.get(S.BOUNCE_SECOND_PHYSICAL), bytes.sub(room), room.add(BOUNCE_WRITE)),
-    );
-    fn.return(BOUNCE_WRITE);
-  }, true);
+      p.set(S.BOUNCE_SIZE, bytes);
+      p.set(S.BOUNCE_FIRST, host);
+      p.set(S.BOUNCE_FIRST_PHYSICAL, p.get(S.WALK_PHYSICAL));
+      p.set(S.BOUNCE_FIRST_BYTES, isSplit.select(room, bytes));
+      fn.if(isSplit, () => {
+        const second = fn.call(
+          module.get("translate"),
+          wrapLinear(p, linear.add(room.extU())),
+          Walk.WRITE,
+          flags,
+        );
+        fn.if(second.eqz(), () => fn.return(0));
+        p.set(S.BOUNCE_SECOND, second);
+        p.set(S.BOUNCE_SECOND_PHYSICAL, p.get(S.WALK_PHYSICAL));
+      });
+      // Fill the buffer with what is there: memory always, a device only if the instruction reads its destination.
+      const modify = flags.and(Access.MODIFY);
+      const preload = (piece: Val, physical: Val, count: Val, to: Val): void =>
+        fn.if(piece.ne(DEVICE).or(modify), () => {
+          fn.if(fn.call(module.get("readPiece"), piece, physical, count, to).eqz(), () =>
+            fn.return(0),
+          );
+        });
+      preload(
+        host,
+        p.get(S.BOUNCE_FIRST_PHYSICAL),
+        p.get(S.BOUNCE_FIRST_BYTES),
+        fn.i32(BOUNCE_WRITE),
+      );
+      fn.if(isSplit, () =>
+        preload(
+          p.get(S.BOUNCE_SECOND),
+          p.get(S.BOUNCE_SECOND_PHYSICAL),
+          bytes.sub(room),
+          room.add(BOUNCE_WRITE),
+        ),
+      );
+      fn.return(BOUNCE_WRITE);
+    },
+    true,
+  );
 
   module.function("writePiece", ["i32", "i64", "i32", "i32"], [], (fn) => {
     fn.if(
@@ -201,15 +273,33 @@ function defineWrite(module: ModuleBuilder): void {
     );
   });
 
-  module.function("memCommit", [], [], (fn) => {
-    const p = new Procedure(module, fn);
-    const first = p.get(S.BOUNCE_FIRST_BYTES);
-    fn.callVoid(module.get("writePiece"), p.get(S.BOUNCE_FIRST), p.get(S.BOUNCE_FIRST_PHYSICAL), first, BOUNCE_WRITE);
-    const rest = p.get(S.BOUNCE_SIZE).sub(first);
-    fn.if(rest, () =>
-      fn.callVoid(module.get("writePiece"), p.get(S.BOUNCE_SECOND), p.get(S.BOUNCE_SECOND_PHYSICAL), rest, first.add(BOUNCE_WRITE)),
-    );
-  }, true);
+  module.function(
+    "memCommit",
+    [],
+    [],
+    (fn) => {
+      const p = new Procedure(module, fn);
+      const first = p.get(S.BOUNCE_FIRST_BYTES);
+      fn.callVoid(
+        module.get("writePiece"),
+        p.get(S.BOUNCE_FIRST),
+        p.get(S.BOUNCE_FIRST_PHYSICAL),
+        first,
+        BOUNCE_WRITE,
+      );
+      const rest = p.get(S.BOUNCE_SIZE).sub(first);
+      fn.if(rest, () =>
+        fn.callVoid(
+          module.get("writePiece"),
+          p.get(S.BOUNCE_SECOND),
+          p.get(S.BOUNCE_SECOND_PHYSICAL),
+          rest,
+          first.add(BOUNCE_WRITE),
+        ),
+      );
+    },
+    true,
+  );
 }
 
 export function defineAccess(module: ModuleBuilder): void {

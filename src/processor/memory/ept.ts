@@ -7,7 +7,14 @@
  */
 import { invariant } from "../../base/invariant.ts";
 
-export const EptEntry = { READ: 1n, WRITE: 2n, EXECUTE: 4n, WRITE_BACK: 6n << 3n, LARGE: 1n << 7n, DEVICE: 1n << 52n } as const;
+export const EptEntry = {
+  READ: 1n,
+  WRITE: 2n,
+  EXECUTE: 4n,
+  WRITE_BACK: 6n << 3n,
+  LARGE: 1n << 7n,
+  DEVICE: 1n << 52n,
+} as const;
 const PRESENT = 7n;
 const FRAME = 0x000f_ffff_ffff_f000n;
 const PAGE = 4096;
@@ -71,7 +78,11 @@ export class EptTables {
       }
       table = Number(entry & FRAME);
     }
-    this.#view.setBigUint64(table + Number((BigInt(physical) >> LEVEL_SHIFT[level]!) & 511n) * 8, leaf, true);
+    this.#view.setBigUint64(
+      table + Number((BigInt(physical) >> LEVEL_SHIFT[level]!) & 511n) * 8,
+      leaf,
+      true,
+    );
   }
 
   /** A table that says the same as the leaf (or empty entry) it replaces at `level`. */
@@ -93,7 +104,10 @@ export class EptTables {
 
   /** Maps `bytes` (page multiple) of guest-physical space to host-physical memory with `rights` (READ | WRITE | EXECUTE). */
   map(physical: number, host: number, bytes: number, rights: bigint): void {
-    invariant(physical % PAGE === 0 && host % PAGE === 0 && bytes % PAGE === 0, "page-aligned mapping");
+    invariant(
+      physical % PAGE === 0 && host % PAGE === 0 && bytes % PAGE === 0,
+      "page-aligned mapping",
+    );
     for (let done = 0; done < bytes; ) {
       const gpa = physical + done;
       const hpa = host + done;

@@ -7,7 +7,16 @@
  * Device accesses leave the processor as EPT violations with access assist: a read exits before the instruction and is answered on re-entry
  * (DEVICE_REPLIES), a write is queued (DEVICE_WRITES) and exits after it.
  */
-import { DEVICE, DEVICE_ENTRIES, DEVICE_REPLIES, DEVICE_WRITES, Page, Pending, PHYSICAL_MAP, S } from "../core/layout.ts";
+import {
+  DEVICE,
+  DEVICE_ENTRIES,
+  DEVICE_REPLIES,
+  DEVICE_WRITES,
+  Page,
+  Pending,
+  PHYSICAL_MAP,
+  S,
+} from "../core/layout.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Operand, Val } from "../ir/value.ts";
 import type { Cpu } from "../semantics/cpu.ts";
@@ -20,7 +29,10 @@ const FOUR_GIB = 0x1_0000_0000n;
 function eptViolation(p: Cpu, physical: Val, access: Operand): void {
   p.set(S.EXIT_REASON, EPT_VIOLATION);
   p.set(S.EXIT_PHYSICAL, physical);
-  p.set(S.EXIT_QUALIFICATION, (access instanceof Object ? access : p.i32(Number(access))).extU().or(0x180));
+  p.set(
+    S.EXIT_QUALIFICATION,
+    (access instanceof Object ? access : p.i32(Number(access))).extU().or(0x180),
+  );
   p.set(S.PENDING, Pending.VM_EXIT);
 }
 
@@ -109,7 +121,9 @@ export function definePhysical(module: ModuleBuilder): void {
 
 function pieceOf(left: Val): Val {
   const fn = left.fn;
-  return left.geU(8).select(fn.i32(8), left.geU(4).select(fn.i32(4), left.geU(2).select(fn.i32(2), fn.i32(1))));
+  return left
+    .geU(8)
+    .select(fn.i32(8), left.geU(4).select(fn.i32(4), left.geU(2).select(fn.i32(2), fn.i32(1))));
 }
 
 function storePiece(p: Procedure, to: Val, piece: Val, data: Val): void {
@@ -118,6 +132,11 @@ function storePiece(p: Procedure, to: Val, piece: Val, data: Val): void {
   fn.if(
     piece.eq(8),
     () => fn.store("i64.store", to, data),
-    () => fn.if(piece.eq(4), () => fn.store("i32.store", to, data.wrap()), () => fn.store("i32.store16", to, data.wrap())),
+    () =>
+      fn.if(
+        piece.eq(4),
+        () => fn.store("i32.store", to, data.wrap()),
+        () => fn.store("i32.store16", to, data.wrap()),
+      ),
   );
 }

@@ -3,15 +3,40 @@
  * A violation is recorded in PENDING and answered as POISON, which no access can translate, so that callers need no check of their own.
  */
 import { Cr0 } from "../core/control-bits.ts";
-import { Ea, Mode, Pending, POISON, Rec, S, Seg, SEG_BASE, SEG_LIMIT, SEG_RIGHTS, SEGMENTS } from "../core/layout.ts";
+import {
+  Ea,
+  Mode,
+  Pending,
+  POISON,
+  Rec,
+  S,
+  SEG_BASE,
+  SEG_LIMIT,
+  SEG_RIGHTS,
+  SEGMENTS,
+  Seg,
+} from "../core/layout.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import { Vector } from "../semantics/cpu.ts";
 import { Procedure } from "../semantics/procedure.ts";
 
 /** Access rights of a segment, VMCS format. SDM Vol. 3C, "Guest Register State". */
 export const Rights = {
-  TYPE: 0xf, ACCESSED: 1, WRITABLE: 2, READABLE: 2, EXPAND_DOWN: 4, CONFORMING: 4, CODE: 8, S: 0x10, DPL: 0x60, PRESENT: 0x80,
-  AVL: 0x1000, LONG: 0x2000, DB: 0x4000, GRANULARITY: 0x8000, UNUSABLE: 0x1_0000,
+  TYPE: 0xf,
+  ACCESSED: 1,
+  WRITABLE: 2,
+  READABLE: 2,
+  EXPAND_DOWN: 4,
+  CONFORMING: 4,
+  CODE: 8,
+  S: 0x10,
+  DPL: 0x60,
+  PRESENT: 0x80,
+  AVL: 0x1000,
+  LONG: 0x2000,
+  DB: 0x4000,
+  GRANULARITY: 0x8000,
+  UNUSABLE: 0x1_0000,
 } as const;
 
 export function defineSegment(module: ModuleBuilder): void {
@@ -36,7 +61,11 @@ export function defineSegment(module: ModuleBuilder): void {
     const noWrite = isCode.ne(0).or(rights.and(Rights.WRITABLE).eqz());
     const noRead = isCode.ne(0).and(rights.and(Rights.READABLE).eqz());
     const typeBad = fn.param(3).select(noWrite, noRead);
-    const bad = rights.and(Rights.UNUSABLE).ne(0).or(outside).or(typeBad.and(isReal(p).eqz()));
+    const bad = rights
+      .and(Rights.UNUSABLE)
+      .ne(0)
+      .or(outside)
+      .or(typeBad.and(isReal(p).eqz()));
     fn.if(bad, () => {
       p.set(S.PENDING, Pending.EVENT);
       p.set(S.PENDING_VECTOR, seg.eq(Seg.SS).select(fn.i32(Vector.SS), fn.i32(Vector.GP)));
@@ -54,7 +83,15 @@ export function defineSegment(module: ModuleBuilder): void {
     const flags = fn.load("i32.load8_u", record, Rec.EA);
     const offset = fn.call(module.get("recordOffset"), record);
     fn.if(flags.and(Ea.CHECKED), () =>
-      fn.return(fn.call(module.get("segLinear"), flags.shrU(Ea.SEGMENT_SHIFT).and(7), offset, fn.param(1), fn.param(2))),
+      fn.return(
+        fn.call(
+          module.get("segLinear"),
+          flags.shrU(Ea.SEGMENT_SHIFT).and(7),
+          offset,
+          fn.param(1),
+          fn.param(2),
+        ),
+      ),
     );
     const linear = offset.add(fn.load("i64.load", fn.load("i32.load16_u", record, Rec.SEGMENT)));
     const isLong = p.get(S.MODE).and(Mode.CODE_MASK).eq(Mode.CODE64);
@@ -65,7 +102,9 @@ export function defineSegment(module: ModuleBuilder): void {
   module.function("recordOffset", ["i32"], ["i64"], (fn) => {
     const record = fn.param(0);
     const plain = fn.load("i32.load8_u", record, Rec.EA);
-    fn.if(plain.and(Ea.CHECKED | 0x70).eq(0x70), () => fn.return(fn.load("i64.load", record, Rec.IMMEDIATE)));
+    fn.if(plain.and(Ea.CHECKED | 0x70).eq(0x70), () =>
+      fn.return(fn.load("i64.load", record, Rec.IMMEDIATE)),
+    );
     const slot = (at: number) => fn.load("i64.load", fn.load("i32.load16_u", record, at));
     const sum = slot(Rec.BASE)
       .add(slot(Rec.INDEX).shl(fn.load("i64.load8_u", record, Rec.SCALE)))
@@ -81,4 +120,3 @@ export function defineSegment(module: ModuleBuilder): void {
 function isReal(p: Procedure) {
   return p.get(S.CR0).and(Cr0.PE).eqz();
 }
-

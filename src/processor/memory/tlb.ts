@@ -11,7 +11,20 @@
  */
 import { Cr4 } from "../core/control-bits.ts";
 import {
-  ADDRESS_SPACES, CODE_MAP, PCID_MAP, PCIDS, RAM_BASE, S, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_EXECUTE, TLB_PAGE, TLB_READ, TLB_TAG, TLB_WRITE,
+  ADDRESS_SPACES,
+  CODE_MAP,
+  PCID_MAP,
+  PCIDS,
+  RAM_BASE,
+  S,
+  TLB_ADDEND,
+  TLB_ENTRIES,
+  TLB_ENTRY_BYTES,
+  TLB_EXECUTE,
+  TLB_PAGE,
+  TLB_READ,
+  TLB_TAG,
+  TLB_WRITE,
 } from "../core/layout.ts";
 import type { FunctionBuilder } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
@@ -25,11 +38,21 @@ const TLB_BYTES = TLB_ENTRIES * TLB_ENTRY_BYTES;
 
 /** Address of the TLB entry (relative to its array) for a linear address. */
 export function entryOffset(linear: Val): Val {
-  return linear.wrap().shrU(8).and((TLB_ENTRIES - 1) << 4);
+  return linear
+    .wrap()
+    .shrU(8)
+    .and((TLB_ENTRIES - 1) << 4);
 }
 
 /** 1 if the entry at `offset` of `array` translates all of `bytes` at `linear` in `context`. */
-export function isHit(fn: FunctionBuilder, array: number, offset: Val, linear: Val, bytes: Operand, context: Val): Val {
+export function isHit(
+  fn: FunctionBuilder,
+  array: number,
+  offset: Val,
+  linear: Val,
+  bytes: Operand,
+  context: Val,
+): Val {
   const last =
     typeof bytes === "number" ? linear.add(bytes - 1) : linear.add((bytes as Val).sub(1).extU());
   return fn.load("i64.load", offset, array + TLB_TAG).eq(last.and(-4096).or(context));
@@ -57,8 +80,16 @@ export function defineTlb(module: ModuleBuilder): void {
     const access = fn.param(3);
     const rights = p.get(S.WALK_RIGHTS);
     fn.if(rights.and(PageRights.LARGE | PageRights.HUGE), () => {
-      const bank = fn.i32(1).shl(linear.shrU(21).wrap().and(BANKS - 1));
-      p.set(S.LARGE_BANKS, p.get(S.LARGE_BANKS).or(rights.and(PageRights.HUGE).select(fn.i32(ALL_BANKS), bank)));
+      const bank = fn.i32(1).shl(
+        linear
+          .shrU(21)
+          .wrap()
+          .and(BANKS - 1),
+      );
+      p.set(
+        S.LARGE_BANKS,
+        p.get(S.LARGE_BANKS).or(rights.and(PageRights.HUGE).select(fn.i32(ALL_BANKS), bank)),
+      );
     });
     fn.if(access.eq(Walk.EXECUTE), () => {
       fill(p, TLB_EXECUTE, linear, context, host);
@@ -66,54 +97,100 @@ export function defineTlb(module: ModuleBuilder): void {
     });
     fn.if(access.eq(Walk.READ), () => fill(p, TLB_READ, linear, context, host));
     const isCode = fn.load("i64.load", host.shrU(12).shl(3), CODE_MAP).ne(0);
-    fn.if(access.eq(Walk.WRITE).and(rights.and(PageRights.WRITE)).and(isCode.eqz()).and(host.geU(RAM_BASE)), () => {
-      fill(p, TLB_WRITE, linear, context, host);
-    });
+    fn.if(
+      access
+        .eq(Walk.WRITE)
+        .and(rights.and(PageRights.WRITE))
+        .and(isCode.eqz())
+        .and(host.geU(RAM_BASE)),
+      () => {
+        fill(p, TLB_WRITE, linear, context, host);
+      },
+    );
   });
 
   /** Forgets all translations. */
-  module.function("flushTlb", ["i32"], [], (fn) => {
-    const p = new Procedure(module, fn);
-    fn.memoryFill(fn.i32(TLB_READ), 0xff, fn.i32(3 * TLB_BYTES));
-    fn.memoryFill(fn.i32(PCID_MAP), 0, fn.i32(PCIDS * 2));
-    p.set(S.LARGE_BANKS, 0);
-    p.set(S.ADDRESS_SPACE_NEXT, 1);
-    fn.callVoid(module.get("enterAddressSpace"), 0);
-  }, true);
+  module.function(
+    "flushTlb",
+    ["i32"],
+    [],
+    (fn) => {
+      const p = new Procedure(module, fn);
+      fn.memoryFill(fn.i32(TLB_READ), 0xff, fn.i32(3 * TLB_BYTES));
+      fn.memoryFill(fn.i32(PCID_MAP), 0, fn.i32(PCIDS * 2));
+      p.set(S.LARGE_BANKS, 0);
+      p.set(S.ADDRESS_SPACE_NEXT, 1);
+      fn.callVoid(module.get("enterAddressSpace"), 0);
+    },
+    true,
+  );
 
   /** INVLPG: forgets one page, and all pieces of the large page it may have been part of. */
-  module.function("invalidatePage", ["i64"], [], (fn) => {
-    const p = new Procedure(module, fn);
-    const linear = fn.param(0);
-    const at = entryOffset(linear);
-    for (const array of [TLB_READ, TLB_WRITE, TLB_EXECUTE]) fn.store("i64.store", at, -1n, array + TLB_TAG);
-    const banks = p.get(S.LARGE_BANKS);
-    fn.if(banks.and(ALL_BANKS), () => {
-      fn.callVoid(module.get("flushTlb"), 0);
-      fn.return();
-    });
-    fn.if(banks.shrU(linear.shrU(21).wrap().and(BANKS - 1)).and(1), () => {
-      // 512 consecutive entries are the bank of this 2 MiB region, in each array.
-      const cursor = fn.variable("i32", at.and(~(511 << 4)));
-      const end = cursor.read().add(512 << 4);
-      const region = linear.shrU(21);
-      fn.while(
-        () => cursor.read().ne(end),
+  module.function(
+    "invalidatePage",
+    ["i64"],
+    [],
+    (fn) => {
+      const p = new Procedure(module, fn);
+      const linear = fn.param(0);
+      const at = entryOffset(linear);
+      for (const array of [TLB_READ, TLB_WRITE, TLB_EXECUTE])
+        fn.store("i64.store", at, -1n, array + TLB_TAG);
+      const banks = p.get(S.LARGE_BANKS);
+      fn.if(banks.and(ALL_BANKS), () => {
+        fn.callVoid(module.get("flushTlb"), 0);
+        fn.return();
+      });
+      fn.if(
+        banks
+          .shrU(
+            linear
+              .shrU(21)
+              .wrap()
+              .and(BANKS - 1),
+          )
+          .and(1),
         () => {
-          const c = cursor.read();
-          for (const array of [TLB_READ, TLB_WRITE, TLB_EXECUTE]) {
-            fn.if(fn.load("i64.load", c, array + TLB_TAG).shrU(21).eq(region), () => fn.store("i64.store", c, -1n, array + TLB_TAG));
-          }
-          cursor.set(c.add(16));
+          // 512 consecutive entries are the bank of this 2 MiB region, in each array.
+          const cursor = fn.variable("i32", at.and(~(511 << 4)));
+          const end = cursor.read().add(512 << 4);
+          const region = linear.shrU(21);
+          fn.while(
+            () => cursor.read().ne(end),
+            () => {
+              const c = cursor.read();
+              for (const array of [TLB_READ, TLB_WRITE, TLB_EXECUTE]) {
+                fn.if(
+                  fn
+                    .load("i64.load", c, array + TLB_TAG)
+                    .shrU(21)
+                    .eq(region),
+                  () => fn.store("i64.store", c, -1n, array + TLB_TAG),
+                );
+              }
+              cursor.set(c.add(16));
+            },
+          );
         },
       );
-    });
-  }, true);
+    },
+    true,
+  );
 
   /** Makes the address space of the current PCID current; a nonzero argument forgets what was cached for it. */
   module.function("enterAddressSpace", ["i32"], [], (fn) => {
     const p = new Procedure(module, fn);
-    const pcid = p.get(S.CR4).and(Cr4.PCIDE).ne(0).select(p.get(S.CR3).wrap().and(PCIDS - 1), fn.i32(0));
+    const pcid = p
+      .get(S.CR4)
+      .and(Cr4.PCIDE)
+      .ne(0)
+      .select(
+        p
+          .get(S.CR3)
+          .wrap()
+          .and(PCIDS - 1),
+        fn.i32(0),
+      );
     const slot = pcid.shl(1);
     const number = fn.variable("i32", fn.load("i32.load16_u", slot, PCID_MAP));
     fn.if(fn.param(0).or(number.read().eqz()), () => {

@@ -99,7 +99,9 @@ class WalkState {
     p.fn.if(e.and(PRESENT).eqz(), () => this.pageFault(false));
     const nxReserved = p.get(S.EFER).and(Efer.NXE).eqz().select(p.i64(NX), p.i64(0));
     const fixed = p.get(S.PHYSICAL_RESERVED).or(nxReserved);
-    p.fn.if(e.and(reservedBits ? fixed.or(reservedBits) : fixed).ne(0), () => this.pageFault(true, true));
+    p.fn.if(e.and(reservedBits ? fixed.or(reservedBits) : fixed).ne(0), () =>
+      this.pageFault(true, true),
+    );
     if (!isPdpte) {
       this.rights.set(this.rights.read().and(e.wrap()));
       this.nx.set(this.nx.read().or(e.and(NX)));
@@ -131,7 +133,13 @@ class WalkState {
       .or(isWrite.and(isWritable.eqz()).and(user.or(p.get(S.CR0).and(Cr0.WP).ne(0))))
       .or(isFetch.and(this.nx.read().ne(0)))
       .or(supervisor.and(isUserPage.ne(0)).and(isFetch).and(cr4.and(Cr4.SMEP).ne(0)))
-      .or(supervisor.and(isUserPage.ne(0)).and(isFetch.eqz()).and(cr4.and(Cr4.SMAP).ne(0)).and(fn.param(3)));
+      .or(
+        supervisor
+          .and(isUserPage.ne(0))
+          .and(isFetch.eqz())
+          .and(cr4.and(Cr4.SMAP).ne(0))
+          .and(fn.param(3)),
+      );
     fn.if(denied, () => this.pageFault(true));
     const wanted = isWrite.select(p.i64(ACCESSED | DIRTY), p.i64(ACCESSED));
     fn.if(e.and(wanted).ne(wanted), () => {
@@ -155,7 +163,13 @@ const index = (linear: Val, shift: number, mask: number, entryBytes: number): Va
 function walkDirectory64(w: WalkState): void {
   const { p, linear } = w;
   const fn = p.fn;
-  w.step64(w.entry.read().and(FRAME).or(index(linear, 21, 511, 8)), null);
+  w.step64(
+    w.entry
+      .read()
+      .and(FRAME)
+      .or(index(linear, 21, 511, 8)),
+    null,
+  );
   fn.if(w.entry.read().and(LARGE).ne(0), () => {
     fn.if(w.entry.read().and(0x1f_e000n).ne(0), () => w.pageFault(true, true));
     w.finish(0x1f_ffffn, PageRights.LARGE, true);
@@ -175,7 +189,13 @@ function walkLong(w: WalkState): void {
   const cr3 = p.get(S.CR3).and(FRAME);
   w.step64(cr3.or(index(linear, 39, 511, 8)), p.i64(LARGE));
   w.setAccessed();
-  w.step64(w.entry.read().and(FRAME).or(index(linear, 30, 511, 8)), null);
+  w.step64(
+    w.entry
+      .read()
+      .and(FRAME)
+      .or(index(linear, 30, 511, 8)),
+    null,
+  );
   fn.if(w.entry.read().and(LARGE).ne(0), () => {
     fn.if(w.entry.read().and(0x3fff_e000n).ne(0), () => w.pageFault(true, true));
     w.finish(0x3fff_ffffn, PageRights.HUGE, true);
@@ -205,7 +225,12 @@ function walk32(w: WalkState): void {
     w.rights.set(w.rights.read().and(e.wrap()));
     return e;
   };
-  const directoryEntry = read(p.get(S.CR3).and(0xffff_f000n).or(index(linear, 22, 1023, 4)));
+  const directoryEntry = read(
+    p
+      .get(S.CR3)
+      .and(0xffff_f000n)
+      .or(index(linear, 22, 1023, 4)),
+  );
   fn.if(directoryEntry.and(LARGE).ne(0).and(p.get(S.CR4).and(Cr4.PSE).ne(0)), () => {
     // PSE-36: physical bits 39:32 in bits 20:13; bit 21 is reserved.
     fn.if(directoryEntry.and(0x20_0000n).ne(0), () => w.pageFault(true, true));
@@ -226,7 +251,8 @@ export function defineWalk(module: ModuleBuilder): void {
     // (linear, Walk access, user 0/1, SMAP enforced 0/1)
     const p = new Procedure(module, fn);
     const w = new WalkState(p);
-    const branch = (condition: Val, body: (w: WalkState) => void): void => fn.if(condition, () => body(w));
+    const branch = (condition: Val, body: (w: WalkState) => void): void =>
+      fn.if(condition, () => body(w));
     branch(p.get(S.EFER).and(Efer.LMA).ne(0), walkLong);
     branch(p.get(S.CR4).and(Cr4.PAE).ne(0), walkPae);
     walk32(w);

@@ -7,7 +7,19 @@
  * Restartability rule for everything written over this class: all reads and checks that can fault come before the first change of
  * architectural state. `hostW` checks a destination for writing before anything is written.
  */
-import { type Field, GPR, Pending, S, SEG_BASE, SEG_LIMIT, SEG_RIGHTS, SEG_SELECTOR, Status, segmentAt, XMM } from "../core/layout.ts";
+import {
+  type Field,
+  GPR,
+  Pending,
+  S,
+  SEG_BASE,
+  SEG_LIMIT,
+  SEG_RIGHTS,
+  SEG_SELECTOR,
+  Status,
+  segmentAt,
+  XMM,
+} from "../core/layout.ts";
 import type { FunctionBuilder } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Operand, Val } from "../ir/value.ts";
@@ -16,7 +28,24 @@ export type Bytes = 1 | 2 | 4 | 8 | 16;
 
 /** Exception vectors. SDM Vol. 3A, "Exception and Interrupt Reference". */
 export const Vector = {
-  DE: 0, DB: 1, NMI: 2, BP: 3, OF: 4, BR: 5, UD: 6, NM: 7, DF: 8, TS: 10, NP: 11, SS: 12, GP: 13, PF: 14, MF: 16, AC: 17, MC: 18, XM: 19,
+  DE: 0,
+  DB: 1,
+  NMI: 2,
+  BP: 3,
+  OF: 4,
+  BR: 5,
+  UD: 6,
+  NM: 7,
+  DF: 8,
+  TS: 10,
+  NP: 11,
+  SS: 12,
+  GP: 13,
+  PF: 14,
+  MF: 16,
+  AC: 17,
+  MC: 18,
+  XM: 19,
 } as const;
 
 /** Flags of a memory access, for its slow path. */
@@ -29,10 +58,32 @@ export const Access = {
   MODIFY: 4,
 } as const;
 
-const FIELD_LOAD = { u8: "i32.load8_u", u16: "i32.load16_u", i32: "i32.load", i64: "i64.load" } as const;
-const FIELD_STORE = { u8: "i32.store8", u16: "i32.store16", i32: "i32.store", i64: "i64.store" } as const;
-const RAW_LOAD = { 1: "i32.load8_u", 2: "i32.load16_u", 4: "i32.load", 8: "i64.load", 16: "v128.load" } as const;
-const RAW_STORE = { 1: "i32.store8", 2: "i32.store16", 4: "i32.store", 8: "i64.store", 16: "v128.store" } as const;
+const FIELD_LOAD = {
+  u8: "i32.load8_u",
+  u16: "i32.load16_u",
+  i32: "i32.load",
+  i64: "i64.load",
+} as const;
+const FIELD_STORE = {
+  u8: "i32.store8",
+  u16: "i32.store16",
+  i32: "i32.store",
+  i64: "i64.store",
+} as const;
+const RAW_LOAD = {
+  1: "i32.load8_u",
+  2: "i32.load16_u",
+  4: "i32.load",
+  8: "i64.load",
+  16: "v128.load",
+} as const;
+const RAW_STORE = {
+  1: "i32.store8",
+  2: "i32.store16",
+  4: "i32.store",
+  8: "i64.store",
+  16: "v128.store",
+} as const;
 
 export abstract class Cpu {
   readonly fn: FunctionBuilder;
@@ -84,7 +135,13 @@ export abstract class Cpu {
 
   /** Writes the low bytes of register n; a 4-byte write clears the upper half, narrower ones keep the rest. */
   setGpr(n: number, bytes: 1 | 2 | 4 | 8, value: Operand): void {
-    if (bytes === 4) this.setRaw(8, 0, (value instanceof Object ? value : this.i32(Number(value))).extU(), GPR + 8 * n);
+    if (bytes === 4)
+      this.setRaw(
+        8,
+        0,
+        (value instanceof Object ? value : this.i32(Number(value))).extU(),
+        GPR + 8 * n,
+      );
     else this.setRaw(bytes, 0, value, GPR + 8 * n);
   }
 

@@ -15,8 +15,23 @@ import type { Val } from "../ir/value.ts";
 import type { Cpu } from "./cpu.ts";
 
 export const Flag = {
-  CF: 1, PF: 4, AF: 0x10, ZF: 0x40, SF: 0x80, TF: 0x100, IF: 0x200, DF: 0x400, OF: 0x800, IOPL: 0x3000, NT: 0x4000,
-  RF: 0x1_0000, VM: 0x2_0000, AC: 0x4_0000, VIF: 0x8_0000, VIP: 0x10_0000, ID: 0x20_0000,
+  CF: 1,
+  PF: 4,
+  AF: 0x10,
+  ZF: 0x40,
+  SF: 0x80,
+  TF: 0x100,
+  IF: 0x200,
+  DF: 0x400,
+  OF: 0x800,
+  IOPL: 0x3000,
+  NT: 0x4000,
+  RF: 0x1_0000,
+  VM: 0x2_0000,
+  AC: 0x4_0000,
+  VIF: 0x8_0000,
+  VIP: 0x10_0000,
+  ID: 0x20_0000,
 } as const;
 export const ARITHMETIC_FLAGS = 0x8d5;
 
@@ -33,12 +48,18 @@ export function signExtend(v: Val, bytes: number): Val {
 function carryWord(vector: Val, bytes: number): Val {
   switch (bytes) {
     case 8:
-      return vector.high().and(0xc000_0000 | 0).or(vector.wrap().and(8));
+      return vector
+        .high()
+        .and(0xc000_0000 | 0)
+        .or(vector.wrap().and(8));
     case 4:
       return vector.and(CARRY_BITS);
     default: {
       const shift = 32 - bytes * 8;
-      return vector.shl(shift).and(0xc000_0000 | 0).or(vector.and(8));
+      return vector
+        .shl(shift)
+        .and(0xc000_0000 | 0)
+        .or(vector.and(8));
     }
   }
 }

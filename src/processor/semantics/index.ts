@@ -22,7 +22,19 @@ const UNDECODABLE: SemanticsTable = {
 };
 
 const TABLES: readonly SemanticsTable[] = [
-  INTEGER, SHIFT, MULTIPLY, BITS, STRINGS, STACK, BRANCH, BCD, FLAG_OPS, SIMD, X87, SYSTEM, UNDECODABLE,
+  INTEGER,
+  SHIFT,
+  MULTIPLY,
+  BITS,
+  STRINGS,
+  STACK,
+  BRANCH,
+  BCD,
+  FLAG_OPS,
+  SIMD,
+  X87,
+  SYSTEM,
+  UNDECODABLE,
 ];
 
 const all = new Map<string, Semantics>(TABLES.flatMap((table) => Object.entries(table)));

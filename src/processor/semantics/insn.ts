@@ -102,7 +102,8 @@ export abstract class Insn extends Cpu {
 
   /** Writes operand i. A memory destination is checked here, so nothing may have changed before. */
   wr(i: number, v: Val): void {
-    if (this.kind(i) === "m") this.store(this.ea(this.bytes(i), true), this.bytes(i), v, this.memFlags());
+    if (this.kind(i) === "m")
+      this.store(this.ea(this.bytes(i), true), this.bytes(i), v, this.memFlags());
     else this.regWrite(i, this.bytes(i), v);
   }
 

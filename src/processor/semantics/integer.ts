@@ -2,15 +2,7 @@
  * Integer arithmetic and logic, moves and tests. SDM Vol. 2, one entry per key.
  */
 import type { Val } from "../ir/value.ts";
-import {
-  condition,
-  flagsAdd,
-  flagsLogic,
-  flagsSub,
-  readCf,
-  setCf,
-  signExtend,
-} from "./flags.ts";
+import { condition, flagsAdd, flagsLogic, flagsSub, readCf, setCf, signExtend } from "./flags.ts";
 import type { Insn, Semantics, SemanticsTable } from "./insn.ts";
 
 const carryIn = (insn: Insn): Val => (insn.size === 8 ? readCf(insn).extU() : readCf(insn));
@@ -158,5 +150,8 @@ export const INTEGER: SemanticsTable = {
 };
 
 function swap32(v: Val): Val {
-  return v.rotl(8).and(0x00ff00ff).or(v.rotr(8).and(0xff00ff00 | 0));
+  return v
+    .rotl(8)
+    .and(0x00ff00ff)
+    .or(v.rotr(8).and(0xff00ff00 | 0));
 }

@@ -5,13 +5,25 @@
  */
 import { Cr0, Cr4, Efer } from "../core/control-bits.ts";
 import {
-  EntryControl, ExitControl, Field, INTERRUPTION_ERROR_CODE, INTERRUPTION_VALID, InterruptionType, PinControl, PrimaryControl, SecondaryControl,
+  EntryControl,
+  ExitControl,
+  Field,
+  INTERRUPTION_ERROR_CODE,
+  INTERRUPTION_VALID,
+  InterruptionType,
+  PinControl,
+  PrimaryControl,
+  SecondaryControl,
 } from "../isa/vmcs-fields.ts";
 import type { Vmcs } from "./vmcs.ts";
 
 type Rule = readonly [broken: boolean, text: string];
 
-const PIN_ALLOWED = PinControl.EXTERNAL_INTERRUPT | PinControl.NMI | PinControl.VIRTUAL_NMI | PinControl.PREEMPTION_TIMER;
+const PIN_ALLOWED =
+  PinControl.EXTERNAL_INTERRUPT |
+  PinControl.NMI |
+  PinControl.VIRTUAL_NMI |
+  PinControl.PREEMPTION_TIMER;
 const RIGHTS_UNUSABLE = 0x1_0000;
 const RFLAGS_IF = 0x200;
 const RFLAGS_VM = 0x2_0000;
@@ -31,17 +43,43 @@ export function checkControls(vmcs: Vmcs): string | null {
   const page = (field: number): boolean => vmcs.number(field) % 4096 !== 0;
   const eptp = vmcs.big(Field.EPTP);
   return firstBroken([
-      [(pin & ~PIN_ALLOWED & 0xff) !== 0 && (pin & PinControl.POSTED_INTERRUPTS) !== 0, "posted interrupts are not offered"],
-      [(primary & PrimaryControl.IO_BITMAPS) !== 0 && (page(Field.IO_BITMAP_A) || page(Field.IO_BITMAP_B)), "I/O bitmap alignment"],
-      [(primary & PrimaryControl.MSR_BITMAPS) !== 0 && page(Field.MSR_BITMAP), "MSR bitmap alignment"],
-      [(pin & PinControl.VIRTUAL_NMI) !== 0 && (pin & PinControl.NMI) === 0, "virtual NMIs require NMI exiting"],
-      [(primary & PrimaryControl.NMI_WINDOW) !== 0 && (pin & PinControl.VIRTUAL_NMI) === 0, "NMI-window exiting requires virtual NMIs"],
-      [(primary & PrimaryControl.TPR_SHADOW) !== 0, "TPR shadow is not offered"],
-      [vmcs.number(Field.CR3_TARGET_COUNT) > 4, "CR3-target count"],
-      [(secondary & SecondaryControl.UNRESTRICTED_GUEST) !== 0 && (secondary & SecondaryControl.EPT) === 0, "unrestricted guest requires EPT"],
-      [(secondary & SecondaryControl.EPT) !== 0 && (eptp & 0x3fn) !== 0x1en, "EPTP memory type and walk length"],
-      [(exit & ExitControl.SAVE_PREEMPTION_TIMER) !== 0 && (pin & PinControl.PREEMPTION_TIMER) === 0, "saving an inactive preemption timer"],
-    ]);
+    [
+      (pin & ~PIN_ALLOWED & 0xff) !== 0 && (pin & PinControl.POSTED_INTERRUPTS) !== 0,
+      "posted interrupts are not offered",
+    ],
+    [
+      (primary & PrimaryControl.IO_BITMAPS) !== 0 &&
+        (page(Field.IO_BITMAP_A) || page(Field.IO_BITMAP_B)),
+      "I/O bitmap alignment",
+    ],
+    [
+      (primary & PrimaryControl.MSR_BITMAPS) !== 0 && page(Field.MSR_BITMAP),
+      "MSR bitmap alignment",
+    ],
+    [
+      (pin & PinControl.VIRTUAL_NMI) !== 0 && (pin & PinControl.NMI) === 0,
+      "virtual NMIs require NMI exiting",
+    ],
+    [
+      (primary & PrimaryControl.NMI_WINDOW) !== 0 && (pin & PinControl.VIRTUAL_NMI) === 0,
+      "NMI-window exiting requires virtual NMIs",
+    ],
+    [(primary & PrimaryControl.TPR_SHADOW) !== 0, "TPR shadow is not offered"],
+    [vmcs.number(Field.CR3_TARGET_COUNT) > 4, "CR3-target count"],
+    [
+      (secondary & SecondaryControl.UNRESTRICTED_GUEST) !== 0 &&
+        (secondary & SecondaryControl.EPT) === 0,
+      "unrestricted guest requires EPT",
+    ],
+    [
+      (secondary & SecondaryControl.EPT) !== 0 && (eptp & 0x3fn) !== 0x1en,
+      "EPTP memory type and walk length",
+    ],
+    [
+      (exit & ExitControl.SAVE_PREEMPTION_TIMER) !== 0 && (pin & PinControl.PREEMPTION_TIMER) === 0,
+      "saving an inactive preemption timer",
+    ],
+  ]);
 }
 
 /** Event injection, checked at every entry that has one. */
@@ -52,13 +90,19 @@ export function checkInjection(vmcs: Vmcs): string | null {
   const vector = info & 0xff;
   const hasError = (info & INTERRUPTION_ERROR_CODE) !== 0;
   const isProtected = (vmcs.number(Field.GUEST_CR0) & Cr0.PE) !== 0;
-  const wantsError = isProtected && type === InterruptionType.HARDWARE_EXCEPTION && [8, 10, 11, 12, 13, 14, 17].includes(vector);
+  const wantsError =
+    isProtected &&
+    type === InterruptionType.HARDWARE_EXCEPTION &&
+    [8, 10, 11, 12, 13, 14, 17].includes(vector);
   const length = vmcs.number(Field.ENTRY_INSTRUCTION_LENGTH);
   const isSoftware = type === 4 || type === 5 || type === 6;
   return firstBroken([
     [type === 1 || type === 7, "interruption type is reserved"],
     [type === InterruptionType.NMI && vector !== 2, "an NMI has vector 2"],
-    [type === InterruptionType.HARDWARE_EXCEPTION && vector > 31, "an exception has a vector below 32"],
+    [
+      type === InterruptionType.HARDWARE_EXCEPTION && vector > 31,
+      "an exception has a vector below 32",
+    ],
     [hasError !== wantsError, "error-code delivery"],
     [(info & 0x7fff_f000) !== 0, "reserved bits of the interruption information"],
     [hasError && vmcs.number(Field.ENTRY_ERROR_CODE) > 0x7fff, "error code"],
@@ -77,7 +121,10 @@ function checkControlRegisters(vmcs: Vmcs, isLong: boolean): string | null {
     [isLong && (!pg || (cr4 & Cr4.PAE) === 0), "IA-32e mode without PAE paging"],
     [!isLong && (cr4 & Cr4.PCIDE) !== 0, "CR4.PCIDE outside IA-32e mode"],
     [((efer & Efer.LMA) !== 0) !== isLong, "EFER.LMA and the IA-32e mode guest control"],
-    [pg && ((efer & Efer.LMA) !== 0) !== ((efer & Efer.LME) !== 0), "EFER.LMA and EFER.LME under paging"],
+    [
+      pg && ((efer & Efer.LMA) !== 0) !== ((efer & Efer.LME) !== 0),
+      "EFER.LMA and EFER.LME under paging",
+    ],
     [(efer & ~(Efer.SCE | Efer.LME | Efer.LMA | Efer.NXE)) !== 0, "EFER reserved bits"],
   ]);
 }
@@ -100,19 +147,27 @@ function checkSegments(vmcs: Vmcs, isLong: boolean): string | null {
       [(rights & 0x10) === 0, `${name} is no code or data segment`],
       [(rights & 0x80) === 0, `${name} is not present`],
       [(rights & 0xf00) !== 0, `${name} rights have reserved bits`],
-      [(rights & 0x8000) !== 0 ? (limit & 0xfff) !== 0xfff : limit > 0xf_ffff, `${name} limit and granularity`],
+      [
+        (rights & 0x8000) !== 0 ? (limit & 0xfff) !== 0xfff : limit > 0xf_ffff,
+        `${name} limit and granularity`,
+      ],
     );
   }
   const cs = vmcs.number(Field.GUEST_CS_RIGHTS);
   rules.push([isLong && (cs & 0x6000) === 0x6000, "CS.L and CS.D"]);
   const tr = vmcs.number(Field.GUEST_TR_RIGHTS);
-  rules.push([(tr & RIGHTS_UNUSABLE) !== 0, "TR is unusable"], [isLong && (tr & 0xf) !== 11, "TR type in IA-32e mode"]);
+  rules.push(
+    [(tr & RIGHTS_UNUSABLE) !== 0, "TR is unusable"],
+    [isLong && (tr & 0xf) !== 11, "TR type in IA-32e mode"],
+  );
   return firstBroken(rules);
 }
 
 /** The guest-state area. */
 export function checkGuestState(vmcs: Vmcs): string | null {
-  const isLong = (vmcs.number(Field.ENTRY_CONTROLS) & EntryControl.IA32E_GUEST) !== 0 || (vmcs.number(Field.GUEST_EFER) & Efer.LMA) !== 0;
+  const isLong =
+    (vmcs.number(Field.ENTRY_CONTROLS) & EntryControl.IA32E_GUEST) !== 0 ||
+    (vmcs.number(Field.GUEST_EFER) & Efer.LMA) !== 0;
   const rflags = vmcs.number(Field.GUEST_RFLAGS);
   const blocking = vmcs.number(Field.GUEST_INTERRUPTIBILITY);
   const info = vmcs.number(Field.ENTRY_INTERRUPTION_INFO);
@@ -129,9 +184,18 @@ export function checkGuestState(vmcs: Vmcs): string | null {
       [is64 && BigInt.asUintN(64, BigInt.asIntN(48, rip)) !== rip, "RIP is not canonical"],
       [vmcs.number(Field.GUEST_ACTIVITY) > 3, "activity state"],
       [(blocking & 3) === 3, "blocking by STI and by MOV SS"],
-      [(blocking & BLOCKING_STI) !== 0 && (rflags & RFLAGS_IF) === 0, "blocking by STI with IF clear"],
-      [type === InterruptionType.EXTERNAL && ((rflags & RFLAGS_IF) === 0 || (blocking & 3) !== 0), "injection of an external interrupt while blocked"],
-      [type === InterruptionType.NMI && (blocking & BLOCKING_MOV_SS) !== 0, "injection of an NMI under MOV SS"],
+      [
+        (blocking & BLOCKING_STI) !== 0 && (rflags & RFLAGS_IF) === 0,
+        "blocking by STI with IF clear",
+      ],
+      [
+        type === InterruptionType.EXTERNAL && ((rflags & RFLAGS_IF) === 0 || (blocking & 3) !== 0),
+        "injection of an external interrupt while blocked",
+      ],
+      [
+        type === InterruptionType.NMI && (blocking & BLOCKING_MOV_SS) !== 0,
+        "injection of an NMI under MOV SS",
+      ],
     ])
   );
 }

@@ -7,10 +7,25 @@
  * bounded, never inside one.
  */
 import { invariant } from "../../base/invariant.ts";
-import { DEVICE_REPLIES, DEVICE_WRITES, Page, PHYSICAL_MAP, PHYSICAL_MAP_PAGES, S, Status } from "../core/layout.ts";
+import {
+  DEVICE_REPLIES,
+  DEVICE_WRITES,
+  Page,
+  PHYSICAL_MAP,
+  PHYSICAL_MAP_PAGES,
+  S,
+  Status,
+} from "../core/layout.ts";
 import { ENTRY_FAILURE, ExitReason } from "../isa/exit-reasons.ts";
 import {
-  ExitControl, Field, INTERRUPTION_ERROR_CODE, INTERRUPTION_VALID, PinControl, PrimaryControl, SecondaryControl, VendorField,
+  ExitControl,
+  Field,
+  INTERRUPTION_ERROR_CODE,
+  INTERRUPTION_VALID,
+  PinControl,
+  PrimaryControl,
+  SecondaryControl,
+  VendorField,
 } from "../isa/vmcs-fields.ts";
 import { EptEntry, walkEpt } from "../memory/ept.ts";
 import type { Engine, EngineServices, TscClock } from "./engine-port.ts";
@@ -154,7 +169,8 @@ export class Processor implements EngineServices {
       efer: vmcs.number(Field.GUEST_EFER),
     };
     const old = this.#cr;
-    if (cr.cr0 !== old.cr0 || cr.cr3 !== old.cr3 || cr.cr4 !== old.cr4 || cr.efer !== old.efer) this.engine.flushTlb();
+    if (cr.cr0 !== old.cr0 || cr.cr3 !== old.cr3 || cr.cr4 !== old.cr4 || cr.efer !== old.efer)
+      this.engine.flushTlb();
     this.#cr = cr;
     this.engine.updateMode();
     vmcs.isDirty = false;
@@ -170,7 +186,8 @@ export class Processor implements EngineServices {
   #loadControls(vmcs: Vmcs): void {
     const view = this.view;
     const primary = vmcs.number(Field.PRIMARY_CONTROLS) | 0;
-    const secondary = primary & PrimaryControl.SECONDARY ? vmcs.number(Field.SECONDARY_CONTROLS) : 0;
+    const secondary =
+      primary & PrimaryControl.SECONDARY ? vmcs.number(Field.SECONDARY_CONTROLS) : 0;
     view.setInt32(S.CTL_PIN.at, vmcs.number(Field.PIN_CONTROLS), true);
     view.setInt32(S.CTL_PRIMARY.at, primary, true);
     view.setInt32(S.CTL_SECONDARY.at, secondary, true);
@@ -180,7 +197,11 @@ export class Processor implements EngineServices {
     const usesIoBitmaps = (primary & PrimaryControl.IO_BITMAPS) !== 0;
     view.setUint32(S.CTL_IO_BITMAP_A.at, usesIoBitmaps ? vmcs.number(Field.IO_BITMAP_A) : 0, true);
     view.setUint32(S.CTL_IO_BITMAP_B.at, usesIoBitmaps ? vmcs.number(Field.IO_BITMAP_B) : 0, true);
-    view.setUint32(S.CTL_MSR_BITMAP.at, primary & PrimaryControl.MSR_BITMAPS ? vmcs.number(Field.MSR_BITMAP) : 0, true);
+    view.setUint32(
+      S.CTL_MSR_BITMAP.at,
+      primary & PrimaryControl.MSR_BITMAPS ? vmcs.number(Field.MSR_BITMAP) : 0,
+      true,
+    );
     view.setUint32(S.CTL_CR3_TARGETS.at, vmcs.number(Field.CR3_TARGET_COUNT), true);
     const wide: [number, number][] = [
       [S.CTL_CR0_MASK.at, Field.CR0_MASK],
@@ -194,7 +215,10 @@ export class Processor implements EngineServices {
     ];
     for (const [at, field] of wide) view.setBigUint64(at, vmcs.big(field), true);
     view.setUint32(S.NON_ROOT.at, 1, true);
-    this.#tscOffset = primary & PrimaryControl.TSC_OFFSETTING ? Number(BigInt.asIntN(64, vmcs.big(Field.TSC_OFFSET))) : 0;
+    this.#tscOffset =
+      primary & PrimaryControl.TSC_OFFSETTING
+        ? Number(BigInt.asIntN(64, vmcs.big(Field.TSC_OFFSET)))
+        : 0;
     const eptp = secondary & SecondaryControl.EPT ? vmcs.big(Field.EPTP) : 0n;
     if (eptp !== this.#eptp) {
       this.#eptp = eptp;
@@ -210,7 +234,11 @@ export class Processor implements EngineServices {
     const error = info & INTERRUPTION_ERROR_CODE ? vmcs.number(Field.ENTRY_ERROR_CODE) : 0;
     // An injected event ends HLT.
     this.view.setUint32(S.ACTIVITY.at, 0, true);
-    const status = this.engine.injectEvent(info | 0, error, vmcs.number(Field.ENTRY_INSTRUCTION_LENGTH));
+    const status = this.engine.injectEvent(
+      info | 0,
+      error,
+      vmcs.number(Field.ENTRY_INSTRUCTION_LENGTH),
+    );
     if (status !== Status.EXIT) return true;
     this.#finishExit(vmcs, this.view.getUint32(S.EXIT_REASON.at, true));
     return false;
@@ -260,9 +288,14 @@ export class Processor implements EngineServices {
   }
 
   #externalInterrupt(vmcs: Vmcs): void {
-    const acknowledges = (vmcs.number(Field.EXIT_CONTROLS) & ExitControl.ACKNOWLEDGE_INTERRUPT) !== 0;
+    const acknowledges =
+      (vmcs.number(Field.EXIT_CONTROLS) & ExitControl.ACKNOWLEDGE_INTERRUPT) !== 0;
     this.#finishExit(vmcs, ExitReason.EXTERNAL_INTERRUPT);
-    this.view.setUint32(S.EXIT_INTERRUPTION.at, acknowledges ? INTERRUPTION_VALID + DOORBELL_VECTOR : 0, true);
+    this.view.setUint32(
+      S.EXIT_INTERRUPTION.at,
+      acknowledges ? INTERRUPTION_VALID + DOORBELL_VECTOR : 0,
+      true,
+    );
   }
 
   #finishExit(vmcs: Vmcs, reason: number): void {
@@ -302,7 +335,11 @@ export class Processor implements EngineServices {
     vmcs.setBig(VendorField.DEVICE_WRITE_DATA, view.getBigUint64(DEVICE_WRITES, true));
     vmcs.set(Field.GUEST_PHYSICAL_ADDRESS, view.getUint32(DEVICE_WRITES + 8, true));
     vmcs.set(VendorField.DEVICE_SIZE, view.getUint32(DEVICE_WRITES + 12, true));
-    new Uint8Array(view.buffer).copyWithin(DEVICE_WRITES, DEVICE_WRITES + 16, DEVICE_WRITES + 16 * count);
+    new Uint8Array(view.buffer).copyWithin(
+      DEVICE_WRITES,
+      DEVICE_WRITES + 16,
+      DEVICE_WRITES + 16 * count,
+    );
     view.setUint32(S.DEVICE_WRITE_COUNT.at, count - 1, true);
     if (count === 1) this.engine.updateMode();
     return true;

@@ -29,7 +29,8 @@ export function writeRflags(state: DataView, value: number): void {
   const bit = (n: number): number => (value >>> n) & 1;
   const zf = bit(6);
   state.setBigUint64(S.FLAG_RESULT.at, BigInt(zf ^ 1), true);
-  const carry = (bit(0) << 31) | ((bit(11) ^ bit(0)) << 30) | (bit(4) << 3) | ((zf ^ bit(2)) << 8) | bit(7);
+  const carry =
+    (bit(0) << 31) | ((bit(11) ^ bit(0)) << 30) | (bit(4) << 3) | ((zf ^ bit(2)) << 8) | bit(7);
   state.setInt32(S.FLAG_CARRY.at, carry, true);
   state.setUint32(S.RFLAGS_REST.at, ((value & WRITABLE & ~ARITHMETIC) | 2) >>> 0, true);
 }

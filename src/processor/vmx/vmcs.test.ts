@@ -2,7 +2,14 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { S } from "../core/layout.ts";
-import { Field, fieldWidth, INTERRUPTION_VALID, PinControl, PrimaryControl, SecondaryControl } from "../isa/vmcs-fields.ts";
+import {
+  Field,
+  fieldWidth,
+  INTERRUPTION_VALID,
+  PinControl,
+  PrimaryControl,
+  SecondaryControl,
+} from "../isa/vmcs-fields.ts";
 import { checkControls, checkGuestState, checkInjection } from "./entry-checks.ts";
 import { readRflags, writeRflags } from "./rflags.ts";
 import { STATE_END, Vmcs } from "./vmcs.ts";
@@ -80,7 +87,10 @@ const BROKEN: readonly (readonly [string, (v: Vmcs) => void])[] = [
   ["TR is unusable", (v) => v.set(Field.GUEST_TR_RIGHTS, 0x1_0000)],
   ["CS.L and CS.D", (v) => v.set(Field.GUEST_CS_RIGHTS, 0xe09b)],
   ["ES is not present", (v) => v.set(Field.GUEST_ES_RIGHTS, 0xc013)],
-  ["injection of an external interrupt while blocked", (v) => v.set(Field.ENTRY_INTERRUPTION_INFO, INTERRUPTION_VALID + 0x20)],
+  [
+    "injection of an external interrupt while blocked",
+    (v) => v.set(Field.ENTRY_INTERRUPTION_INFO, INTERRUPTION_VALID + 0x20),
+  ],
 ];
 
 for (const [rule, breakIt] of BROKEN) {
@@ -97,7 +107,9 @@ test("VM entry refuses controls that contradict each other", () => {
     set(vmcs);
     assert.equal(checkControls(vmcs), rule);
   };
-  expectRule("virtual NMIs require NMI exiting", (v) => v.set(Field.PIN_CONTROLS, PinControl.VIRTUAL_NMI));
+  expectRule("virtual NMIs require NMI exiting", (v) =>
+    v.set(Field.PIN_CONTROLS, PinControl.VIRTUAL_NMI),
+  );
   expectRule("I/O bitmap alignment", (v) => {
     v.set(Field.PRIMARY_CONTROLS, PrimaryControl.IO_BITMAPS);
     v.set(Field.IO_BITMAP_A, 0x1001);

@@ -8,7 +8,15 @@
  * Numbers: `number` is exact up to 2^53 (wide fields with more bits need `big`).
  */
 import { invariant } from "../../base/invariant.ts";
-import { GPR, S, SEG_BASE, SEG_LIMIT, SEG_RIGHTS, SEG_SELECTOR, segmentAt } from "../core/layout.ts";
+import {
+  GPR,
+  S,
+  SEG_BASE,
+  SEG_LIMIT,
+  SEG_RIGHTS,
+  SEG_SELECTOR,
+  segmentAt,
+} from "../core/layout.ts";
 import { Field, fieldWidth, VendorField } from "../isa/vmcs-fields.ts";
 import { readRflags, writeRflags } from "./rflags.ts";
 
@@ -84,8 +92,16 @@ const SLOTS: ReadonlyMap<number, Slot> = allSlots();
 
 /** Fields whose writing leaves earlier entry checks and loaded controls valid. */
 const CLEAN = new Set<number>([
-  Field.GUEST_RIP, Field.PREEMPTION_TIMER, Field.ENTRY_INTERRUPTION_INFO, Field.ENTRY_ERROR_CODE, Field.ENTRY_INSTRUCTION_LENGTH,
-  Field.EXIT_REASON, Field.EXIT_QUALIFICATION, Field.GUEST_PHYSICAL_ADDRESS, Field.INSTRUCTION_ERROR, Field.IDT_VECTORING_INFO,
+  Field.GUEST_RIP,
+  Field.PREEMPTION_TIMER,
+  Field.ENTRY_INTERRUPTION_INFO,
+  Field.ENTRY_ERROR_CODE,
+  Field.ENTRY_INSTRUCTION_LENGTH,
+  Field.EXIT_REASON,
+  Field.EXIT_QUALIFICATION,
+  Field.GUEST_PHYSICAL_ADDRESS,
+  Field.INSTRUCTION_ERROR,
+  Field.IDT_VECTORING_INFO,
   ...Object.values(VendorField),
 ]);
 
@@ -180,5 +196,8 @@ export class Vmcs {
 
 function copyState(from: DataView, to: DataView): void {
   const source = new Uint8Array(from.buffer, from.byteOffset, STATE_END);
-  new Uint8Array(to.buffer, to.byteOffset, STATE_END).set(source.subarray(STATE_START), STATE_START);
+  new Uint8Array(to.buffer, to.byteOffset, STATE_END).set(
+    source.subarray(STATE_START),
+    STATE_START,
+  );
 }

@@ -4,8 +4,9 @@
  * It answers two portals' events, I/O instructions and device pages, by its buses, in place. It sees RAX, RSI/RDI and RIP of the instruction and the
  * access itself, nothing else of the guest.
  */
-import { Chipset } from "../../devices/platform/chipset.ts";
+
 import type { MmioSize, PortSize } from "../../devices/model.ts";
+import { Chipset } from "../../devices/platform/chipset.ts";
 import { ExitReasons } from "../../hypervisor/abi/exit-reasons.ts";
 import { DeviceAccess, type Message, StateGroup } from "../../hypervisor/abi/message.ts";
 import type { Hypercalls, ServiceFactory, ServiceProgram } from "../../hypervisor/abi/service.ts";
@@ -32,7 +33,10 @@ export const createMonitor =
 class Monitor implements ServiceProgram {
   readonly #hypercalls: Hypercalls;
   readonly #chipset: Chipset;
-  readonly #output = Array.from({ length: SERIAL_PORTS }, () => ({ bytes: new Uint8Array(CHUNK), length: 0 }));
+  readonly #output = Array.from({ length: SERIAL_PORTS }, () => ({
+    bytes: new Uint8Array(CHUNK),
+    length: 0,
+  }));
   #timer = Infinity;
 
   constructor(hypercalls: Hypercalls, options: MonitorOptions) {
@@ -113,7 +117,9 @@ class Monitor implements ServiceProgram {
 
   #armTimer(): void {
     const deadline = this.#chipset.deadline();
-    const wanted = this.#hasOutput() ? Math.min(deadline, this.#hypercalls.now() + 1_000_000) : deadline;
+    const wanted = this.#hasOutput()
+      ? Math.min(deadline, this.#hypercalls.now() + 1_000_000)
+      : deadline;
     if (wanted === this.#timer) return;
     this.#timer = wanted;
     this.#hypercalls.setTimer(wanted);
