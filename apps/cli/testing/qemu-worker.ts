@@ -6,7 +6,7 @@
  * Not modelled: traces, the deterministic clock.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, writeFileSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -22,6 +22,16 @@ import type {
 const PORTS: readonly SerialPort[] = [0, 1, 2, 3];
 const SERIAL_IO = ["0x3f8", "0x2f8", "0x3e8", "0x2e8"];
 const SERIAL_IRQ = [4, 3, 10, 11];
+
+/**
+ * Runs "$2"... and ends it when standard input does, that is when this worker is no more; then removes the folder "$1". A worker that
+ * is terminated runs no code of its own any more.
+ */
+const KEEPER = `folder=$1; shift
+"$@" </dev/null & child=$!
+( read -r _ <&3; kill -KILL $child ) 3<&0 2>/dev/null & keeper=$!
+wait $child; status=$?
+kill $keeper 2>/dev/null; rm -rf "$folder"; exit $status`;
 
 const REASONS: Readonly<Record<string, StopKind>> = {
   "guest-shutdown": "poweroff",
@@ -68,7 +78,10 @@ async function start(config: MachineConfig): Promise<void> {
   qmp.then(watchMonitor);
   writeFileSync(join(folder, "kernel"), config.kernel);
   if (config.initrd) writeFileSync(join(folder, "initrd"), config.initrd);
-  qemu = spawn("qemu-system-x86_64", arguments_(config), { stdio: ["ignore", "ignore", "pipe"] });
+  const command = ["qemu-system-x86_64", ...arguments_(config)];
+  qemu = spawn("sh", ["-c", KEEPER, "sh", folder, ...command], {
+    stdio: ["pipe", "ignore", "pipe"],
+  });
   let errors = "";
   qemu.stderr?.on("data", (text) => {
     errors += text;
@@ -78,7 +91,7 @@ async function start(config: MachineConfig): Promise<void> {
   qemu.on("exit", async (code) => {
     // What QEMU wrote before it ended may still be in the sockets.
     await Promise.all(serial.map(drained));
-    if (code) finish("error", `QEMU ended with status ${code}: ${errors.trim()}`);
+    if (code && code < 128) finish("error", `QEMU ended with status ${code}: ${errors.trim()}`);
     else finish(reason);
   });
 }
@@ -118,7 +131,6 @@ async function drained(opened: Promise<Socket>): Promise<void> {
 }
 
 function finish(kind: StopKind, message?: string): void {
-  rmSync(folder, { recursive: true, force: true });
   send({ type: "stopped", reason: message === undefined ? { kind } : { kind, message } });
   parentPort?.close();
 }
@@ -127,10 +139,5 @@ parentPort?.on("message", async (message: ToMachine) => {
   if (message.type === "start") await start(message.config);
   else if (message.type === "input") (await serial[message.port])?.write(message.data);
   else if (message.type === "powerButton") (await qmp)?.write('{"execute":"system_powerdown"}\n');
-  else qemu?.kill();
-});
-// A worker that is terminated runs this too; the child must not outlive it.
-process.on("exit", () => {
-  qemu?.kill("SIGKILL");
-  rmSync(folder, { recursive: true, force: true });
+  else qemu?.stdin?.end();
 });

@@ -8,15 +8,17 @@
  * after a software interrupt that faulted, until the pending fault is delivered; VM entry starts with it zero.
  * The error-code-valid bit of exits is clear in real-address mode, where nothing pushes error codes.
  */
+
+import type { Val } from "../ir/value.ts";
 import { type Cpu, Vector } from "../semantics/cpu.ts";
 import { Flag } from "../semantics/flags.ts";
 import type { Procedure } from "../semantics/procedure.ts";
-import type { Val } from "../ir/value.ts";
-import { Kind } from "./interrupts.ts";
-import { type Field, Pending, S, Status } from "./layout.ts";
 import { call, type ProcedureText } from "../semantics/system/procedure-text.ts";
 import {
   Blocking,
+  DR6_BD,
+  DR6_FIXED,
+  DR7_GD,
   EventType,
   INFO_ERROR_CODE,
   INFO_NMI_UNBLOCKED,
@@ -27,6 +29,8 @@ import {
   SYS,
   TASK_FAULT,
 } from "../semantics/system/state.ts";
+import { Kind } from "./interrupts.ts";
+import { type Field, Pending, S, Status } from "./layout.ts";
 
 /** Basic exit reasons. SDM Vol. 3D, "VMX Basic Exit Reasons". */
 const EXIT_EXCEPTION = 0;
@@ -39,13 +43,10 @@ const WITH_ERROR_CODE = bits(V.DF, V.TS, V.NP, V.SS, V.GP, V.PF, V.AC);
 const FAULTS = bits(V.DE, V.BR, V.UD, V.NM, V.TS, V.NP, V.SS, V.GP, V.PF, V.MF, V.AC, V.XM);
 const CONTRIBUTORY = bits(V.DE, V.TS, V.NP, V.SS, V.GP);
 
-/** DR6: breakpoint bits, and the bits that are always one. */
 const DR6_HITS = 0xf;
-const DR6_BD = 0x2000;
-export const DR6_FIXED = 0xffff_0ff0;
-const DR7_GD = 0x2000;
 
-const inSet = (p: Cpu, set: number, vector: Val): Val => vector.ltU(32).and(p.i32(set).shrU(vector).and(1));
+const inSet = (p: Cpu, set: number, vector: Val): Val =>
+  vector.ltU(32).and(p.i32(set).shrU(vector).and(1));
 const typeOf = (info: Val): Val => info.shrU(8).and(7);
 
 /** Ends as a triple fault: VM exit 2, or shutdown of the bare processor (which leaves its run loop the same way). */
@@ -74,7 +75,9 @@ function combine(p: Procedure): void {
     const contributory = inSet(p, CONTRIBUTORY, vector);
     const severe = contributory.or(vector.eq(V.PF));
     fn.if(earlier.eq(V.DF).and(severe), () => tripleFault(p));
-    const doubled = inSet(p, CONTRIBUTORY, earlier).and(contributory).or(earlier.eq(V.PF).and(severe));
+    const doubled = inSet(p, CONTRIBUTORY, earlier)
+      .and(contributory)
+      .or(earlier.eq(V.PF).and(severe));
     fn.if(doubled, () => {
       // #DF replaces both: an exit it causes does not count as one during delivery.
       recordFault(p, V.DF, 0);
@@ -87,7 +90,10 @@ function combine(p: Procedure): void {
 function exceptionExit(p: Procedure, info: Val, error: Val, qualification: Val, setsRf: Val): void {
   p.set(S.PENDING, Pending.NONE);
   p.set(SYS.EXT, 0);
-  const unblocked = p.get(SYS.NMI_UNBLOCKED).and(p.get(S.VECTORING).eqz()).and(info.and(0xff).ne(V.DF));
+  const unblocked = p
+    .get(SYS.NMI_UNBLOCKED)
+    .and(p.get(S.VECTORING).eqz())
+    .and(info.and(0xff).ne(V.DF));
   p.set(SYS.NMI_UNBLOCKED, 0);
   p.set(S.EXIT_REASON, EXIT_EXCEPTION);
   p.set(S.EXIT_INTERRUPTION, info.or(unblocked.select(p.i32(INFO_NMI_UNBLOCKED), p.i32(0))));
@@ -147,7 +153,10 @@ function deliverPending(p: Procedure): void {
     const hasError = isHardware.and(isProtected(p)).and(inSet(p, WITH_ERROR_CODE, vector));
     const isGeneralDetect = vector.eq(V.DB).and(address.and(DR6_BD).ne(0));
     const isFault = isHardware.and(inSet(p, FAULTS, vector).or(isGeneralDetect));
-    const info = vector.or(type.shl(8)).or(hasError.select(p.i32(INFO_ERROR_CODE), p.i32(0))).or(INFO_VALID);
+    const info = vector
+      .or(type.shl(8))
+      .or(hasError.select(p.i32(INFO_ERROR_CODE), p.i32(0)))
+      .or(INFO_VALID);
     fn.if(isHardware.and(isIntercepted(p, vector, error)), () => {
       const qualification = vector.eq(V.PF).or(vector.eq(V.DB)).select(address, p.i64(0));
       exceptionExit(p, info, error, qualification, isFault);
@@ -268,7 +277,10 @@ function matchBreakpoints(p: Procedure): void {
   const hits = fn.variable("i32", 0);
   const last = first.add(bytes.sub(1).extU());
   DEBUG_ADDRESSES.forEach((field, i) => {
-    const enabled = dr7.shrU(2 * i).and(3).ne(0);
+    const enabled = dr7
+      .shrU(2 * i)
+      .and(3)
+      .ne(0);
     const condition = dr7.shrU(16 + 4 * i).and(3);
     const code = dr7.shrU(18 + 4 * i).and(3);
     // LEN 0..3: 1, 2, 8, 4 bytes, on their natural boundary.
@@ -283,9 +295,24 @@ function matchBreakpoints(p: Procedure): void {
 
 export const exceptionProcedures: readonly ProcedureText[] = [
   { name: "deliverPending", params: [], answer: "status", body: deliverPending },
-  { name: "softwareInterrupt", params: ["i32", "i32", "i64", "i32"], answer: "status", body: softwareInterrupt },
-  { name: "deliverSoftware", params: ["i32", "i32", "i32", "i64", "i32"], answer: "status", body: deliverSoftware },
+  {
+    name: "softwareInterrupt",
+    params: ["i32", "i32", "i64", "i32"],
+    answer: "status",
+    body: softwareInterrupt,
+  },
+  {
+    name: "deliverSoftware",
+    params: ["i32", "i32", "i32", "i64", "i32"],
+    answer: "status",
+    body: deliverSoftware,
+  },
   { name: "injectEvent", params: ["i32", "i32", "i32"], answer: "status", body: injectEvent },
   { name: "deliverDebugTrap", params: ["i32"], answer: "status", body: deliverDebugTrap },
-  { name: "matchBreakpoints", params: ["i64", "i32", "i32"], answer: "host", body: matchBreakpoints },
+  {
+    name: "matchBreakpoints",
+    params: ["i64", "i32", "i32"],
+    answer: "host",
+    body: matchBreakpoints,
+  },
 ];

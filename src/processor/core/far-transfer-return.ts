@@ -2,12 +2,10 @@
  * Far returns, and what they share with IRET: the checks of the CS and SS on the stack.
  * Spec: SDM Vol. 2, "RET", "IRET/IRETD/IRETQ"; Vol. 3A, "Returning from a Called Procedure".
  */
+
+import type { Val } from "../ir/value.ts";
 import { Access, type Cpu, Vector } from "../semantics/cpu.ts";
 import type { Procedure } from "../semantics/procedure.ts";
-import type { Val } from "../ir/value.ts";
-import { arrive, checkTarget, loadItem } from "./far-transfer.ts";
-import { frameAbove, mergeStackPointer, moveStackPointer, setStackPointer, stackMask } from "../semantics/system/stack-frame.ts";
-import { S, Seg } from "./layout.ts";
 import {
   descriptorDpl,
   descriptorRights,
@@ -23,7 +21,16 @@ import {
   setSegment,
 } from "../semantics/system/descriptor.ts";
 import { callVoid, obtain, type ProcedureText } from "../semantics/system/procedure-text.ts";
+import {
+  frameAbove,
+  mergeStackPointer,
+  moveStackPointer,
+  setStackPointer,
+  stackMask,
+} from "../semantics/system/stack-frame.ts";
 import { inReal, longMode, selectorFaultIf, wrapLinear } from "../semantics/system/state.ts";
+import { arrive, checkTarget, loadItem } from "./far-transfer.ts";
+import { S, Seg } from "./layout.ts";
 
 /** Stands for the descriptor of a null SS, which 64-bit returns to rings 0..2 allow. Present, and never a real one. */
 const NULL_STACK = -1n;
@@ -36,7 +43,11 @@ function returnCode(p: Procedure): void {
   const rpl = rplOf(selector);
   const dpl = descriptorDpl(d);
   const wrongDpl = isConforming(d).select(dpl.gtU(rpl), dpl.ne(rpl));
-  const bad = isCode(d).eqz().or(rpl.ltU(p.get(S.CPL))).or(wrongDpl).or(longMode(p).and(isImpossibleCode(d)));
+  const bad = isCode(d)
+    .eqz()
+    .or(rpl.ltU(p.get(S.CPL)))
+    .or(wrongDpl)
+    .or(longMode(p).and(isImpossibleCode(d)));
   selectorFaultIf(p, bad, Vector.GP, selector);
   selectorFaultIf(p, isPresent(d).eqz(), Vector.NP, selector);
   p.fn.return(markAccessed(p, d));

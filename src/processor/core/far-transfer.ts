@@ -5,12 +5,11 @@
  * farJump and farCall answer JUMP (S.RIP is the target), FAULT, EXIT (task switch in VMX non-root operation) or TASK_FAULT. Offsets come in
  * already cut to the operand size.
  */
+
+import type { Val } from "../ir/value.ts";
 import { Access, type Cpu, Vector } from "../semantics/cpu.ts";
 import { rflagsImage } from "../semantics/flags.ts";
 import type { Procedure } from "../semantics/procedure.ts";
-import type { Val } from "../ir/value.ts";
-import { POISON, S, Seg, Status } from "./layout.ts";
-import { frameAbove, frameBelow, frameFlags, mergeStackPointer, moveStackPointer, placeFrame, RSP, setStackPointer, stackMask } from "../semantics/system/stack-frame.ts";
 import {
   DescriptorType,
   descriptorBase,
@@ -29,8 +28,33 @@ import {
   rplOf,
   setSegment,
 } from "../semantics/system/descriptor.ts";
-import { call, callVoid, obtain, type ProcedureText, perform } from "../semantics/system/procedure-text.ts";
-import { inReal, longMode, nonCanonical, plainFaultIf, selectorFaultIf, SYS } from "../semantics/system/state.ts";
+import {
+  call,
+  callVoid,
+  obtain,
+  type ProcedureText,
+  perform,
+} from "../semantics/system/procedure-text.ts";
+import {
+  frameAbove,
+  frameBelow,
+  frameFlags,
+  mergeStackPointer,
+  moveStackPointer,
+  placeFrame,
+  RSP,
+  setStackPointer,
+  stackMask,
+} from "../semantics/system/stack-frame.ts";
+import {
+  inReal,
+  longMode,
+  nonCanonical,
+  plainFaultIf,
+  SYS,
+  selectorFaultIf,
+} from "../semantics/system/state.ts";
+import { POISON, S, Seg, Status } from "./layout.ts";
 import { TaskSource } from "./task-switch.ts";
 
 /** Leaves with #GP(0) if an instruction pointer is not one in code segment `d`: its limit, or canonical form for 64-bit code. */
@@ -59,7 +83,12 @@ export function storeItem(p: Cpu, address: Val, size: Val, value: Val): void {
   fn.if(
     size.eq(8),
     () => fn.store("i64.store", address, value),
-    () => fn.if(size.eq(4), () => fn.store("i64.store32", address, value), () => fn.store("i64.store16", address, value)),
+    () =>
+      fn.if(
+        size.eq(4),
+        () => fn.store("i64.store32", address, value),
+        () => fn.store("i64.store16", address, value),
+      ),
   );
 }
 
@@ -122,7 +151,9 @@ function systemTarget(p: Procedure, selector: Val, d: Val, isCall: number, nextR
   selectorFaultIf(p, p.get(S.CPL).gtU(dpl).or(rplOf(selector).gtU(dpl)), Vector.GP, selector);
   selectorFaultIf(p, isPresent(d).eqz(), Vector.NP, selector);
   const task = isGate.select(d.shrU(16).wrap().and(0xffff), selector);
-  fn.return(call(p, "taskSwitch", task, isCall ? TaskSource.CALL : TaskSource.JMP, nextRip, rflagsImage(p)));
+  fn.return(
+    call(p, "taskSwitch", task, isCall ? TaskSource.CALL : TaskSource.JMP, nextRip, rflagsImage(p)),
+  );
 }
 
 /** (selector, offset, next RIP). */
@@ -169,10 +200,19 @@ function farCall(p: Procedure): void {
 }
 
 /** Where a call gate leads: selector, code descriptor (checked for existence and kind), offset. */
-function gateTarget(p: Procedure, gateSelector: Val, gate: Val): { selector: Val; d: Val; offset: Val } {
+function gateTarget(
+  p: Procedure,
+  gateSelector: Val,
+  gate: Val,
+): { selector: Val; d: Val; offset: Val } {
   const { fn } = p;
   const dpl = descriptorDpl(gate);
-  selectorFaultIf(p, p.get(S.CPL).gtU(dpl).or(rplOf(gateSelector).gtU(dpl)), Vector.GP, gateSelector);
+  selectorFaultIf(
+    p,
+    p.get(S.CPL).gtU(dpl).or(rplOf(gateSelector).gtU(dpl)),
+    Vector.GP,
+    gateSelector,
+  );
   selectorFaultIf(p, isPresent(gate).eqz(), Vector.NP, gateSelector);
   const full = gate.and(0xffff).or(gate.shrU(32).and(0xffff_0000));
   const isWide = descriptorType(gate).eq(DescriptorType.CALL_GATE);
@@ -214,7 +254,14 @@ function farGate(p: Procedure): void {
     push(nextRip);
     enterCode(p, selector, marked, offset);
   });
-  callInner(p, { selector, d: marked, offset, size, parameters: longMode(p).select(p.i32(0), gate.high().and(0x1f)), nextRip });
+  callInner(p, {
+    selector,
+    d: marked,
+    offset,
+    size,
+    parameters: longMode(p).select(p.i32(0), gate.high().and(0x1f)),
+    nextRip,
+  });
 }
 
 interface InnerCall {
@@ -268,7 +315,17 @@ export function innerFrame(p: Procedure, stack: Val, bytes: Val): { linear: Val;
     const rights = descriptorRights(stack);
     const mask = stackMask(p, rights);
     sp.set(mergeStackPointer(p, mask, top));
-    linear.set(call(p, "stackSpan", descriptorBase(stack), descriptorLimit(stack), rights, top.and(mask), bytes));
+    linear.set(
+      call(
+        p,
+        "stackSpan",
+        descriptorBase(stack),
+        descriptorLimit(stack),
+        rights,
+        top.and(mask),
+        bytes,
+      ),
+    );
   });
   return { linear: linear.read(), sp: sp.read() };
 }

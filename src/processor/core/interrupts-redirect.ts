@@ -5,14 +5,11 @@
 import { Access, Vector } from "../semantics/cpu.ts";
 import { Flag, rflagsImage } from "../semantics/flags.ts";
 import type { Procedure } from "../semantics/procedure.ts";
+import { call, type ProcedureText } from "../semantics/system/procedure-text.ts";
+import { hasWideTss, ioplOf, TSS_IO_BASE, TSS_MINIMUM_LIMIT } from "../semantics/system/state.ts";
 import { Cr4 } from "./control-bits.ts";
 import { S, Seg, Status } from "./layout.ts";
-import { call, type ProcedureText } from "../semantics/system/procedure-text.ts";
-import { hasWideTss, ioplOf } from "../semantics/system/state.ts";
 
-/** Offset in the TSS of the I/O map base, which the redirection bitmap ends at, and the bytes that must exist for it. */
-export const TSS_IO_BASE = 0x66;
-export const TSS_MINIMUM_LIMIT = 0x67;
 const REDIRECTION_BYTES = 32;
 
 /** (vector, RIP to push, IOPL is checked) -> NEXT to go through the IDT, JUMP if an 8086 handler has been entered, FAULT. */
@@ -44,5 +41,10 @@ function redirectInterrupt(p: Procedure): void {
 }
 
 export const redirectProcedures: readonly ProcedureText[] = [
-  { name: "redirectInterrupt", params: ["i32", "i64", "i32"], answer: "status", body: redirectInterrupt },
+  {
+    name: "redirectInterrupt",
+    params: ["i32", "i64", "i32"],
+    answer: "status",
+    body: redirectInterrupt,
+  },
 ];

@@ -8,14 +8,11 @@
  *
  * Hot path: deliverLong.
  */
-import { Rights } from "../semantics/system/rights.ts";
+
+import type { Val } from "../ir/value.ts";
 import { Access, type Cpu, Vector } from "../semantics/cpu.ts";
 import { Flag, rflagsImage } from "../semantics/flags.ts";
 import type { Procedure } from "../semantics/procedure.ts";
-import type { Val } from "../ir/value.ts";
-import { arrive, checkTarget, innerFrame } from "./far-transfer.ts";
-import { frameBelow, frameFlags, moveStackPointer, placeFrame, RSP, setStackPointer } from "../semantics/system/stack-frame.ts";
-import { POISON, S, Seg, Status } from "./layout.ts";
 import {
   DescriptorType,
   descriptorDpl,
@@ -33,7 +30,28 @@ import {
   storeSegment,
 } from "../semantics/system/descriptor.ts";
 import { call, callVoid, type ProcedureText, perform } from "../semantics/system/procedure-text.ts";
-import { inV86, isProtected, longMode, nonCanonical, plainFaultIf, raise, selectorFaultIf, SYS, wrapLinear } from "../semantics/system/state.ts";
+import { Rights } from "../semantics/system/rights.ts";
+import {
+  frameBelow,
+  frameFlags,
+  moveStackPointer,
+  placeFrame,
+  RSP,
+  setStackPointer,
+} from "../semantics/system/stack-frame.ts";
+import {
+  inV86,
+  isProtected,
+  longMode,
+  nonCanonical,
+  plainFaultIf,
+  raise,
+  SYS,
+  selectorFaultIf,
+  wrapLinear,
+} from "../semantics/system/state.ts";
+import { arrive, checkTarget, innerFrame } from "./far-transfer.ts";
+import { POISON, S, Seg, Status } from "./layout.ts";
 import { TaskSource } from "./task-switch.ts";
 
 /** Properties of an event: pushes an error code · gate DPL is checked (INT n, INT3, INTO) · RF is set in the pushed image (faults). */
@@ -75,7 +93,10 @@ function enterHandler(p: Cpu, gateType: Val): void {
 
 /** DPL (for software interrupts) and presence of a gate. */
 function checkGate(p: Cpu, gate: Val, event: Event): void {
-  const denied = event.kind.and(Kind.SOFTWARE).ne(0).and(descriptorDpl(gate).ltU(p.get(S.CPL)));
+  const denied = event.kind
+    .and(Kind.SOFTWARE)
+    .ne(0)
+    .and(descriptorDpl(gate).ltU(p.get(S.CPL)));
   gateFaultIf(p, denied, Vector.GP, event);
   gateFaultIf(p, isPresent(gate).eqz(), Vector.NP, event);
 }
@@ -99,7 +120,10 @@ function deliverLong(p: Procedure): void {
   gateFaultIf(p, at.add(15).gtU(p.get(S.IDTR_LIMIT)), Vector.GP, event);
   const entry = p.hostR(p.get(S.IDTR_BASE).add(at.extU()), 16, Access.SYSTEM);
   const gate = p.raw(8, entry);
-  const target = gate.and(0xffff).or(gate.shrU(32).and(0xffff_0000)).or(p.raw(8, entry, 8).shl(32));
+  const target = gate
+    .and(0xffff)
+    .or(gate.shrU(32).and(0xffff_0000))
+    .or(p.raw(8, entry, 8).shl(32));
   const type = descriptorType(gate);
   gateFaultIf(p, type.or(1).ne(DescriptorType.TRAP), Vector.GP, event);
   checkGate(p, gate, event);
@@ -170,7 +194,11 @@ interface Handler {
 }
 
 function bySize(p: Cpu, size: Val, body: (size: 2 | 4) => void): void {
-  p.fn.if(size.eq(4), () => body(4), () => body(2));
+  p.fn.if(
+    size.eq(4),
+    () => body(4),
+    () => body(2),
+  );
 }
 
 function deliverInner(p: Procedure, h: Handler): void {
@@ -190,13 +218,25 @@ function deliverInner(p: Procedure, h: Handler): void {
   const oldSs = p.segSelector(Seg.SS);
   fn.if(
     fromV86,
-    () => bySize(p, h.size, (size) => storeFrame(p, host, size, h.event, [oldSp, oldSs, ...V86_SEGMENTS.map((s) => p.segSelector(s))])),
+    () =>
+      bySize(p, h.size, (size) =>
+        storeFrame(p, host, size, h.event, [
+          oldSp,
+          oldSs,
+          ...V86_SEGMENTS.map((s) => p.segSelector(s)),
+        ]),
+      ),
     () => bySize(p, h.size, (size) => storeFrame(p, host, size, h.event, [oldSp, oldSs])),
   );
   p.commit(host);
   fn.if(fromV86, () => {
     for (const seg of V86_SEGMENTS) {
-      storeSegment(p, segmentAddress(p.i32(seg)), { base: 0n, limit: 0, rights: Rights.UNUSABLE, selector: 0 });
+      storeSegment(p, segmentAddress(p.i32(seg)), {
+        base: 0n,
+        limit: 0,
+        rights: Rights.UNUSABLE,
+        selector: 0,
+      });
     }
   });
   p.set(S.CPL, cpl);
@@ -227,7 +267,9 @@ function deliverToTask(p: Procedure, gate: Val, event: Event): void {
   const task = gate.shrU(16).wrap().and(0xffff);
   const flags = pushedFlags(p, event);
   const status = call(p, "taskSwitch", task, TaskSource.GATE, event.rip, flags);
-  fn.if(status.eq(Status.JUMP).and(event.kind.and(Kind.ERROR)), () => fn.return(call(p, "pushTaskError", event.error)));
+  fn.if(status.eq(Status.JUMP).and(event.kind.and(Kind.ERROR)), () =>
+    fn.return(call(p, "pushTaskError", event.error)),
+  );
   fn.return(status);
 }
 
@@ -245,15 +287,31 @@ function deliverLegacy(p: Procedure): void {
   fn.if(isTask, () => deliverToTask(p, gate, event));
   const { selector, d } = gateCode(p, gate);
   const dpl = descriptorDpl(d);
-  const isInner = isConforming(d).eqz().and(dpl.ltU(p.get(S.CPL)));
+  const isInner = isConforming(d)
+    .eqz()
+    .and(dpl.ltU(p.get(S.CPL)));
   // Out of virtual-8086 mode only to ring 0.
-  selectorFaultIf(p, inV86(p).ne(0).and(isInner.eqz().or(dpl.ne(0))), Vector.GP, selector);
+  selectorFaultIf(
+    p,
+    inV86(p)
+      .ne(0)
+      .and(isInner.eqz().or(dpl.ne(0))),
+    Vector.GP,
+    selector,
+  );
   selectorFaultIf(p, isPresent(d).eqz(), Vector.NP, selector);
   const code = markAccessed(p, d);
   const isWide = type.and(8);
   const full = gate.and(0xffff).or(gate.shrU(32).and(0xffff_0000));
   const target = isWide.select(full, gate.and(0xffff));
-  const h: Handler = { event, selector, code, gateType: type, target, size: isWide.select(p.i32(4), p.i32(2)) };
+  const h: Handler = {
+    event,
+    selector,
+    code,
+    gateType: type,
+    target,
+    size: isWide.select(p.i32(4), p.i32(2)),
+  };
   fn.if(isInner, () => deliverInner(p, h));
   deliverSame(p, h);
 }
@@ -282,12 +340,15 @@ function deliverTo8086(p: Procedure): void {
 function deliverEvent(p: Procedure): void {
   const { fn } = p;
   const event = eventOf(p);
-  const pass = (name: string): void => fn.return(call(p, name, event.vector, event.kind, event.error, event.rip));
+  const pass = (name: string): void =>
+    fn.return(call(p, name, event.vector, event.kind, event.error, event.rip));
   fn.if(longMode(p), () => pass("deliverLong"));
   fn.if(isProtected(p), () => pass("deliverLegacy"));
   gateFaultIf(p, event.vector.shl(2).add(3).gtU(p.get(S.IDTR_LIMIT)), Vector.GP, event);
   const cleared = Flag.IF | Flag.TF | Flag.AC | Flag.RF;
-  fn.return(call(p, "deliverTo8086", event.vector, rflagsImage(p), event.rip, p.get(S.IDTR_BASE), cleared));
+  fn.return(
+    call(p, "deliverTo8086", event.vector, rflagsImage(p), event.rip, p.get(S.IDTR_BASE), cleared),
+  );
 }
 
 const EVENT = ["i32", "i32", "i32", "i64"] as const;
@@ -295,6 +356,11 @@ const EVENT = ["i32", "i32", "i32", "i64"] as const;
 export const interruptProcedures: readonly ProcedureText[] = [
   { name: "deliverLong", params: EVENT, answer: "status", body: deliverLong },
   { name: "deliverLegacy", params: EVENT, answer: "status", body: deliverLegacy },
-  { name: "deliverTo8086", params: ["i32", "i32", "i64", "i64", "i32"], answer: "status", body: deliverTo8086 },
+  {
+    name: "deliverTo8086",
+    params: ["i32", "i32", "i64", "i64", "i32"],
+    answer: "status",
+    body: deliverTo8086,
+  },
   { name: "deliverEvent", params: EVENT, answer: "status", body: deliverEvent },
 ];

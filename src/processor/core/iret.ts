@@ -7,18 +7,28 @@
  *
  * Hot path: the 64-bit form.
  */
+
+import type { Val } from "../ir/value.ts";
 import { Access, type Cpu, Vector } from "../semantics/cpu.ts";
 import { Flag, rflagsImage, setRflagsImage } from "../semantics/flags.ts";
 import type { Procedure } from "../semantics/procedure.ts";
-import type { Val } from "../ir/value.ts";
+import { rplOf, setSegment } from "../semantics/system/descriptor.ts";
+import { call, callVoid, obtain, type ProcedureText } from "../semantics/system/procedure-text.ts";
+import { frameAbove, moveStackPointer, RSP } from "../semantics/system/stack-frame.ts";
+import {
+  Blocking,
+  in64,
+  inReal,
+  inV86,
+  ioplOf,
+  isProtected,
+  longMode,
+  SYS,
+} from "../semantics/system/state.ts";
 import { Cr4 } from "./control-bits.ts";
 import { arrive, checkTarget } from "./far-transfer.ts";
 import { commitOuter, isLongTarget, returnStackPointer } from "./far-transfer-return.ts";
-import { frameAbove, moveStackPointer, RSP } from "../semantics/system/stack-frame.ts";
 import { S, Seg } from "./layout.ts";
-import { rplOf, setSegment } from "../semantics/system/descriptor.ts";
-import { call, callVoid, obtain, type ProcedureText } from "../semantics/system/procedure-text.ts";
-import { Blocking, in64, inReal, inV86, ioplOf, isProtected, longMode, SYS } from "../semantics/system/state.ts";
 import { TaskSource } from "./task-switch.ts";
 
 const NMI_EXITING = 1 << 3;
@@ -34,7 +44,10 @@ const ALL_FLAGS = 0x3f_7fd5;
 /** Lifts blocking by NMI, which IRET does even if it then faults. Under "NMI exiting" alone, blocking belongs to the VMM. */
 function unblockNmi(p: Cpu): void {
   const pin = p.get(S.CTL_PIN);
-  const isOurs = p.get(S.NON_ROOT).eqz().or(pin.and(NMI_EXITING | VIRTUAL_NMIS).ne(NMI_EXITING));
+  const isOurs = p
+    .get(S.NON_ROOT)
+    .eqz()
+    .or(pin.and(NMI_EXITING | VIRTUAL_NMIS).ne(NMI_EXITING));
   const blocking = p.get(S.INTERRUPTIBILITY);
   const lifted = isOurs.and(blocking.and(Blocking.NMI).ne(0));
   p.set(SYS.NMI_UNBLOCKED, lifted);
@@ -59,7 +72,10 @@ function changeable(p: Cpu, size: number): Val {
   const wide = size === 2 ? 0 : WIDE_FLAGS;
   const ring0 = Flag.IOPL | Flag.IF | (size === 2 ? 0 : VIRTUAL_INTERRUPT);
   const interrupt = cpl.leU(ioplOf(p)).select(p.i32(Flag.IF), p.i32(0));
-  return cpl.eqz().select(p.i32(ring0), interrupt).or(STATUS_AND_CONTROL | wide);
+  return cpl
+    .eqz()
+    .select(p.i32(ring0), interrupt)
+    .or(STATUS_AND_CONTROL | wide);
 }
 
 type Size = 2 | 4 | 8;
@@ -139,11 +155,28 @@ function returnToV86(p: Procedure): void {
   const bytes = 4 * V86_ITEMS;
   const host = p.hostR(frameAbove(p, bytes), bytes, Access.STACK);
   const items = Array.from({ length: V86_ITEMS }, (_, i) => p.raw(4, host, 4 * i));
-  const [rip, cs, flags, sp, ss, es, ds, fs, gs] = items as [Val, Val, Val, Val, Val, Val, Val, Val, Val];
+  const [rip, cs, flags, sp, ss, es, ds, fs, gs] = items as [
+    Val,
+    Val,
+    Val,
+    Val,
+    Val,
+    Val,
+    Val,
+    Val,
+    Val,
+  ];
   p.faultIf(rip.gtU(0xffff), Vector.GP);
   setFlags(p, flags, ALL_FLAGS);
   p.set(S.CPL, 3);
-  for (const [seg, selector] of [[Seg.CS, cs], [Seg.SS, ss], [Seg.ES, es], [Seg.DS, ds], [Seg.FS, fs], [Seg.GS, gs]] as const) {
+  for (const [seg, selector] of [
+    [Seg.CS, cs],
+    [Seg.SS, ss],
+    [Seg.ES, es],
+    [Seg.DS, ds],
+    [Seg.FS, fs],
+    [Seg.GS, gs],
+  ] as const) {
     callVoid(p, "loadRealSegment", seg, selector.and(0xffff));
   }
   p.setGpr(RSP, 4, sp);
@@ -170,7 +203,8 @@ function returnReal(p: Procedure, size: 2 | 4, mask: number, check?: (flags: Val
 }
 
 function returnV86(p: Procedure, size: 2 | 4): void {
-  const flags = ALL_FLAGS & ~(Flag.VM | Flag.IOPL | VIRTUAL_INTERRUPT) & (size === 2 ? LOW_FLAGS : -1);
+  const flags =
+    ALL_FLAGS & ~(Flag.VM | Flag.IOPL | VIRTUAL_INTERRUPT) & (size === 2 ? LOW_FLAGS : -1);
   p.fn.if(ioplOf(p).eq(3), () => returnReal(p, size, flags));
   if (size === 4) p.fault(Vector.GP);
   else {

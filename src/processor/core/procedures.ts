@@ -6,22 +6,26 @@
  */
 import type { ModuleBuilder } from "../ir/module.ts";
 import { controlProcedures } from "../semantics/system/control-registers.ts";
+import { descriptorProcedures } from "../semantics/system/descriptor.ts";
 import { inspectionProcedures } from "../semantics/system/inspection.ts";
 import { flagProcedures } from "../semantics/system/interrupt-flag.ts";
 import { msrProcedures } from "../semantics/system/msr.ts";
 import { portProcedures } from "../semantics/system/ports.ts";
+import {
+  declareProcedures,
+  defineProcedures,
+  type ProcedureText,
+} from "../semantics/system/procedure-text.ts";
 import { processorProcedures } from "../semantics/system/processor.ts";
+import { stackProcedures } from "../semantics/system/stack-frame.ts";
 import { exceptionProcedures } from "./exceptions.ts";
 import { farProcedures } from "./far-transfer.ts";
 import { returnProcedures } from "./far-transfer-return.ts";
-import { stackProcedures } from "../semantics/system/stack-frame.ts";
 import { interruptProcedures } from "./interrupts.ts";
 import { redirectProcedures } from "./interrupts-redirect.ts";
 import { iretProcedures } from "./iret.ts";
 import { segmentProcedures } from "./segment-load.ts";
-import { descriptorProcedures } from "../semantics/system/descriptor.ts";
 import { syscallProcedures } from "./syscall.ts";
-import { declareProcedures, defineProcedures, type ProcedureText } from "../semantics/system/procedure-text.ts";
 import { taskProcedures } from "./task-switch.ts";
 
 const PROCEDURES: readonly ProcedureText[] = [

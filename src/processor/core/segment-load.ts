@@ -5,11 +5,10 @@
  * Each procedure checks everything before it changes anything, except for the accessed bit, which may be set by a load that then faults on
  * something later in the same instruction.
  */
-import { Rights } from "../semantics/system/rights.ts";
+
+import type { Val } from "../ir/value.ts";
 import { Access, Vector } from "../semantics/cpu.ts";
 import type { Procedure } from "../semantics/procedure.ts";
-import type { Val } from "../ir/value.ts";
-import { S, Seg, SEG_RIGHTS, SEG_SELECTOR, SEGMENT_BYTES, SEGMENTS, Status, segmentAt } from "./layout.ts";
 import {
   DescriptorType,
   descriptorBase,
@@ -27,8 +26,32 @@ import {
   segmentAddress,
   storeSegment,
 } from "../semantics/system/descriptor.ts";
-import { callVoid, obtain, type ProcedureText, perform } from "../semantics/system/procedure-text.ts";
-import { in64, inReal, longMode, nonCanonical, plainFaultIf, selectorFaultIf, SYS } from "../semantics/system/state.ts";
+import {
+  callVoid,
+  obtain,
+  type ProcedureText,
+  perform,
+} from "../semantics/system/procedure-text.ts";
+import { Rights } from "../semantics/system/rights.ts";
+import {
+  in64,
+  inReal,
+  longMode,
+  nonCanonical,
+  plainFaultIf,
+  SYS,
+  selectorFaultIf,
+} from "../semantics/system/state.ts";
+import {
+  S,
+  SEG_RIGHTS,
+  SEG_SELECTOR,
+  SEGMENT_BYTES,
+  SEGMENTS,
+  Seg,
+  Status,
+  segmentAt,
+} from "./layout.ts";
 
 /** (segment number, selector, vector): ES, DS, FS, GS in protected mode. */
 function loadDataSegment(p: Procedure): void {
@@ -69,7 +92,9 @@ function loadSegment(p: Procedure): void {
     callVoid(p, "loadRealSegment", fn.param(0), fn.param(1));
     p.leave(Status.NEXT);
   });
-  fn.if(fn.param(0).eq(Seg.SS), () => fn.return(fn.call(p.module.get("loadStackSegment"), fn.param(1))));
+  fn.if(fn.param(0).eq(Seg.SS), () =>
+    fn.return(fn.call(p.module.get("loadStackSegment"), fn.param(1))),
+  );
   fn.return(fn.call(p.module.get("loadDataSegment"), fn.param(0), fn.param(1), Vector.GP));
 }
 
@@ -97,10 +122,20 @@ function loadLdtr(p: Procedure): void {
   const d = readDescriptor(p, selector, vector);
   selectorFaultIf(p, descriptorType(d).ne(DescriptorType.LDT), vector, selector);
   // A task's missing LDT is #TS, not #NP.
-  selectorFaultIf(p, isPresent(d).eqz(), vector.eq(Vector.GP).select(p.i32(Vector.NP), vector), selector);
+  selectorFaultIf(
+    p,
+    isPresent(d).eqz(),
+    vector.eq(Vector.GP).select(p.i32(Vector.NP), vector),
+    selector,
+  );
   const base = fn.variable("i64", descriptorBase(d));
   fn.if(longMode(p), () => base.set(wideBase(p, selector, vector).base));
-  storeSegment(p, address, { base: base.read(), limit: descriptorLimit(d), rights: descriptorRights(d), selector });
+  storeSegment(p, address, {
+    base: base.read(),
+    limit: descriptorLimit(d),
+    rights: descriptorRights(d),
+    selector,
+  });
 }
 
 /** (selector): LTR. Marks the descriptor busy. */
@@ -118,7 +153,12 @@ function loadTaskRegister(p: Procedure): void {
   const base = fn.variable("i64", descriptorBase(d));
   fn.if(longMode(p), () => base.set(wideBase(p, selector, p.i32(Vector.GP)).base));
   perform(p, "setBusy", p.get(SYS.DESCRIPTOR_LINEAR), 2);
-  storeSegment(p, segmentAt(Seg.TR), { base: base.read(), limit: descriptorLimit(d), rights: descriptorRights(d).or(2), selector });
+  storeSegment(p, segmentAt(Seg.TR), {
+    base: base.read(),
+    limit: descriptorLimit(d),
+    rights: descriptorRights(d).or(2),
+    selector,
+  });
 }
 
 /** (linear address of a TSS descriptor, 2 or 0): sets or clears its busy bit. */
@@ -139,7 +179,9 @@ function nullInnerSegments(p: Procedure): void {
     const at = SEGMENTS + SEGMENT_BYTES * seg;
     const rights = p.segRights(seg);
     const dpl = rights.shrU(5).and(3);
-    const conforming = rights.and(Rights.CODE | Rights.CONFORMING).eq(Rights.CODE | Rights.CONFORMING);
+    const conforming = rights
+      .and(Rights.CODE | Rights.CONFORMING)
+      .eq(Rights.CODE | Rights.CONFORMING);
     const inner = dpl.ltU(cpl).and(conforming.eqz());
     fn.if(isNull(p.segSelector(seg)).or(inner), () => {
       fn.store("i32.store16", 0, 0, at + SEG_SELECTOR);
@@ -149,7 +191,12 @@ function nullInnerSegments(p: Procedure): void {
 }
 
 export const segmentProcedures: readonly ProcedureText[] = [
-  { name: "loadDataSegment", params: ["i32", "i32", "i32"], answer: "status", body: loadDataSegment },
+  {
+    name: "loadDataSegment",
+    params: ["i32", "i32", "i32"],
+    answer: "status",
+    body: loadDataSegment,
+  },
   { name: "loadStackSegment", params: ["i32"], answer: "status", body: loadStackSegment },
   { name: "loadSegment", params: ["i32", "i32"], answer: "status", body: loadSegment },
   { name: "loadLdtr", params: ["i32", "i32"], answer: "status", body: loadLdtr },

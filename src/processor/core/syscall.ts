@@ -7,17 +7,18 @@
  *
  * Hot path: sysCall and sysReturn are straight-line code.
  */
+
+import type { Val } from "../ir/value.ts";
 import { type Cpu, Vector } from "../semantics/cpu.ts";
 import { Flag, rflagsImage, setRflagsImage } from "../semantics/flags.ts";
 import type { Procedure } from "../semantics/procedure.ts";
-import type { Val } from "../ir/value.ts";
-import { Efer } from "./control-bits.ts";
-import { arrive } from "./far-transfer.ts";
-import { RSP } from "../semantics/system/stack-frame.ts";
-import { S, Seg, segmentAt } from "./layout.ts";
 import { storeSegment } from "../semantics/system/descriptor.ts";
 import type { ProcedureText } from "../semantics/system/procedure-text.ts";
+import { RSP } from "../semantics/system/stack-frame.ts";
 import { in64, isProtected, longMode, nonCanonical } from "../semantics/system/state.ts";
+import { Efer } from "./control-bits.ts";
+import { arrive } from "./far-transfer.ts";
+import { S, Seg, segmentAt } from "./layout.ts";
 
 /** Access rights of the fixed segments, ring 0; the DPL is added. Accessed, present, 4 GiB. */
 const CODE64 = 0xa09b;
@@ -56,7 +57,12 @@ function sysReturn(p: Procedure): void {
   p.faultIf(isWide.and(nonCanonical(rcx)), Vector.GP);
   setRflagsImage(p, p.gpr(R11, 4).and(SYSRET_FLAGS));
   const star = p.get(S.STAR).shrU(48).wrap();
-  loadFlat(p, Seg.CS, isWide.select(star.add(16), star).or(3), isWide.select(p.i32(CODE64 | DPL3), p.i32(CODE32 | DPL3)));
+  loadFlat(
+    p,
+    Seg.CS,
+    isWide.select(star.add(16), star).or(3),
+    isWide.select(p.i32(CODE64 | DPL3), p.i32(CODE32 | DPL3)),
+  );
   loadFlat(p, Seg.SS, star.add(8).or(3), DATA32 | DPL3);
   p.set(S.CPL, 3);
   arrive(p, isWide.select(rcx, rcx.and(0xffff_ffffn)));

@@ -9,13 +9,11 @@
  * Order: checks and reads; probes of everything that will be written; the old task's state, busy bits and link; the new registers; then the
  * new segments, whose faults belong to the new task.
  */
+
+import type { Val } from "../ir/value.ts";
 import { Access, type Cpu, Vector } from "../semantics/cpu.ts";
 import { Flag, setRflagsImage } from "../semantics/flags.ts";
 import type { Procedure } from "../semantics/procedure.ts";
-import type { Val } from "../ir/value.ts";
-import { Cr0 } from "./control-bits.ts";
-import { frameBelow, moveStackPointer, placeFrame } from "../semantics/system/stack-frame.ts";
-import { GPR, S, Seg, segmentAt, Status } from "./layout.ts";
 import {
   DescriptorType,
   descriptorBase,
@@ -33,8 +31,25 @@ import {
   setSegment,
   storeSegment,
 } from "../semantics/system/descriptor.ts";
-import { call, callVoid, obtain, type ProcedureText, perform } from "../semantics/system/procedure-text.ts";
-import { hasWideTss, selectorFaultIf, SYS, TASK_FAULT, TASK_GPRS, TASK_SEGMENTS, wrapLinear } from "../semantics/system/state.ts";
+import {
+  call,
+  callVoid,
+  obtain,
+  type ProcedureText,
+  perform,
+} from "../semantics/system/procedure-text.ts";
+import { frameBelow, moveStackPointer, placeFrame } from "../semantics/system/stack-frame.ts";
+import {
+  hasWideTss,
+  SYS,
+  selectorFaultIf,
+  TASK_FAULT,
+  TASK_GPRS,
+  TASK_SEGMENTS,
+  wrapLinear,
+} from "../semantics/system/state.ts";
+import { Cr0 } from "./control-bits.ts";
+import { GPR, S, Seg, Status, segmentAt } from "./layout.ts";
 
 /** Source of a task switch, as in the exit qualification. */
 export const TaskSource = { CALL: 0, IRET: 1, JMP: 2, GATE: 3 } as const;
@@ -79,7 +94,10 @@ function readTask(t: TssShape): (p: Procedure) => void {
       keep(TASK_GPRS + 4 * i, t.width === 4 ? v : v.or(0xffff_0000 | 0));
     }
     for (let i = 0; i < 6; i++) {
-      keep(TASK_SEGMENTS + 4 * i, i < t.segments ? read(segmentsAt(t) + t.width * i).and(0xffff) : p.i32(0));
+      keep(
+        TASK_SEGMENTS + 4 * i,
+        i < t.segments ? read(segmentsAt(t) + t.width * i).and(0xffff) : p.i32(0),
+      );
     }
     keep(TASK_SEGMENTS + 4 * Seg.LDTR, read(segmentsAt(t) + t.width * t.segments).and(0xffff));
   };
@@ -136,14 +154,35 @@ function taskSwitch(p: Procedure): void {
   const oldIsWide = hasWideTss(p);
   const setsBusy = source.ne(TaskSource.IRET);
 
-  fn.if(isWide, () => perform(p, "readTask32", base), () => perform(p, "readTask16", base));
-  fn.if(isNested.eqz(), () => probe(p, old.add(5), 1), () => probe(p, base, 2));
+  fn.if(
+    isWide,
+    () => perform(p, "readTask32", base),
+    () => perform(p, "readTask16", base),
+  );
+  fn.if(
+    isNested.eqz(),
+    () => probe(p, old.add(5), 1),
+    () => probe(p, base, 2),
+  );
   fn.if(setsBusy, () => probe(p, descriptor.add(5), 1));
-  fn.if(oldIsWide, () => perform(p, "saveTask32", eip.wrap(), eflags), () => perform(p, "saveTask16", eip.wrap(), eflags));
+  fn.if(
+    oldIsWide,
+    () => perform(p, "saveTask32", eip.wrap(), eflags),
+    () => perform(p, "saveTask16", eip.wrap(), eflags),
+  );
 
-  fn.if(isNested.eqz(), () => perform(p, "setBusy", old, 0), () => p.store(base, 2, oldSelector, Access.SYSTEM));
+  fn.if(
+    isNested.eqz(),
+    () => perform(p, "setBusy", old, 0),
+    () => p.store(base, 2, oldSelector, Access.SYSTEM),
+  );
   fn.if(setsBusy, () => perform(p, "setBusy", descriptor, 2));
-  storeSegment(p, segmentAt(Seg.TR), { base, limit: descriptorLimit(d), rights: descriptorRights(d).or(2), selector });
+  storeSegment(p, segmentAt(Seg.TR), {
+    base,
+    limit: descriptorLimit(d),
+    rights: descriptorRights(d).or(2),
+    selector,
+  });
   p.set(S.CR0, p.get(S.CR0).or(Cr0.TS));
   p.set(S.DR7, p.get(S.DR7).and(~DR7_LOCAL));
   const nested = isNested.select(p.i32(Flag.NT), p.i32(0));
@@ -159,7 +198,8 @@ function enterTask(p: Procedure): void {
   const word = (at: number): Val => fn.load("i32.load", 0, at);
   const selectorOf = (seg: number): Val => word(TASK_SEGMENTS + 4 * seg);
   p.set(S.RIP, p.get(SYS.TASK_EIP).extU());
-  for (let i = 0; i < REGISTERS; i++) fn.store("i64.store", 0, word(TASK_GPRS + 4 * i).extU(), GPR + 8 * i);
+  for (let i = 0; i < REGISTERS; i++)
+    fn.store("i64.store", 0, word(TASK_GPRS + 4 * i).extU(), GPR + 8 * i);
   // Visible selectors first: a handler of the faults below sees them, with nothing behind them.
   for (const seg of [Seg.ES, Seg.CS, Seg.SS, Seg.DS, Seg.FS, Seg.GS, Seg.LDTR]) {
     const rights = 0x1_0000 | (seg === Seg.CS ? 0x9b : 0);
@@ -179,7 +219,8 @@ function enterTask(p: Procedure): void {
     () => {
       perform(p, "enterTaskStack", selectorOf(Seg.SS));
       perform(p, "enterTaskCode", selectorOf(Seg.CS));
-      for (const seg of [Seg.ES, Seg.DS, Seg.FS, Seg.GS]) perform(p, "loadDataSegment", seg, selectorOf(seg), Vector.TS);
+      for (const seg of [Seg.ES, Seg.DS, Seg.FS, Seg.GS])
+        perform(p, "loadDataSegment", seg, selectorOf(seg), Vector.TS);
     },
   );
   callVoid(p, "updateMode");

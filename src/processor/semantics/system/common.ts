@@ -3,26 +3,65 @@
  * Order of checks everywhere, by SDM Vol. 3C, "Relative Priority of Faults and VM Exits": #UD, faults by CPL, VM exit, other faults.
  */
 import { GPR, Mode, S, Status } from "../../core/layout.ts";
-import { TASK_FAULT } from "./state.ts";
 import type { Val } from "../../ir/value.ts";
 import { type Cpu, Vector } from "../cpu.ts";
 import { arithmeticImage, Flag, setArithmeticImage } from "../flags.ts";
 import type { Insn } from "../insn.ts";
+import { TASK_FAULT } from "./state.ts";
 
 /** Bits of the VM-execution controls. SDM Vol. 3C, "Processor-Based VM-Execution Controls". */
 export const Primary = {
-  HLT: 1 << 7, INVLPG: 1 << 9, MWAIT: 1 << 10, RDPMC: 1 << 11, RDTSC: 1 << 12, CR3_LOAD: 1 << 15, CR3_STORE: 1 << 16,
-  CR8_LOAD: 1 << 19, CR8_STORE: 1 << 20, MOV_DR: 1 << 23, UNCONDITIONAL_IO: 1 << 24, IO_BITMAPS: 1 << 25, MSR_BITMAPS: 1 << 28,
-  MONITOR: 1 << 29, PAUSE: 1 << 30, SECONDARY: 1 << 31,
+  HLT: 1 << 7,
+  INVLPG: 1 << 9,
+  MWAIT: 1 << 10,
+  RDPMC: 1 << 11,
+  RDTSC: 1 << 12,
+  CR3_LOAD: 1 << 15,
+  CR3_STORE: 1 << 16,
+  CR8_LOAD: 1 << 19,
+  CR8_STORE: 1 << 20,
+  MOV_DR: 1 << 23,
+  UNCONDITIONAL_IO: 1 << 24,
+  IO_BITMAPS: 1 << 25,
+  MSR_BITMAPS: 1 << 28,
+  MONITOR: 1 << 29,
+  PAUSE: 1 << 30,
+  SECONDARY: 1 << 31,
 } as const;
 export const Secondary = {
-  DESCRIPTOR_TABLE: 1 << 2, RDTSCP: 1 << 3, WBINVD: 1 << 6, RDRAND: 1 << 11, INVPCID: 1 << 12, VM_FUNCTIONS: 1 << 13, RDSEED: 1 << 16,
+  DESCRIPTOR_TABLE: 1 << 2,
+  RDTSCP: 1 << 3,
+  WBINVD: 1 << 6,
+  RDRAND: 1 << 11,
+  INVPCID: 1 << 12,
+  VM_FUNCTIONS: 1 << 13,
+  RDSEED: 1 << 16,
 } as const;
 
 /** SDM Vol. 3D, "VMX Basic Exit Reasons". */
 export const ExitReason = {
-  CPUID: 10, HLT: 12, INVD: 13, INVLPG: 14, RDPMC: 15, RDTSC: 16, CR_ACCESS: 28, MOV_DR: 29, IO: 30, RDMSR: 31, WRMSR: 32, MWAIT: 36,
-  MONITOR: 39, PAUSE: 40, GDTR_IDTR: 46, LDTR_TR: 47, RDTSCP: 51, WBINVD: 54, XSETBV: 55, RDRAND: 57, INVPCID: 58, RDSEED: 61,
+  CPUID: 10,
+  HLT: 12,
+  INVD: 13,
+  INVLPG: 14,
+  RDPMC: 15,
+  RDTSC: 16,
+  CR_ACCESS: 28,
+  MOV_DR: 29,
+  IO: 30,
+  RDMSR: 31,
+  WRMSR: 32,
+  MWAIT: 36,
+  MONITOR: 39,
+  PAUSE: 40,
+  GDTR_IDTR: 46,
+  LDTR_TR: 47,
+  RDTSCP: 51,
+  WBINVD: 54,
+  XSETBV: 55,
+  RDRAND: 57,
+  INVPCID: 58,
+  RDSEED: 61,
 } as const;
 
 /** Nonzero if a primary control is on in VMX non-root operation (i32). */
@@ -35,7 +74,12 @@ export function secondary(p: Cpu, bit: number): Val {
   return primary(p, Primary.SECONDARY).and(p.get(S.CTL_SECONDARY).and(bit).ne(0));
 }
 
-export function exitIf(p: Cpu, condition: Val, reason: number, qualification: Val | bigint = 0n): void {
+export function exitIf(
+  p: Cpu,
+  condition: Val,
+  reason: number,
+  qualification: Val | bigint = 0n,
+): void {
   p.fn.if(condition, () => p.vmExit(reason, qualification));
 }
 

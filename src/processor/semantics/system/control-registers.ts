@@ -8,17 +8,28 @@
  */
 import { Cr0, Cr4, Efer } from "../../core/control-bits.ts";
 import { DEVICE, type Field, Page, S, Seg, Status } from "../../core/layout.ts";
-import { call, callVoid, type ProcedureText, perform } from "./procedure-text.ts";
-import { hasWideTss, in64, longMode } from "./state.ts";
 import type { Val } from "../../ir/value.ts";
-import { Rights } from "./rights.ts";
 import { type Cpu, Vector } from "../cpu.ts";
 import type { Insn, SemanticsTable } from "../insn.ts";
 import type { Procedure } from "../procedure.ts";
-import { attempt, ExitReason, exitIf, Primary, primary, refresh, registerNumber, ring0, undefinedIf } from "./common.ts";
+import {
+  attempt,
+  ExitReason,
+  exitIf,
+  Primary,
+  primary,
+  refresh,
+  registerNumber,
+  ring0,
+  undefinedIf,
+} from "./common.ts";
+import { call, callVoid, type ProcedureText, perform } from "./procedure-text.ts";
+import { Rights } from "./rights.ts";
 import { checkUmip } from "./segments.ts";
+import { hasWideTss, in64, longMode } from "./state.ts";
 
-const CR0_BITS = Cr0.PE | Cr0.MP | Cr0.EM | Cr0.TS | Cr0.NE | Cr0.WP | Cr0.AM | Cr0.NW | Cr0.CD | Cr0.PG;
+const CR0_BITS =
+  Cr0.PE | Cr0.MP | Cr0.EM | Cr0.TS | Cr0.NE | Cr0.WP | Cr0.AM | Cr0.NW | Cr0.CD | Cr0.PG;
 /** CR0, CR2, CR3, CR4, CR8. */
 const EXISTING = 0x11d;
 const CR3_NO_FLUSH = 1n << 63n;
@@ -43,7 +54,14 @@ const cr0View = (p: Cpu): Val => guestView(p, S.CR0, S.CTL_CR0_MASK, S.CTL_CR0_S
 const cr4View = (p: Cpu): Val => guestView(p, S.CR4, S.CTL_CR4_MASK, S.CTL_CR4_SHADOW);
 
 /** Exits if the guest tries to change a bit that the host owns; answers the value with the host's bits in it. */
-function ownedBits(p: Cpu, value: Val, register: Field, mask: Field, shadow: Field, qualification: Val): Val {
+function ownedBits(
+  p: Cpu,
+  value: Val,
+  register: Field,
+  mask: Field,
+  shadow: Field,
+  qualification: Val,
+): Val {
   const inGuest = p.get(S.NON_ROOT).ne(0);
   const own = p.get(mask);
   const differs = value.xor(p.get(shadow)).and(own).ne(0);
@@ -67,7 +85,10 @@ function loadPdptes(p: Procedure): void {
   });
 }
 
-const paePaging = (p: Cpu): Val => has(p.get(S.CR0), Cr0.PG).and(has(p.get(S.CR4), Cr4.PAE)).and(longMode(p).eqz());
+const paePaging = (p: Cpu): Val =>
+  has(p.get(S.CR0), Cr0.PG)
+    .and(has(p.get(S.CR4), Cr4.PAE))
+    .and(longMode(p).eqz());
 
 /** (value): CR3 without checks of the value itself. */
 function loadCr3(p: Procedure): void {
@@ -90,14 +111,23 @@ function changeCr0(p: Procedure): void {
   const next = value.and(CR0_BITS >>> 0).or(Cr0.ET);
   const pg = has(next, Cr0.PG);
   const pe = has(next, Cr0.PE);
-  const bad = value.shrU(32).ne(0).or(pg.and(pe.eqz())).or(has(next, Cr0.NW).and(has(next, Cr0.CD).eqz()));
+  const bad = value
+    .shrU(32)
+    .ne(0)
+    .or(pg.and(pe.eqz()))
+    .or(has(next, Cr0.NW).and(has(next, Cr0.CD).eqz()));
   p.faultIf(bad, Vector.GP);
   const changed = next.xor(old);
   const pgChanges = has(changed, Cr0.PG);
   const isLme = has(p.get(S.EFER), Efer.LME);
   fn.if(pgChanges.and(pg).and(isLme), () => checkActivation(p));
-  fn.if(pgChanges.and(pg.eqz()), () => p.faultIf(has(p.get(S.CR4), Cr4.PCIDE).or(in64(p)), Vector.GP));
-  const reloads = pg.and(has(p.get(S.CR4), Cr4.PAE)).and(isLme.eqz()).and(has(changed, Cr0.PG | Cr0.CD | Cr0.NW));
+  fn.if(pgChanges.and(pg.eqz()), () =>
+    p.faultIf(has(p.get(S.CR4), Cr4.PCIDE).or(in64(p)), Vector.GP),
+  );
+  const reloads = pg
+    .and(has(p.get(S.CR4), Cr4.PAE))
+    .and(isLme.eqz())
+    .and(has(changed, Cr0.PG | Cr0.CD | Cr0.NW));
   fn.if(reloads, () => perform(p, "loadPdptes", p.get(S.CR3)));
   p.set(S.CR0, next);
   const lma = pg.and(isLme).select(p.i64(Efer.LMA), p.i64(0));
@@ -118,7 +148,9 @@ function changeCr4(p: Procedure): void {
   const pcidStarts = has(changed, Cr4.PCIDE).and(has(value, Cr4.PCIDE));
   p.faultIf(pcidStarts.and(isLong.eqz().or(has(p.get(S.CR3), 0xfff))), Vector.GP);
   const pagesPae = has(p.get(S.CR0), Cr0.PG).and(isLong.eqz()).and(has(value, Cr4.PAE));
-  fn.if(pagesPae.and(has(changed, Cr4.PAE | Cr4.PGE | Cr4.PSE | Cr4.SMEP)), () => perform(p, "loadPdptes", p.get(S.CR3)));
+  fn.if(pagesPae.and(has(changed, Cr4.PAE | Cr4.PGE | Cr4.PSE | Cr4.SMEP)), () =>
+    perform(p, "loadPdptes", p.get(S.CR3)),
+  );
   p.set(S.CR4, value);
   const flushes = Cr4.PSE | Cr4.PAE | Cr4.PGE | Cr4.PCIDE | Cr4.SMEP | Cr4.SMAP;
   fn.if(has(changed, flushes), () => callVoid(p, "flushTlb", 0));
@@ -142,7 +174,12 @@ function writeCr3(p: Procedure): void {
   const value = fn.param(0);
   fn.if(primary(p, Primary.CR3_LOAD), () => {
     const count = p.get(S.CTL_CR3_TARGETS);
-    const targets: readonly Field[] = [S.CTL_CR3_TARGET0, S.CTL_CR3_TARGET1, S.CTL_CR3_TARGET2, S.CTL_CR3_TARGET3];
+    const targets: readonly Field[] = [
+      S.CTL_CR3_TARGET0,
+      S.CTL_CR3_TARGET1,
+      S.CTL_CR3_TARGET2,
+      S.CTL_CR3_TARGET3,
+    ];
     const isTarget = targets
       .map((field, i) => count.gtU(i).and(p.get(field).eq(value)))
       .reduce((any, one) => any.or(one));
@@ -165,7 +202,10 @@ function writeCr8(p: Procedure): void {
 function writeControl(p: Procedure): void {
   const { fn } = p;
   const n = fn.param(0);
-  const pass = (name: string): (() => void) => () => fn.return(call(p, name, fn.param(1), fn.param(2)));
+  const pass =
+    (name: string): (() => void) =>
+    () =>
+      fn.return(call(p, name, fn.param(1), fn.param(2)));
   fn.if(n.eq(0), pass("writeCr0"));
   fn.if(n.eq(3), pass("writeCr3"));
   fn.if(n.eq(4), pass("writeCr4"));
@@ -179,7 +219,10 @@ function checkAccess(insn: Insn, n: Val): void {
 }
 
 function qualify(n: Val, type: number, register: Val): Val {
-  return n.or(type << 4).or(register.shl(8)).extU();
+  return n
+    .or(type << 4)
+    .or(register.shl(8))
+    .extU();
 }
 
 function movToCr(insn: Insn): void {
@@ -195,7 +238,10 @@ function movFromCr(insn: Insn): void {
   const n = insn.regNumber(1);
   checkAccess(insn, n);
   const qualification = qualify(n, AccessType.FROM_CR, registerNumber(insn, 0));
-  const exits = n.eq(3).and(primary(insn, Primary.CR3_STORE)).or(n.eq(8).and(primary(insn, Primary.CR8_STORE)));
+  const exits = n
+    .eq(3)
+    .and(primary(insn, Primary.CR3_STORE))
+    .or(n.eq(8).and(primary(insn, Primary.CR8_STORE)));
   exitIf(insn, exits, ExitReason.CR_ACCESS, qualification);
   const value = fn.variable("i64", insn.get(S.CR2));
   fn.if(n.eq(0), () => value.set(cr0View(insn)));
@@ -227,9 +273,18 @@ function lmsw(insn: Insn): void {
   const own = insn.get(S.CTL_CR0_MASK);
   const shadow = insn.get(S.CTL_CR0_SHADOW);
   const changesPe = value.and(shadow.not()).and(own).and(Cr0.PE).ne(0);
-  const changesRest = value.xor(shadow).and(own).and(LMSW_BITS & ~Cr0.PE).ne(0);
+  const changesRest = value
+    .xor(shadow)
+    .and(own)
+    .and(LMSW_BITS & ~Cr0.PE)
+    .ne(0);
   const qualification = insn.i64((AccessType.LMSW << 4) | (isMemory ? 0x40 : 0)).or(value.shl(16));
-  exitIf(insn, insn.get(S.NON_ROOT).ne(0).and(changesPe.or(changesRest)), ExitReason.CR_ACCESS, qualification);
+  exitIf(
+    insn,
+    insn.get(S.NON_ROOT).ne(0).and(changesPe.or(changesRest)),
+    ExitReason.CR_ACCESS,
+    qualification,
+  );
   const kept = insn.get(S.NON_ROOT).select(own, insn.i64(0)).or(~LMSW_BITS);
   const old = insn.get(S.CR0);
   const next = old.and(kept).or(value.and(kept.not())).or(old.and(Cr0.PE));
@@ -240,7 +295,10 @@ function lmsw(insn: Insn): void {
 function clts(insn: Insn): void {
   const { fn } = insn;
   ring0(insn);
-  const owned = insn.get(S.NON_ROOT).ne(0).and(has(insn.get(S.CTL_CR0_MASK), Cr0.TS));
+  const owned = insn
+    .get(S.NON_ROOT)
+    .ne(0)
+    .and(has(insn.get(S.CTL_CR0_MASK), Cr0.TS));
   const shown = has(insn.get(S.CTL_CR0_SHADOW), Cr0.TS);
   exitIf(insn, owned.and(shown), ExitReason.CR_ACCESS, BigInt(AccessType.CLTS << 4));
   fn.if(owned.eqz(), () => insn.set(S.CR0, insn.get(S.CR0).and(~Cr0.TS)));

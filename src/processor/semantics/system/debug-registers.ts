@@ -3,18 +3,25 @@
  * exiting" comes before the CPL check and before #UD for DR4 and DR5.
  */
 import { Cr4 } from "../../core/control-bits.ts";
-import { DR6_FIXED } from "../../core/exceptions.ts";
 import { type Field, S } from "../../core/layout.ts";
 import type { Val } from "../../ir/value.ts";
 import { Vector } from "../cpu.ts";
 import type { Insn, SemanticsTable } from "../insn.ts";
-import { ExitReason, exitIf, Primary, primary, refresh, registerNumber, ring0, undefinedIf } from "./common.ts";
+import {
+  ExitReason,
+  exitIf,
+  Primary,
+  primary,
+  refresh,
+  registerNumber,
+  ring0,
+  undefinedIf,
+} from "./common.ts";
+import { DR6_BD, DR6_FIXED, DR7_GD } from "./state.ts";
 
 const DR6_WRITABLE = 0xe00f;
 const DR7_WRITABLE = 0xffff_23ff;
 const DR7_FIXED = 0x400;
-const DR7_GD = 0x2000;
-const DR6_BD = 0x2000n;
 const FROM_DR = 0x10;
 
 const ADDRESSES: readonly Field[] = [S.DR0, S.DR1, S.DR2, S.DR3];
@@ -28,7 +35,7 @@ function check(insn: Insn, n: Val, register: Val, direction: number): Val {
   const isAlias = n.and(6).eq(4);
   undefinedIf(insn, isAlias.and(insn.get(S.CR4).and(Cr4.DE).ne(0)));
   insn.fn.if(insn.get(S.DR7).and(DR7_GD).ne(0), () => {
-    insn.set(S.PENDING_ADDRESS, DR6_BD);
+    insn.set(S.PENDING_ADDRESS, BigInt(DR6_BD));
     insn.fault(Vector.DB);
   });
   return n.or(isAlias.shl(1));

@@ -2,11 +2,11 @@
  * LGDT, LIDT, SGDT, SIDT. SDM Vol. 2, their pages; Vol. 3C, "Instructions That Cause VM Exits Conditionally" (descriptor-table exiting).
  */
 import { type Field, S } from "../../core/layout.ts";
-import { nonCanonical } from "./state.ts";
 import { Vector } from "../cpu.ts";
 import type { Semantics, SemanticsTable } from "../insn.ts";
 import { ExitReason, ring0 } from "./common.ts";
 import { checkUmip, descriptorTableExit } from "./segments.ts";
+import { nonCanonical } from "./state.ts";
 
 function store(base: Field, limit: Field, identity: number): Semantics {
   return (insn) => {

@@ -5,23 +5,44 @@
  * A descriptor is handled as the 64 bits it has in memory. The read is an implicit supervisor access. The checks of each use are with
  * that use: here are only the table limit and what all stack segments have in common.
  */
-import { Rights } from "./rights.ts";
+
+import {
+  S,
+  SEG_BASE,
+  SEG_LIMIT,
+  SEG_RIGHTS,
+  SEG_SELECTOR,
+  SEGMENT_BYTES,
+  SEGMENTS,
+  Seg,
+} from "../../core/layout.ts";
+import type { Val } from "../../ir/value.ts";
 import { Access, type Cpu, Vector } from "../cpu.ts";
 import type { Procedure } from "../procedure.ts";
-import type { Val } from "../../ir/value.ts";
-import { S, Seg, SEG_BASE, SEG_LIMIT, SEG_RIGHTS, SEG_SELECTOR, SEGMENT_BYTES, SEGMENTS } from "../../core/layout.ts";
 import { obtain, type ProcedureText, perform } from "./procedure-text.ts";
-import { inV86, raise, selectorError, selectorFaultIf, SYS, wrapLinear } from "./state.ts";
+import { Rights } from "./rights.ts";
+import { inV86, raise, SYS, selectorError, selectorFaultIf, wrapLinear } from "./state.ts";
 
 /** S and type bits of a descriptor. SDM Vol. 3A, "System-Segment and Gate-Descriptor Types". */
 export const DescriptorType = {
-  TSS16: 1, LDT: 2, TSS16_BUSY: 3, CALL_GATE16: 4, TASK_GATE: 5, INTERRUPT16: 6, TRAP16: 7,
-  TSS: 9, TSS_BUSY: 0xb, CALL_GATE: 0xc, INTERRUPT: 0xe, TRAP: 0xf,
+  TSS16: 1,
+  LDT: 2,
+  TSS16_BUSY: 3,
+  CALL_GATE16: 4,
+  TASK_GATE: 5,
+  INTERRUPT16: 6,
+  TRAP16: 7,
+  TSS: 9,
+  TSS_BUSY: 0xb,
+  CALL_GATE: 0xc,
+  INTERRUPT: 0xe,
+  TRAP: 0xf,
 } as const;
 
 const ACCESSED_BIT = 40;
 
-export const descriptorBase = (d: Val): Val => d.shrU(16).and(0xff_ffff).or(d.shrU(32).and(0xff00_0000));
+export const descriptorBase = (d: Val): Val =>
+  d.shrU(16).and(0xff_ffff).or(d.shrU(32).and(0xff00_0000));
 /** Bits of access rights as the VMCS has them. */
 export const descriptorRights = (d: Val): Val => d.shrU(40).wrap().and(0xf0ff);
 export const descriptorType = (d: Val): Val => d.shrU(40).wrap().and(0x1f);
@@ -66,7 +87,16 @@ export function setSegment(p: Cpu, seg: number, selector: Val | number, d: Val):
 /** Fields of a segment register whose number is a value. */
 export const segmentAddress = (seg: Val): Val => seg.shl(5).add(SEGMENTS);
 
-export function storeSegment(p: Cpu, address: Val | number, fields: { base?: Val | bigint; limit?: Val | number; rights: Val | number; selector: Val | number }): void {
+export function storeSegment(
+  p: Cpu,
+  address: Val | number,
+  fields: {
+    base?: Val | bigint;
+    limit?: Val | number;
+    rights: Val | number;
+    selector: Val | number;
+  },
+): void {
   if (fields.base !== undefined) p.fn.store("i64.store", address, fields.base, SEG_BASE);
   if (fields.limit !== undefined) p.fn.store("i32.store", address, fields.limit, SEG_LIMIT);
   p.fn.store("i32.store", address, fields.rights, SEG_RIGHTS);
@@ -115,7 +145,13 @@ function cacheStack(p: Procedure): void {
   const address = SEGMENTS + SEGMENT_BYTES * Seg.SS;
   p.fn.if(
     isNull(selector),
-    () => storeSegment(p, address, { base: 0n, limit: 0, rights: p.fn.param(2).shl(5).or(Rights.UNUSABLE), selector }),
+    () =>
+      storeSegment(p, address, {
+        base: 0n,
+        limit: 0,
+        rights: p.fn.param(2).shl(5).or(Rights.UNUSABLE),
+        selector,
+      }),
     () => setSegment(p, Seg.SS, selector, p.fn.param(1)),
   );
 }

@@ -2,20 +2,24 @@
  * Instructions that end in a far transfer: JMP, CALL, RET through segments, IRET, software interrupts, fast system calls.
  * The work is done by the procedures of core/; this is operand handling.
  */
-import { call } from "./procedure-text.ts";
-import { EventType } from "./state.ts";
+
 import type { Val } from "../../ir/value.ts";
 import { Vector } from "../cpu.ts";
 import { readOf } from "../flags.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
 import { endTransfer } from "./common.ts";
+import { call } from "./procedure-text.ts";
+import { EventType } from "./state.ts";
 
 /** Selector and offset of a far pointer, in the instruction or in memory. Immediate 1 of the former is the selector. */
 function farPointer(insn: Insn): { selector: Val; offset: Val } {
   const size = insn.shape.opsize;
   if (insn.kind(0) === "f") {
     const offset = insn.immediate(0);
-    return { selector: insn.immediate(1).and(0xffff), offset: (size === 2 ? offset.and(0xffff) : offset).extU() };
+    return {
+      selector: insn.immediate(1).and(0xffff),
+      offset: (size === 2 ? offset.and(0xffff) : offset).extU(),
+    };
   }
   const host = insn.hostR(insn.ea(size + 2, false), size + 2, insn.memFlags());
   const offset = insn.raw(size, host).extU();

@@ -2,24 +2,38 @@
  * Looking at descriptors without loading them: VERR, VERW, LAR, LSL, ARPL. SDM Vol. 2, one entry per key.
  * A selector that names nothing usable clears ZF; only memory itself can fault.
  */
-import { Rights } from "./rights.ts";
+
 import { S, Seg } from "../../core/layout.ts";
-import {
-  descriptorDpl, descriptorLimit, descriptorType, isConforming, isNull, isReadable, isWritableData, rplOf,
-} from "./descriptor.ts";
-import { perform, type ProcedureText } from "./procedure-text.ts";
-import { longMode, SYS, wrapLinear } from "./state.ts";
 import type { Val } from "../../ir/value.ts";
 import { Access } from "../cpu.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
 import type { Procedure } from "../procedure.ts";
 import { notInReal, setZf } from "./common.ts";
+import {
+  descriptorDpl,
+  descriptorLimit,
+  descriptorType,
+  isConforming,
+  isNull,
+  isReadable,
+  isWritableData,
+  rplOf,
+} from "./descriptor.ts";
+import { type ProcedureText, perform } from "./procedure-text.ts";
+import { Rights } from "./rights.ts";
+import { longMode, SYS, wrapLinear } from "./state.ts";
 
 const types = (...list: number[]): number => list.reduce((mask, t) => mask | (1 << t), 0);
 const MEMORY_SEGMENTS = 0xffff_0000 | 0;
 /** Descriptor types (S bit and type) that LAR and LSL know, outside and in IA-32e mode. */
-const LAR_TYPES = { legacy: MEMORY_SEGMENTS | types(1, 2, 3, 4, 5, 9, 0xb, 0xc), long: MEMORY_SEGMENTS | types(2, 9, 0xb, 0xc) };
-const LSL_TYPES = { legacy: MEMORY_SEGMENTS | types(1, 2, 3, 9, 0xb), long: MEMORY_SEGMENTS | types(2, 9, 0xb) };
+const LAR_TYPES = {
+  legacy: MEMORY_SEGMENTS | types(1, 2, 3, 4, 5, 9, 0xb, 0xc),
+  long: MEMORY_SEGMENTS | types(2, 9, 0xb, 0xc),
+};
+const LSL_TYPES = {
+  legacy: MEMORY_SEGMENTS | types(1, 2, 3, 9, 0xb),
+  long: MEMORY_SEGMENTS | types(2, 9, 0xb),
+};
 const ACCESS_RIGHTS = 0x00f0_ff00;
 
 /** (selector): SYS.INSPECTED = its descriptor, or 0 if it is null or outside its table. */
@@ -37,7 +51,8 @@ function inspectDescriptor(p: Procedure): void {
   fn.if(
     unreachable,
     () => p.set(SYS.INSPECTED, 0n),
-    () => p.set(SYS.INSPECTED, p.load(wrapLinear(p, base.read().add(index.extU())), 8, Access.SYSTEM)),
+    () =>
+      p.set(SYS.INSPECTED, p.load(wrapLinear(p, base.read().add(index.extU())), 8, Access.SYSTEM)),
   );
 }
 

@@ -5,21 +5,33 @@
  * Hot path: PUSHF and POPF of 64-bit mode, CLI, STI.
  */
 import { Cr4 } from "../../core/control-bits.ts";
-import { frameAbove, frameBelow, moveStackPointer } from "./stack-frame.ts";
 import { Mode, S, Status } from "../../core/layout.ts";
-import { call, callVoid, type ProcedureText } from "./procedure-text.ts";
-import { Blocking, inV86, ioplOf, isProtected } from "./state.ts";
 import type { Val } from "../../ir/value.ts";
 import { Access, type Cpu, Vector } from "../cpu.ts";
 import { Flag, rflagsImage, setRflagsImage } from "../flags.ts";
 import type { Insn, SemanticsTable } from "../insn.ts";
 import type { Procedure } from "../procedure.ts";
-import { ExitReason, exitIf, jumpNext, Primary, primary, refresh, ring0, undefinedIf } from "./common.ts";
+import {
+  ExitReason,
+  exitIf,
+  jumpNext,
+  Primary,
+  primary,
+  refresh,
+  ring0,
+  undefinedIf,
+} from "./common.ts";
+import { call, callVoid, type ProcedureText } from "./procedure-text.ts";
+import { frameAbove, frameBelow, moveStackPointer } from "./stack-frame.ts";
+import { Blocking, inV86, ioplOf, isProtected } from "./state.ts";
 
 const setRest = (p: Cpu, v: Val): void => p.set(S.RFLAGS_REST, v);
 
 /** The program's IOPL lets it have IF itself. Virtual-8086 programs need IOPL 3 whatever their CPL, which is 3. */
-const ownsInterruptFlag = (p: Cpu): Val => isProtected(p).eqz().or(p.get(S.CPL).leU(ioplOf(p)));
+const ownsInterruptFlag = (p: Cpu): Val =>
+  isProtected(p)
+    .eqz()
+    .or(p.get(S.CPL).leU(ioplOf(p)));
 
 /** The virtual interrupt flag stands in: CR4.VME in virtual-8086 mode, CR4.PVI at CPL 3 in protected mode. */
 function hasVirtualFlag(p: Cpu): Val {
@@ -132,7 +144,12 @@ function popf(insn: Insn): void {
   const { fn } = insn;
   const size = insn.shape.opsize;
   if (!insn.is64) {
-    const denied = insn.get(S.MODE).and(Mode.REAL).ne(0).and(inV86(insn).ne(0)).and(ioplOf(insn).ne(3));
+    const denied = insn
+      .get(S.MODE)
+      .and(Mode.REAL)
+      .ne(0)
+      .and(inV86(insn).ne(0))
+      .and(ioplOf(insn).ne(3));
     const virtual = size === 2 ? insn.get(S.CR4).and(Cr4.VME).ne(0) : insn.i32(0);
     insn.faultIf(denied.and(virtual.eqz()), Vector.GP);
   }

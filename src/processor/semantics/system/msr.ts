@@ -3,16 +3,15 @@
  * on the bare processor it does not exist (#GP).
  * Spec: SDM Vol. 2, "RDMSR", "WRMSR"; Vol. 3C, "MSR-Bitmap Address"; Vol. 4, the registers.
  */
-import { Efer } from "../../core/control-bits.ts";
-import { Cr0 } from "../../core/control-bits.ts";
+import { Cr0, Efer } from "../../core/control-bits.ts";
 import { type Field, S, SEG_BASE, Seg, segmentAt } from "../../core/layout.ts";
-import { call, callVoid, type ProcedureText } from "./procedure-text.ts";
-import { nonCanonical } from "./state.ts";
 import type { Val } from "../../ir/value.ts";
 import { type Cpu, Vector } from "../cpu.ts";
 import type { Insn, SemanticsTable } from "../insn.ts";
 import type { Procedure } from "../procedure.ts";
 import { attempt, ExitReason, ring0 } from "./common.ts";
+import { call, callVoid, type ProcedureText } from "./procedure-text.ts";
+import { nonCanonical } from "./state.ts";
 
 const [RAX, RCX, RDX] = [0, 1, 2];
 
@@ -59,7 +58,10 @@ function isIntercepted(p: Cpu, index: Val, direction: number): Val {
     const isHigh = index.and(HIGH_BASE).eq(HIGH_BASE);
     const low = isHigh.select(index.xor(HIGH_BASE), index);
     fn.if(low.ltU(RANGE), () => {
-      const at = p.get(S.CTL_MSR_BITMAP).add(isHigh.select(p.i32(HIGH_RANGE), p.i32(0))).add(low.shrU(3));
+      const at = p
+        .get(S.CTL_MSR_BITMAP)
+        .add(isHigh.select(p.i32(HIGH_RANGE), p.i32(0)))
+        .add(low.shrU(3));
       result.set(fn.load("i32.load8_u", at, direction).shrU(low.and(7)).and(1));
     });
   });
@@ -91,7 +93,10 @@ function readMsr(p: Procedure): void {
 /** Every byte of a PAT value is UC, WC, WT, WP, WB or UC-: 0, 1, 4, 5, 6, 7. */
 function isBadPat(p: Cpu, v: Val): Val {
   const high = v.and(0xf8f8_f8f8_f8f8_f8f8n).ne(0);
-  const twoOrThree = v.and(0x0202_0202_0202_0202n).and(v.shrU(1).and(0x0202_0202_0202_0202n).not()).ne(0);
+  const twoOrThree = v
+    .and(0x0202_0202_0202_0202n)
+    .and(v.shrU(1).and(0x0202_0202_0202_0202n).not())
+    .ne(0);
   return high.or(twoOrThree.and(p.i32(1)));
 }
 

@@ -4,16 +4,15 @@
  * The processor has no ports of its own: an access that no control intercepts reads all ones and writes nowhere. The permission checks
  * (#GP) precede the exit; the exit precedes every check of the memory operand. REP forms do one element per execution.
  */
-import { TSS_IO_BASE, TSS_MINIMUM_LIMIT } from "../../core/interrupts-redirect.ts";
 import { Pending, S, Seg, Status } from "../../core/layout.ts";
-import { call, type ProcedureText, perform } from "./procedure-text.ts";
-import { hasWideTss, inV86, ioplOf, isProtected } from "./state.ts";
 import type { Val } from "../../ir/value.ts";
 import { Access, Vector } from "../cpu.ts";
 import { Flag } from "../flags.ts";
 import type { Insn, SemanticsTable } from "../insn.ts";
 import type { Procedure } from "../procedure.ts";
 import { ExitReason, Primary, primary } from "./common.ts";
+import { call, type ProcedureText, perform } from "./procedure-text.ts";
+import { hasWideTss, inV86, ioplOf, isProtected, TSS_IO_BASE, TSS_MINIMUM_LIMIT } from "./state.ts";
 
 const [RAX, RCX, RDX, RSI, RDI] = [0, 1, 2, 6, 7];
 
@@ -25,7 +24,9 @@ function checkPort(p: Procedure): void {
   const { fn } = p;
   const port = fn.param(0);
   const bytes = fn.param(1);
-  const byIopl = inV86(p).eqz().and(p.get(S.CPL).leU(ioplOf(p)));
+  const byIopl = inV86(p)
+    .eqz()
+    .and(p.get(S.CPL).leU(ioplOf(p)));
   fn.if(isProtected(p).eqz().or(byIopl), () => p.leave(Status.NEXT));
   const tss = p.segBase(Seg.TR);
   const limit = p.segLimit(Seg.TR);
@@ -43,12 +44,17 @@ function portExits(p: Procedure): void {
   const { fn } = p;
   const port = fn.param(0);
   const bytes = fn.param(1);
-  fn.if(primary(p, Primary.IO_BITMAPS).eqz(), () => fn.return(primary(p, Primary.UNCONDITIONAL_IO)));
+  fn.if(primary(p, Primary.IO_BITMAPS).eqz(), () =>
+    fn.return(primary(p, Primary.UNCONDITIONAL_IO)),
+  );
   // Around the end of the port space: always.
   fn.if(port.add(bytes).gtU(0x1_0000), () => fn.return(1));
   const bitAt = (n: Val): Val => {
     const map = n.and(0x8000).select(p.get(S.CTL_IO_BITMAP_B), p.get(S.CTL_IO_BITMAP_A));
-    return fn.load("i32.load8_u", map.add(n.and(0x7fff).shrU(3))).shrU(n.and(7)).and(1);
+    return fn
+      .load("i32.load8_u", map.add(n.and(0x7fff).shrU(3)))
+      .shrU(n.and(7))
+      .and(1);
   };
   const n = fn.variable("i32", 0);
   fn.while(
@@ -78,7 +84,8 @@ function access(insn: Insn, a: Port, prepare?: () => void): void {
 
 /** Port operand i: an immediate byte or DX. */
 function portOf(insn: Insn, i: number): { port: Val; flags: number } {
-  if (insn.kind(i) === "i") return { port: insn.immediate(i).and(0xff), flags: Qualification.IMMEDIATE };
+  if (insn.kind(i) === "i")
+    return { port: insn.immediate(i).and(0xff), flags: Qualification.IMMEDIATE };
   return { port: insn.gpr(RDX, 2), flags: 0 };
 }
 

@@ -2,13 +2,14 @@
  * How the system procedures are written down: as a list per file, declared together before any is defined, so that they may call each
  * other in any order. All are exported: handlers compiled later import them by name.
  */
+
+import { Status } from "../../core/layout.ts";
 import type { FunctionBuilder } from "../../ir/function.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Type } from "../../ir/ops.ts";
 import type { Operand, Val } from "../../ir/value.ts";
 import type { Cpu } from "../cpu.ts";
 import { Procedure } from "../procedure.ts";
-import { Status } from "../../core/layout.ts";
 
 /**
  * What a procedure answers: a Status · a host address, 0 with a fault pending · a 64-bit value (descriptor or linear address), 0 with a
@@ -23,7 +24,12 @@ export interface ProcedureText {
   readonly body: (p: Procedure) => void;
 }
 
-const RESULTS: Record<Answer, readonly Type[]> = { status: ["i32"], host: ["i32"], wide: ["i64"], none: [] };
+const RESULTS: Record<Answer, readonly Type[]> = {
+  status: ["i32"],
+  host: ["i32"],
+  wide: ["i64"],
+  none: [],
+};
 
 class SystemProcedure extends Procedure {
   readonly #answer: Answer;

@@ -6,14 +6,24 @@
  */
 import { Cr4 } from "../../core/control-bits.ts";
 import { PCID_MAP, PCIDS, Pending, S } from "../../core/layout.ts";
-import { call, callVoid, type ProcedureText } from "./procedure-text.ts";
-import { nonCanonical } from "./state.ts";
 import type { Val } from "../../ir/value.ts";
 import { type Cpu, Vector } from "../cpu.ts";
 import { Flag, setArithmeticImage } from "../flags.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
 import type { Procedure } from "../procedure.ts";
-import { ExitReason, exitIf, Primary, primary, registerNumber, ring0, Secondary, secondary, undefinedIf } from "./common.ts";
+import {
+  ExitReason,
+  exitIf,
+  Primary,
+  primary,
+  registerNumber,
+  ring0,
+  Secondary,
+  secondary,
+  undefinedIf,
+} from "./common.ts";
+import { call, callVoid, type ProcedureText } from "./procedure-text.ts";
+import { nonCanonical } from "./state.ts";
 
 const [RAX, RCX, RDX] = [0, 1, 2];
 
@@ -25,7 +35,13 @@ function enabledInGuest(insn: Insn, control: number): void {
 /** #GP(0) outside ring 0 if (or unless) a CR4 bit is set. */
 function ring0By(insn: Insn, bit: number, whenSet: boolean): void {
   const flag = insn.get(S.CR4).and(bit).ne(0);
-  insn.faultIf(insn.get(S.CPL).ne(0).and(whenSet ? flag : flag.eqz()), Vector.GP);
+  insn.faultIf(
+    insn
+      .get(S.CPL)
+      .ne(0)
+      .and(whenSet ? flag : flag.eqz()),
+    Vector.GP,
+  );
 }
 
 function loadTsc(insn: Insn): void {
@@ -121,7 +137,13 @@ function invalidatePcid(p: Procedure): void {
     callVoid(p, "flushTlb", 0);
     fn.return(0);
   });
-  const isCurrent = pcids.eqz().or(p.get(S.CR3).wrap().and(PCIDS - 1).eq(pcid));
+  const isCurrent = pcids.eqz().or(
+    p
+      .get(S.CR3)
+      .wrap()
+      .and(PCIDS - 1)
+      .eq(pcid),
+  );
   fn.if(
     isCurrent,
     () => callVoid(p, "enterAddressSpace", 1),

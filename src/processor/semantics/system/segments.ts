@@ -3,15 +3,33 @@
  * Spec: SDM Vol. 2, one entry per key; the loads themselves are core/segment-load.ts.
  */
 import { Cr4 } from "../../core/control-bits.ts";
-import { currentMask, frameAbove, frameBelow, mergeStackPointer, moveStackPointer, RSP, setStackPointer } from "./stack-frame.ts";
 import { S, SEG_BASE, SEG_SELECTOR, Seg, segmentAt } from "../../core/layout.ts";
-import { segmentAddress } from "./descriptor.ts";
-import { callVoid, perform } from "./procedure-text.ts";
-import { Blocking, nonCanonical } from "./state.ts";
 import type { Val } from "../../ir/value.ts";
 import { Access, Vector } from "../cpu.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
-import { ExitReason, jumpNext, notInReal, refresh, registerNumber, ring0, Secondary, secondary, undefinedIf } from "./common.ts";
+import {
+  ExitReason,
+  jumpNext,
+  notInReal,
+  refresh,
+  registerNumber,
+  ring0,
+  Secondary,
+  secondary,
+  undefinedIf,
+} from "./common.ts";
+import { segmentAddress } from "./descriptor.ts";
+import { callVoid, perform } from "./procedure-text.ts";
+import {
+  currentMask,
+  frameAbove,
+  frameBelow,
+  mergeStackPointer,
+  moveStackPointer,
+  RSP,
+  setStackPointer,
+} from "./stack-frame.ts";
+import { Blocking, nonCanonical } from "./state.ts";
 
 /** A selector in the width of the destination: 16 bits in memory, zero-extended in a register. */
 function writeSelector(insn: Insn, selector: Val): void {
@@ -92,7 +110,12 @@ export function checkUmip(insn: Insn): void {
  */
 export function descriptorTableExit(insn: Insn, reason: number, identity: number): void {
   insn.fn.if(secondary(insn, Secondary.DESCRIPTOR_TABLE), () => {
-    const register = insn.kind(0) === "r" ? registerNumber(insn, 0).shl(3).or(1 << 10) : insn.i32(0);
+    const register =
+      insn.kind(0) === "r"
+        ? registerNumber(insn, 0)
+            .shl(3)
+            .or(1 << 10)
+        : insn.i32(0);
     insn.set(S.EXIT_INSTRUCTION_INFO, register.or(identity << 28));
     insn.vmExit(reason);
   });

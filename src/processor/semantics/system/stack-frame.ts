@@ -6,22 +6,33 @@
  * everything is known to be writable. If its place faults, it is probed again item by item from the top down, which is the order in which a
  * processor pushes, so that CR2 names the same address. A 16-bit stack pointer that wraps in the middle of a frame is a limit violation here.
  */
-import { Rights } from "./rights.ts";
+
+import { gprAt, POISON, S, Seg, Status } from "../../core/layout.ts";
+import type { Operand, Val } from "../../ir/value.ts";
 import { Access, type Cpu, Vector } from "../cpu.ts";
 import type { Procedure } from "../procedure.ts";
-import type { Operand, Val } from "../../ir/value.ts";
-import { gprAt, POISON, S, Seg, Status } from "../../core/layout.ts";
 import { isNull } from "./descriptor.ts";
 import { call, obtain, type ProcedureText } from "./procedure-text.ts";
-import { hasWideTss, in64, longMode, recordFault, selectorFaultIf, SYS, wrapLinear } from "./state.ts";
+import { Rights } from "./rights.ts";
+import {
+  hasWideTss,
+  in64,
+  longMode,
+  recordFault,
+  SYS,
+  selectorFaultIf,
+  wrapLinear,
+} from "./state.ts";
 
 export const RSP = 4;
 
 /** Mask of a stack pointer in a stack segment with these rights. */
-export const stackMask = (p: Cpu, rights: Val): Val => rights.and(Rights.DB).select(p.i64(0xffff_ffffn), p.i64(0xffff));
+export const stackMask = (p: Cpu, rights: Val): Val =>
+  rights.and(Rights.DB).select(p.i64(0xffff_ffffn), p.i64(0xffff));
 
 /** Mask of the current stack pointer. */
-export const currentMask = (p: Cpu): Val => in64(p).select(p.i64(-1), stackMask(p, p.segRights(Seg.SS)));
+export const currentMask = (p: Cpu): Val =>
+  in64(p).select(p.i64(-1), stackMask(p, p.segRights(Seg.SS)));
 
 /** Linear address of the `bytes` under the top of the current stack, checked; leaves with #SS(0). */
 export function frameBelow(p: Cpu, bytes: Operand): Val {
@@ -38,7 +49,13 @@ export function frameAbove(p: Cpu, bytes: Operand): Val {
 }
 
 /** Host address of a frame to be written; leaves with FAULT. `item` is the size of its items. */
-export function placeFrame(p: Cpu, linear: Val, bytes: Operand, item: Operand, flags: Operand): Val {
+export function placeFrame(
+  p: Cpu,
+  linear: Val,
+  bytes: Operand,
+  item: Operand,
+  flags: Operand,
+): Val {
   return obtain(p, "frameHost", linear, bytes, item, flags);
 }
 
@@ -159,9 +176,19 @@ function innerStack(p: Procedure): void {
 }
 
 export const stackProcedures: readonly ProcedureText[] = [
-  { name: "stackSpan", params: ["i64", "i32", "i32", "i64", "i32"], answer: "wide", body: stackSpan },
+  {
+    name: "stackSpan",
+    params: ["i64", "i32", "i32", "i64", "i32"],
+    answer: "wide",
+    body: stackSpan,
+  },
   { name: "stackBelow", params: ["i32"], answer: "wide", body: stackBelow },
-  { name: "stackAbove", params: ["i32"], answer: "wide", body: (p) => currentSpan(p, p.fn.param(0), null) },
+  {
+    name: "stackAbove",
+    params: ["i32"],
+    answer: "wide",
+    body: (p) => currentSpan(p, p.fn.param(0), null),
+  },
   { name: "frameHost", params: ["i64", "i32", "i32", "i32"], answer: "host", body: frameHost },
   { name: "innerStack", params: ["i32"], answer: "status", body: innerStack },
 ];

@@ -5,12 +5,13 @@
  * Every field but NMI_UNBLOCKED is meaningless between two calls. EXT is zero then, so that error codes of ordinary instructions
  * have their EXT bit clear.
  */
-import { Rights } from "./rights.ts";
-import type { Cpu } from "../cpu.ts";
-import { Flag } from "../flags.ts";
-import type { Operand, Val } from "../../ir/value.ts";
+
 import { Cr0, Efer } from "../../core/control-bits.ts";
 import { type Field, Mode, Pending, S, Seg, Status } from "../../core/layout.ts";
+import type { Operand, Val } from "../../ir/value.ts";
+import type { Cpu } from "../cpu.ts";
+import { Flag } from "../flags.ts";
+import { Rights } from "./rights.ts";
 
 const f = (at: number, type: Field["type"]): Field => ({ at, type });
 
@@ -46,11 +47,25 @@ export const TASK_FAULT = 8;
 
 /** Interruption types. SDM Vol. 3C, "Format of the VM-Entry Interruption-Information Field". */
 export const EventType = {
-  EXTERNAL: 0, NMI: 2, HARDWARE: 3, SOFTWARE_INTERRUPT: 4, PRIVILEGED_SOFTWARE: 5, SOFTWARE_EXCEPTION: 6,
+  EXTERNAL: 0,
+  NMI: 2,
+  HARDWARE: 3,
+  SOFTWARE_INTERRUPT: 4,
+  PRIVILEGED_SOFTWARE: 5,
+  SOFTWARE_EXCEPTION: 6,
 } as const;
 export const INFO_VALID = 0x8000_0000 | 0;
 export const INFO_ERROR_CODE = 0x800;
 export const INFO_NMI_UNBLOCKED = 0x1000;
+
+/** Offset in the TSS of the I/O map base, which the redirection bitmap ends at, and the limit a TSS must have to hold it. */
+export const TSS_IO_BASE = 0x66;
+export const TSS_MINIMUM_LIMIT = 0x67;
+
+/** DR6: access to debug registers detected, bits that are always one. DR7: general detect. SDM Vol. 3B, "Debug Registers". */
+export const DR6_BD = 0x2000;
+export const DR6_FIXED = 0xffff_0ff0;
+export const DR7_GD = 0x2000;
 
 /** Blocking bits of S.INTERRUPTIBILITY. */
 export const Blocking = { STI: 1, MOV_SS: 2, NMI: 8 } as const;
@@ -65,7 +80,8 @@ export const isProtected = (p: Cpu): Val => p.get(S.CR0).and(Cr0.PE).ne(0);
 export const ioplOf = (p: Cpu): Val => p.get(S.RFLAGS_REST).shrU(12).and(3);
 export const nonCanonical = (address: Val): Val => address.shl(16).shrS(16).ne(address);
 /** Linear addresses are 32 bits wide outside IA-32e mode. */
-export const wrapLinear = (p: Cpu, linear: Val): Val => longMode(p).select(linear, linear.and(0xffff_ffffn));
+export const wrapLinear = (p: Cpu, linear: Val): Val =>
+  longMode(p).select(linear, linear.and(0xffff_ffffn));
 /** TR holds a 32-bit (or 64-bit) TSS. */
 export const hasWideTss = (p: Cpu): Val => p.segRights(Seg.TR).and(Rights.CODE);
 
@@ -88,7 +104,8 @@ export function raiseIf(p: Cpu, condition: Val, vector: Operand, error: Operand)
 }
 
 /** Error code that names a selector. */
-export const selectorError = (p: Cpu, selector: Val): Val => selector.and(0xfffc).or(p.get(SYS.EXT));
+export const selectorError = (p: Cpu, selector: Val): Val =>
+  selector.and(0xfffc).or(p.get(SYS.EXT));
 
 /** The fault with error code 0, or EXT alone while an event is being delivered. */
 export function plainFaultIf(p: Cpu, condition: Val, vector: number): void {

@@ -6,11 +6,11 @@
  * Exit qualification (displacement) and instruction information of memory operands are in the decoded record, which this text does not see.
  */
 import { Mode, S, Seg } from "../../core/layout.ts";
-import { longMode } from "./state.ts";
-import { Rights } from "./rights.ts";
 import { Vector } from "../cpu.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
 import { Secondary, secondary, undefinedIf } from "./common.ts";
+import { Rights } from "./rights.ts";
+import { longMode } from "./state.ts";
 
 const VMFUNC_EXIT = 59;
 const VMFUNC_FUNCTIONS = 63;
@@ -42,7 +42,10 @@ function vmcall(insn: Insn): void {
 
 function vmfunc(insn: Insn): void {
   outsideIsUndefined(insn);
-  undefinedIf(insn, secondary(insn, Secondary.VM_FUNCTIONS).eqz().or(insn.gpr(0, 4).gtU(VMFUNC_FUNCTIONS)));
+  undefinedIf(
+    insn,
+    secondary(insn, Secondary.VM_FUNCTIONS).eqz().or(insn.gpr(0, 4).gtU(VMFUNC_FUNCTIONS)),
+  );
   insn.vmExit(VMFUNC_EXIT);
 }
 

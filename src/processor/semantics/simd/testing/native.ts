@@ -6,25 +6,17 @@
  * Compared: XMM registers, MMX registers with tags and TOP, MXCSR, general registers, arithmetic flags, memory, exception vector. Not
  * compared: the values of RCP and RSQRT (implementation-defined), the reserved parts of state areas.
  */
-import { execFileSync, spawnSync } from "node:child_process";
-import { mkdtempSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { FPR, GPR, S, XMM } from "../../../core/layout.ts";
 import type { Row } from "../../../isa/row.ts";
 import { ROWS } from "../../../isa/table.ts";
 import type { Shape } from "../../insn.ts";
 import { SIMD } from "../index.ts";
-import { type Bench, createBench, DATA, resetState, shapeOf, slot } from "./harness.ts";
+import { type Bench, createBench, DATA, shapeOf, slot } from "./harness.ts";
+import { AT, compileOracle, describe, FLAGS, FX, load, MEMORY, runOracle, store } from "./record.ts";
 import { Rng, randomMxcsr, randomVector } from "./values.ts";
 
-const MEMORY = 64;
-const AT = { FX: 0, REGS: 512, VECTOR: 552, MEMORY: 576, BYTES: 576 + MEMORY };
-const FX = { FCW: 0, FSW: 2, TAGS: 4, MXCSR: 24, ST: 32, XMM: 160 };
 /** Register numbers in the encodings: of the reg field, of the r/m field. */
 const REG = 1;
 const RM = 2;
-const FLAGS = 0x8d5;
 
 interface Form {
   readonly name: string;
@@ -132,65 +124,6 @@ function randomRecord(view: DataView, at: number, rng: Rng, row: Row): void {
   memory.set(randomVector(rng, null), 16 + shift);
 }
 
-/** FXSAVE order to physical registers and back: ST(i) is R(top + i). */
-function load(b: Bench, view: DataView, at: number): void {
-  resetState(b);
-  const m = b.view;
-  const fsw = view.getUint16(at + FX.FSW, true);
-  const fcw = view.getUint16(at + FX.FCW, true);
-  m.setUint32(S.FCW.at, fcw, true);
-  m.setUint32(S.FSW.at, fsw, true);
-  m.setUint32(S.FTAG_EMPTY.at, ~view.getUint8(at + FX.TAGS) & 0xff, true);
-  m.setUint32(S.MXCSR.at, view.getUint32(at + FX.MXCSR, true), true);
-  const top = (fsw >> 11) & 7;
-  const source = new Uint8Array(view.buffer, view.byteOffset + at, AT.BYTES);
-  for (let i = 0; i < 8; i++) {
-    const from = FX.ST + 16 * i;
-    b.bytes.set(source.subarray(from, from + 10), FPR + 16 * ((top + i) & 7));
-  }
-  b.bytes.set(source.subarray(FX.XMM, FX.XMM + 256), XMM);
-  // rflags rax rcx rdx rbx
-  for (let i = 0; i < 4; i++) m.setBigUint64(GPR + 8 * i, view.getBigUint64(at + AT.REGS + 8 * (i + 1), true), true);
-  b.setFlags(view.getUint32(at + AT.REGS, true));
-  b.bytes.set(source.subarray(AT.MEMORY, AT.MEMORY + MEMORY), DATA);
-}
-
-function store(b: Bench, view: DataView, at: number, status: number): void {
-  const m = b.view;
-  const fsw = m.getUint32(S.FSW.at, true);
-  view.setUint16(at + FX.FSW, fsw, true);
-  view.setUint16(at + FX.FCW, m.getUint32(S.FCW.at, true), true);
-  view.setUint8(at + FX.TAGS, ~m.getUint32(S.FTAG_EMPTY.at, true) & 0xff);
-  view.setUint32(at + FX.MXCSR, m.getUint32(S.MXCSR.at, true), true);
-  const target = new Uint8Array(view.buffer, view.byteOffset + at, AT.BYTES);
-  const top = (fsw >> 11) & 7;
-  for (let i = 0; i < 8; i++) {
-    const from = FPR + 16 * ((top + i) & 7);
-    target.set(b.bytes.subarray(from, from + 10), FX.ST + 16 * i);
-  }
-  target.set(b.bytes.subarray(XMM, XMM + 256), FX.XMM);
-  for (let i = 0; i < 4; i++) view.setBigUint64(at + AT.REGS + 8 * (i + 1), m.getBigUint64(GPR + 8 * i, true), true);
-  view.setUint32(at + AT.REGS, b.flags() & FLAGS, true);
-  target.set(b.bytes.subarray(DATA, DATA + MEMORY), AT.MEMORY);
-  view.setUint32(at + AT.VECTOR, status === 0 ? 0 : m.getUint32(S.PENDING_VECTOR.at, true) + 1, true);
-}
-
-const hex = (bytes: Uint8Array): string => Buffer.from(bytes).reverse().toString("hex");
-
-function describe(view: DataView, at: number): string {
-  const bytes = new Uint8Array(view.buffer, view.byteOffset + at, AT.BYTES);
-  const x = (n: number): string => hex(bytes.subarray(FX.XMM + 16 * n, FX.XMM + 16 * n + 16));
-  const st = (n: number): string => hex(bytes.subarray(FX.ST + 16 * n, FX.ST + 16 * n + 10));
-  const regs = [0, 1, 2, 3, 4].map((i) => view.getBigUint64(at + AT.REGS + 8 * i, true).toString(16));
-  return [
-    `  mxcsr ${view.getUint32(at + FX.MXCSR, true).toString(16)} vector ${view.getUint32(at + AT.VECTOR, true) - 1} fsw ${view.getUint16(at + FX.FSW, true).toString(16)} tags ${view.getUint8(at + FX.TAGS).toString(16)}`,
-    `  xmm0 ${x(0)} xmm1 ${x(1)} xmm2 ${x(2)}`,
-    `  st0 ${st(0)} st1 ${st(1)} st2 ${st(2)}`,
-    `  flags, rax.. ${regs.join(" ")}`,
-    `  memory ${hex(bytes.subarray(AT.MEMORY, AT.MEMORY + 33))}`,
-  ].join("\n");
-}
-
 const COMPARED: readonly (readonly [number, number])[] = [
   [FX.FCW, 5],
   [FX.MXCSR, 4],
@@ -219,18 +152,8 @@ function approximates(actual: Buffer, expected: Buffer): boolean {
   return same(actual, expected);
 }
 
-const HEAD_BYTES = 48;
 /** Forms that one run of the oracle does. */
 const BATCH = 50;
-
-function headOf(form: Form, count: number): Buffer {
-  const head = Buffer.alloc(HEAD_BYTES);
-  head.writeUInt32LE(count, 0);
-  head.writeUInt32LE(form.code.length, 4);
-  head.writeUInt32LE(form.offset, 8);
-  head.set(form.code, 16);
-  return head;
-}
 
 const keyOf = (f: Form): string =>
   `${f.row.id} ${f.shape.opsize} ${f.shape.operands.map((o) => o.kind).join("")}`;
@@ -255,13 +178,14 @@ class Comparison {
       for (let i = 0; i < count; i++) randomRecord(view, i * AT.BYTES, this.#rng, form.row);
       return records;
     });
-    const input = Buffer.concat(forms.flatMap((form, i) => [headOf(form, count), inputs[i]!]));
-    const r = spawnSync(this.#program, { input, maxBuffer: 1 << 30 });
-    if (r.status !== 0) throw new Error(`oracle ${r.status} ${r.signal}`);
+    const output = runOracle(
+      this.#program,
+      forms.map((form, i) => ({ code: form.code, offset: form.offset, records: inputs[i]! })),
+    );
     forms.forEach((form, k) => {
       for (let i = 0; i < count; i++) {
         const expected = (k * count + i) * AT.BYTES;
-        this.#one(form, inputs[k]!.subarray(i * AT.BYTES, (i + 1) * AT.BYTES), r.stdout.subarray(expected, expected + AT.BYTES));
+        this.#one(form, inputs[k]!.subarray(i * AT.BYTES, (i + 1) * AT.BYTES), output.subarray(expected, expected + AT.BYTES));
       }
     });
   }
@@ -288,8 +212,7 @@ function main(): void {
   const pattern = new RegExp(process.argv[2] ?? ".", "i");
   const count = Number(process.argv[3] ?? 200);
   const rng = new Rng(Number(process.argv[4] ?? 1));
-  const program = join(mkdtempSync(join(tmpdir(), "simd-oracle-")), "oracle");
-  execFileSync("gcc", ["-O1", "-o", program, new URL("native-oracle.c", import.meta.url).pathname]);
+  const program = compileOracle(MEMORY);
   const rows = ROWS.filter((r) => SIMD[r.sem] && !HAS_NO_FORM.has(r.sem) && pattern.test(r.mnemonic));
   const forms = rows.flatMap((row) => formsOf(row, rng));
   const bench = createBench(new Map(forms.map((f) => [keyOf(f), f.shape])));
