@@ -10,6 +10,8 @@ import type { OperandKind, SemanticsTable, Shape } from "../semantics/insn.ts";
 import { INTEGER } from "../semantics/integer.ts";
 import { MULTIPLY } from "../semantics/multiply.ts";
 import { SHIFT } from "../semantics/shift.ts";
+import { MOVES } from "../semantics/simd/moves.ts";
+import { PACKED_INTEGER } from "../semantics/simd/packed-integer.ts";
 import { STACK } from "../semantics/stack.ts";
 import type { HotHandler } from "./run-loop.ts";
 
@@ -197,6 +199,32 @@ function* branchShapes(): Generator<Shape> {
   }
 }
 
+/** What copies, string functions and prologues of compiled code are made of. */
+function* vectorShapes(): Generator<Shape> {
+  const moves = ["movaps", "movups", "movdqa", "movdqu"];
+  for (const sem of moves) {
+    yield shape(sem, [["x", 16], ["x", 16]]);
+    yield shape(sem, [["x", 16], ["m", 16]]);
+    yield shape(sem, [["m", 16], ["x", 16]]);
+  }
+  yield shape("movq", [["x", 8], ["m", 8]]);
+  yield shape("movq", [["m", 8], ["x", 8]]);
+  for (const n of WIDE) {
+    yield shape("movd", [["x", n], ["r", n]]);
+    yield shape("movd", [["r", n], ["x", n]]);
+  }
+  yield shape("movsd_xmm", [["x", 8], ["m", 8]]);
+  yield shape("movsd_xmm", [["m", 8], ["x", 8]]);
+  yield shape("pmovmskb", [["r", 4], ["x", 16]]);
+}
+
+function* packedShapes(): Generator<Shape> {
+  for (const sem of ["pxor", "por", "pand", "pcmpeqb", "pminub", "psubb", "paddd", "paddq"]) {
+    yield shape(sem, [["x", 16], ["x", 16]]);
+    yield shape(sem, [["x", 16], ["m", 16]]);
+  }
+}
+
 /** Inlined handlers, in handler-number order. */
 export function hotHandlers(): HotHandler[] {
   const tables: readonly (readonly [Generator<Shape>, SemanticsTable])[] = [
@@ -206,6 +234,8 @@ export function hotHandlers(): HotHandler[] {
     [bitShapes(), BITS],
     [stackShapes(), STACK],
     [branchShapes(), BRANCH],
+    [vectorShapes(), MOVES],
+    [packedShapes(), PACKED_INTEGER],
   ];
   const handlers: HotHandler[] = [];
   for (const [shapes, table] of tables) {

@@ -9,6 +9,14 @@ import type { OperandKind, OperandShape, Shape } from "../semantics/insn.ts";
 import { INTEGER } from "../semantics/integer.ts";
 import { MULTIPLY } from "../semantics/multiply.ts";
 import { SHIFT } from "../semantics/shift.ts";
+import { FLOAT_ARITHMETIC } from "../semantics/simd/float-arithmetic.ts";
+import { FLOAT_COMPARE } from "../semantics/simd/float-compare.ts";
+import { FLOAT_CONVERT } from "../semantics/simd/float-convert.ts";
+import { MOVES } from "../semantics/simd/moves.ts";
+import { PACKED_INTEGER } from "../semantics/simd/packed-integer.ts";
+import { PACKED_MULTIPLY } from "../semantics/simd/packed-multiply.ts";
+import { PACKED_SHIFT } from "../semantics/simd/packed-shift.ts";
+import { SHUFFLE } from "../semantics/simd/shuffle.ts";
 import { STACK } from "../semantics/stack.ts";
 import { STRINGS } from "../semantics/strings.ts";
 import { SYSTEM } from "../semantics/system/index.ts";
@@ -34,7 +42,20 @@ const STRING_KEYS = new Set([...Object.keys(STRINGS), "ins", "outs"]);
 
 /** Keys that look at operand sizes only, so that the operation size need not tell handlers apart. */
 const SIZED_BY_OPERANDS = new Set(
-  [INTEGER, SHIFT, MULTIPLY, BITS].flatMap((table) => Object.keys(table)),
+  [
+    INTEGER,
+    SHIFT,
+    MULTIPLY,
+    BITS,
+    MOVES,
+    PACKED_INTEGER,
+    PACKED_MULTIPLY,
+    PACKED_SHIFT,
+    SHUFFLE,
+    FLOAT_ARITHMETIC,
+    FLOAT_COMPARE,
+    FLOAT_CONVERT,
+  ].flatMap((table) => Object.keys(table)),
 );
 
 export function isStringKey(sem: string): boolean {
