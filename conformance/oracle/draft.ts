@@ -8,7 +8,7 @@ import type { Row } from "../../src/processor/isa/row.ts";
 import { Random } from "./random.ts";
 import { CODE_MAX, Fx, Kind, type Records, RECORD_BYTES, Test } from "./records.ts";
 import { type Pool, randomInteger } from "./values.ts";
-import { BOUNDARY, CODE, codeBase, DATA, DATA_BYTES, DATA_END, Local, READ_ONLY, Selector, segmentOf, WINDOW, WINDOW_BYTES } from "./world.ts";
+import { BOUNDARY, CODE, codeBase, DATA, DATA_BYTES, DATA_END, FS_BASE, GS_BASE, Local, READ_ONLY, Selector, segmentOf, WINDOW, WINDOW_BYTES } from "./world.ts";
 
 export const RSP = 4;
 export const MASK64 = 0xffff_ffff_ffff_ffffn;
@@ -152,7 +152,7 @@ export class Draft {
 
   /** Base of a segment in the test's mode. */
   segmentBase(number: number): number {
-    if (this.mode === 64 && number < 4) return 0;
+    if (this.mode === 64) return number === 4 ? FS_BASE : number === 5 ? GS_BASE : 0;
     return segmentOf(this.selectors[number]!)?.base ?? 0;
   }
 

@@ -72,12 +72,7 @@ function rexByte(d: Draft, c: Chosen, w: boolean): number {
     if (!row.hasModrm && !row.plusReg && row.rexB < 0) rex |= r.below(2);
     rex |= 0x40;
   }
-  return rex === 0 && !needsRex(c) ? 0 : rex | 0x40;
-}
-
-/** SPL, BPL, SIL, DIL would be AH, CH, DH, BH: both are wanted, by chance. */
-function needsRex(c: Chosen): boolean {
-  return ((c.reg | c.rm | c.opreg) & 16) !== 0;
+  return rex === 0 ? 0 : rex | 0x40;
 }
 
 function pushInt(out: number[], value: bigint, bytes: number): void {

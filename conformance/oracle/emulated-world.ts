@@ -11,8 +11,12 @@ export const RAM_BYTES = 1 << 20;
 
 /** Guest-physical places. */
 const Place = { PML4: 0x1000, GDT: 0x2000, IDT: 0x3000, TSS: 0x4000, LDT: 0x5000, CODE: 0x8000, DATA: 0xa000, READ_ONLY: 0xc000, TABLES: 0x10000 } as const;
-const TSS_LINEAR = 0xffff_fe00_0000_0000n;
-const LDT_LINEAR = 0xffff_fe00_0001_0000n;
+const GDT_LINEAR = 0xffff_fe00_0000_1000n;
+const IDT_LINEAR = 0xffff_fe00_0000_2000n;
+const TSS_LINEAR = 0xffff_fe00_0010_0000n;
+const LDT_LINEAR = 0xffff_fe00_0020_0000n;
+const GDT_LIMIT = 0x7f;
+const IDT_LIMIT = 0xfff;
 const TSS_LIMIT = 0x206f;
 
 /** Addresses in the engine's memory. */
@@ -20,6 +24,7 @@ export const CODE_HOST = RAM_BASE + Place.CODE;
 export const DATA_HOST = RAM_BASE + Place.DATA;
 export const READ_ONLY_HOST = RAM_BASE + Place.READ_ONLY;
 
+export const UNUSABLE = 0x1_0000;
 const Pte = { PRESENT: 1n, WRITE: 2n, USER: 4n, NX: 1n << 63n } as const;
 
 class Tables {
@@ -46,7 +51,7 @@ class Tables {
   }
 }
 
-function mapPages(view: DataView, facts: Facts): void {
+function mapPages(view: DataView): void {
   const tables = new Tables(view);
   const data = Pte.USER | Pte.WRITE | Pte.NX;
   for (const i of [0, 1]) {
@@ -55,8 +60,8 @@ function mapPages(view: DataView, facts: Facts): void {
   }
   tables.map(BigInt(READ_ONLY), Place.READ_ONLY, Pte.USER | Pte.NX);
   const system = Pte.WRITE | Pte.NX;
-  tables.map(facts.gdtBase, Place.GDT, system);
-  tables.map(facts.idtBase, Place.IDT, system);
+  tables.map(GDT_LINEAR, Place.GDT, system);
+  tables.map(IDT_LINEAR, Place.IDT, system);
   for (const i of [0, 1, 2]) tables.map(TSS_LINEAR + BigInt(i * PAGE), Place.TSS, system);
   tables.map(LDT_LINEAR, Place.LDT, system);
 }
@@ -68,14 +73,16 @@ function systemDescriptor(base: bigint, limit: number, type: number): readonly [
 }
 
 function fillDescriptorTables(view: DataView, facts: Facts): void {
-  const global = RAM_BASE + Place.GDT + Number(facts.gdtBase & 0xfffn);
+  const global = RAM_BASE + Place.GDT;
   const put = (selector: number, value: bigint): void => view.setBigUint64(global + (selector & ~7), value, true);
   put(0x08, 0x00cf_9b00_0000_ffffn);
   put(Selector.KERNEL_CODE, 0x00af_9b00_0000_ffffn);
   put(Selector.KERNEL_DATA, 0x00cf_9300_0000_ffffn);
-  for (const s of GLOBAL_SEGMENTS) put(s.selector, descriptorOf(s));
+  for (const s of GLOBAL_SEGMENTS) {
+    if (s.selector !== Selector.USER_CODE32 || facts.hasCode32) put(s.selector, descriptorOf(s));
+  }
   for (const [selector, base, limit, type] of [
-    [Selector.TSS, TSS_LINEAR, TSS_LIMIT, 0xb],
+    [facts.taskSelector, TSS_LINEAR, TSS_LIMIT, 0xb],
     [Selector.LDT, LDT_LINEAR, 8 * LOCAL_TABLE.length - 1, 2],
   ] as const) {
     const [low, high] = systemDescriptor(base, limit, type);
@@ -85,7 +92,7 @@ function fillDescriptorTables(view: DataView, facts: Facts): void {
   LOCAL_TABLE.forEach((s, i) => {
     view.setBigUint64(RAM_BASE + Place.LDT + 8 * i, descriptorOf(s), true);
   });
-  const gates = RAM_BASE + Place.IDT + Number(facts.idtBase & 0xfffn);
+  const gates = RAM_BASE + Place.IDT;
   for (let vector = 0; vector < 256; vector++) {
     const dpl = vector === 3 || vector === 4 || vector === 0x80 ? 3 : 0;
     const rights = 0x8e00 | (dpl << 13);
@@ -106,18 +113,20 @@ export function writeSegment(view: DataView, number: number, s: { selector: numb
 
 /** Makes the world in a fresh engine's memory. What tests change is set by emulated.ts before each. */
 export function makeWorld(view: DataView, facts: Facts): void {
-  mapPages(view, facts);
+  mapPages(view);
   fillDescriptorTables(view, facts);
-  writeSegment(view, Seg.TR, { selector: Selector.TSS, base: TSS_LINEAR, limit: TSS_LIMIT, rights: 0x8b });
-  writeSegment(view, Seg.LDTR, { selector: Selector.LDT, base: LDT_LINEAR, limit: 8 * LOCAL_TABLE.length - 1, rights: 0x82 });
-  view.setBigUint64(S.GDTR_BASE.at, facts.gdtBase, true);
-  view.setUint32(S.GDTR_LIMIT.at, facts.gdtLimit, true);
-  view.setBigUint64(S.IDTR_BASE.at, facts.idtBase, true);
-  view.setUint32(S.IDTR_LIMIT.at, facts.idtLimit, true);
+  writeSegment(view, Seg.TR, { selector: facts.taskSelector, base: TSS_LINEAR, limit: TSS_LIMIT, rights: 0x8b });
+  const limit = 8 * LOCAL_TABLE.length - 1;
+  if (facts.hasLocalTable) writeSegment(view, Seg.LDTR, { selector: facts.localTableSelector, base: LDT_LINEAR, limit, rights: 0x82 });
+  else writeSegment(view, Seg.LDTR, { selector: 0, base: 0n, limit: 0, rights: UNUSABLE });
+  view.setBigUint64(S.GDTR_BASE.at, GDT_LINEAR, true);
+  view.setUint32(S.GDTR_LIMIT.at, GDT_LIMIT, true);
+  view.setBigUint64(S.IDTR_BASE.at, IDT_LINEAR, true);
+  view.setUint32(S.IDTR_LIMIT.at, IDT_LIMIT, true);
   const cr0 = Cr0.PE | Cr0.MP | Cr0.ET | Cr0.NE | Cr0.WP | Cr0.AM | Cr0.PG;
   view.setBigUint64(S.CR0.at, BigInt(cr0 >>> 0), true);
   view.setBigUint64(S.CR3.at, BigInt(Place.PML4), true);
-  view.setBigUint64(S.CR4.at, BigInt(Cr4.DE | Cr4.PSE | Cr4.PAE | Cr4.MCE | Cr4.PGE | Cr4.OSFXSR | Cr4.OSXMMEXCPT | Cr4.OSXSAVE), true);
+  view.setBigUint64(S.CR4.at, BigInt(Cr4.DE | Cr4.PSE | Cr4.PAE | Cr4.MCE | Cr4.PGE | Cr4.OSFXSR | Cr4.OSXMMEXCPT | Cr4.OSXSAVE | (facts.hasFsGsBase ? Cr4.FSGSBASE : 0)), true);
   view.setBigUint64(S.EFER.at, BigInt(Efer.SCE | Efer.LME | Efer.LMA | Efer.NXE), true);
   view.setBigUint64(S.XCR0.at, 3n, true);
   view.setBigUint64(S.DR7.at, 0x400n, true);

@@ -8,15 +8,14 @@ import { FPR, GPR, Page, PHYSICAL_MAP, RAM_BASE, S, SEG_SELECTOR, Seg, segmentAt
 import { Interpreter } from "../../src/processor/interpreter/interpreter.ts";
 import { ALL_FEATURES, type CpuFeatures } from "../../src/processor/isa/features.ts";
 import { readRflags, writeRflags } from "../../src/processor/vmx/rflags.ts";
-import { CODE_HOST, DATA_HOST, makeWorld, RAM_BYTES, READ_ONLY_HOST, writeSegment } from "./emulated-world.ts";
+import { CODE_HOST, DATA_HOST, makeWorld, RAM_BYTES, READ_ONLY_HOST, UNUSABLE, writeSegment } from "./emulated-world.ts";
 import type { Facts } from "./native.ts";
 import { CODE_MAX, FX_BYTES, Fx, Kind, Option, type Records, RECORD_BYTES, Result, Status, Test } from "./records.ts";
-import { CODE_BYTES, codeBase, CODE, DATA, DATA_BYTES, PAGE, patternWord, segmentOf, WINDOW, WINDOW_BYTES } from "./world.ts";
+import { CODE_BYTES, CODE, codeBase, DATA, DATA_BYTES, FS_BASE, GS_BASE, PAGE, patternWord, segmentOf, WINDOW, WINDOW_BYTES } from "./world.ts";
 
 const FLAG_TF = 0x100;
 const RUN_LIMIT = 200_000;
 const VM_EXIT = 1;
-const UNUSABLE = 0x1_0000;
 const VECTOR_DB = 1;
 const VECTOR_BP = 3;
 const VECTOR_PF = 14;
@@ -120,7 +119,8 @@ export class Emulated {
 
   #loadSegment(number: number, selector: number): void {
     const s = segmentOf(selector);
-    if (!s) writeSegment(this.#view, number, { selector, base: 0n, limit: 0, rights: UNUSABLE });
+    const nullBase = number === Seg.FS ? FS_BASE : number === Seg.GS ? GS_BASE : 0;
+    if (!s) writeSegment(this.#view, number, { selector, base: BigInt(nullBase), limit: 0, rights: UNUSABLE });
     else writeSegment(this.#view, number, { selector, base: BigInt(s.base), limit: s.limit, rights: s.rights });
   }
 

@@ -26,6 +26,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -57,15 +58,20 @@ enum {
   CODE_BYTES = 2 * PAGE,
   CODE_MAX = 64,
   FX_BYTES = 416,          /* FXSAVE image up to the end of XMM15 */
+  FS_BASE = DATA + 0x1234, /* with null selectors, so in 64-bit code only */
+  GS_BASE = 0x12345678,
 };
 
+enum { SELECTOR_CODE32 = 0x23, SELECTOR_LOCAL_DATA = 0x17, SELECTOR_LOCAL_CODE16 = 0x07, SELECTOR_LOCAL_CODE32 = 0x0f };
+
 enum { KIND_STEP = 0, KIND_RUN = 1 };
+enum { OPTION_FS_GS = 2 }; /* the test may change FS or GS */
 
 struct test {
   u8 code[CODE_MAX];
   u8 length, mode, kind, steps;
   u16 offset;              /* of the code in its area */
-  u16 unused;
+  u16 options;
   u64 rflags;
   u64 gpr[16];             /* in encoding order */
   u16 selector[6];         /* ES CS SS DS FS GS */
@@ -94,9 +100,11 @@ _Static_assert(sizeof(struct test) == 1664 && sizeof(struct result) == 1664, "re
 
 /* First page of the file. */
 struct facts {
-  u8 gdtr[16], idtr[16];
   u64 ldtr, tr, msw;
-  u32 mxcsr_mask, ready;
+  u32 mxcsr_mask;
+  u32 has_code32;          /* the global table has the 32-bit user code segment */
+  u32 has_local_table;     /* modify_ldt works */
+  u32 has_fsgsbase;
 };
 
 struct control {
@@ -155,8 +163,7 @@ static u32 restore_outside(void) {
 }
 
 static u64 area_base(const struct test *t) {
-  /* Selectors 7 and 0xf are code segments of the local table, based at CODE. */
-  return t->selector[1] == 7 || t->selector[1] == 0xf ? 0 : CODE;
+  return t->selector[1] == SELECTOR_LOCAL_CODE16 || t->selector[1] == SELECTOR_LOCAL_CODE32 ? 0 : CODE;
 }
 
 static inline __attribute__((always_inline)) void read_selectors(u16 *s) {
@@ -166,11 +173,20 @@ static inline __attribute__((always_inline)) void read_selectors(u16 *s) {
   asm volatile("mov %%gs, %0" : "=m"(s[5]));
 }
 
-static inline __attribute__((always_inline)) void load_selectors(const u16 *s) {
+static inline __attribute__((always_inline)) void set_base(long code, u64 base) {
+  asm volatile("syscall" : "+a"((long){SYS_arch_prctl}) : "D"(code), "S"(base) : "rcx", "r11", "memory");
+}
+
+/* DS and ES of the test; FS and GS if the last test or this one wants others than what is there. */
+static void load_selectors(const struct test *t, const struct test *last) {
+  const u16 *s = t->selector;
   asm volatile("mov %0, %%es" ::"m"(s[0]));
   asm volatile("mov %0, %%ds" ::"m"(s[3]));
+  if (last && !(last->options & OPTION_FS_GS) && last->selector[4] == s[4] && last->selector[5] == s[5]) return;
   asm volatile("mov %0, %%fs" ::"m"(s[4]));
   asm volatile("mov %0, %%gs" ::"m"(s[5]));
+  if (s[4] == 0) set_base(ARCH_SET_FS, FS_BASE);
+  if (s[5] == 0) set_base(ARCH_SET_GS, GS_BASE);
 }
 
 static void record(int sig, siginfo_t *info, ucontext_t *uc, const u16 *selectors) {
@@ -269,16 +285,18 @@ static void handler(int sig, siginfo_t *info, void *context) {
   }
   u16 selectors[6];
   read_selectors(selectors);
+  const struct test *last = 0;
   if (control->is_fresh) control->is_fresh = 0;
   else {
     record(sig, info, uc, selectors);
     clear_code();
+    last = &tests[control->index];
   }
   control->index++;
   if (control->index >= control->count) leave_child(0);
   set_up(uc);
   const struct test *t = &tests[control->index];
-  load_selectors(t->selector);
+  load_selectors(t, last);
   is_in_handler = 0;
   pass_flags(t->rflags);
 }
@@ -305,6 +323,7 @@ static const struct segment local_table[] = {
     {0, 0xfffff, 1, 2, 0, 1, 1},                  /* 67 code, not present */
 };
 
+/* Fails quietly where the kernel has no local tables: facts tell. */
 static void make_local_table(void) {
   for (u32 i = 0; i < sizeof local_table / sizeof *local_table; i++) {
     const struct segment *s = &local_table[i];
@@ -312,7 +331,7 @@ static void make_local_table(void) {
         .entry_number = i, .base_addr = s->base, .limit = s->limit, .seg_32bit = s->is32, .contents = s->contents,
         .read_exec_only = s->read_only, .limit_in_pages = s->in_pages, .seg_not_present = s->absent, .useable = 1,
     };
-    if (syscall(SYS_modify_ldt, 0x11, &d, sizeof d)) quit("modify_ldt");
+    syscall(SYS_modify_ldt, 0x11, &d, sizeof d);
   }
 }
 
@@ -333,10 +352,14 @@ static void child(void) {
   setitimer(ITIMER_REAL, &timer, 0);
   struct sock_filter filter[] = {
       {BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(struct seccomp_data, arch)},
-      {BPF_JMP | BPF_JEQ | BPF_K, 0, 3, AUDIT_ARCH_X86_64},
+      {BPF_JMP | BPF_JEQ | BPF_K, 0, 6, AUDIT_ARCH_X86_64},
       {BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(struct seccomp_data, nr)},
-      {BPF_JMP | BPF_JEQ | BPF_K, 2, 0, SYS_rt_sigreturn},
-      {BPF_JMP | BPF_JEQ | BPF_K, 1, 0, SYS_exit_group},
+      {BPF_JMP | BPF_JEQ | BPF_K, 5, 0, SYS_rt_sigreturn},
+      {BPF_JMP | BPF_JEQ | BPF_K, 4, 0, SYS_exit_group},
+      /* The handler sets segment bases; tests run below 4 GiB. */
+      {BPF_JMP | BPF_JEQ | BPF_K, 0, 2, SYS_arch_prctl},
+      {BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(struct seccomp_data, instruction_pointer) + 4},
+      {BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0},
       {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_TRAP},
       {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW},
   };
@@ -397,16 +420,42 @@ static void make_world(void) {
   map_at(READ_ONLY, PAGE, PROT_READ, fd, CODE_BYTES + DATA_BYTES);
 }
 
+static sigjmp_buf probe_failed;
+
+static void on_probe_failed(int sig) {
+  (void)sig;
+  siglongjmp(probe_failed, 1);
+}
+
+static u32 is_loadable(u32 selector) {
+  u32 rights = 0;
+  u8 found = 0;
+  asm volatile("lar %2, %0; setz %1" : "+r"(rights), "=r"(found) : "r"(selector) : "cc");
+  return found;
+}
+
+static u32 probe_fsgsbase(void) {
+  signal(SIGILL, on_probe_failed);
+  u32 works = 0;
+  if (!sigsetjmp(probe_failed, 1)) {
+    u64 base;
+    asm volatile(".byte 0xf3, 0x48, 0x0f, 0xae, 0xc0" : "=a"(base)); /* rdfsbase rax */
+    works = 1;
+  }
+  signal(SIGILL, SIG_DFL);
+  return works;
+}
+
 static void note_facts(struct facts *f) {
-  asm volatile("sgdt %0" : "=m"(f->gdtr));
-  asm volatile("sidt %0" : "=m"(f->idtr));
   asm volatile("sldt %0" : "=r"(f->ldtr));
   asm volatile("str %0" : "=r"(f->tr));
   asm volatile("smsw %0" : "=r"(f->msw));
   static u8 fx[512] __attribute__((aligned(16)));
   asm volatile("fxsave %0" : "=m"(fx));
   f->mxcsr_mask = *(u32 *)(fx + 28);
-  f->ready = 1;
+  f->has_code32 = is_loadable(SELECTOR_CODE32);
+  f->has_local_table = is_loadable(SELECTOR_LOCAL_DATA);
+  f->has_fsgsbase = probe_fsgsbase();
 }
 
 int main(int argc, char **argv) {
@@ -415,16 +464,6 @@ int main(int argc, char **argv) {
     return 2;
   }
   const u32 batch = atoi(argv[2]), slots = atoi(argv[3]);
-  /* Descriptor-table addresses are per processor: stay on one. */
-  cpu_set_t allowed;
-  sched_getaffinity(0, sizeof allowed, &allowed);
-  for (int cpu = CPU_SETSIZE - 1; cpu >= 0; cpu--) {
-    if (!CPU_ISSET(cpu, &allowed)) continue;
-    CPU_ZERO(&allowed);
-    CPU_SET(cpu, &allowed);
-    break;
-  }
-  sched_setaffinity(0, sizeof allowed, &allowed);
   const size_t tests_bytes = batch * sizeof(struct test), results_bytes = batch * sizeof(struct result);
   const size_t slot_bytes = tests_bytes + results_bytes;
   const int fd = open(argv[1], O_RDWR);

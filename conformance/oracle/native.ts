@@ -37,14 +37,17 @@ export function compileNative(): string {
   return program;
 }
 
-/** What the native machine's ring 3 can see of its system registers. */
+/** What ring 3 can see of the native machine, and what the machine offers it. */
 export interface Facts {
-  readonly gdtBase: bigint;
-  readonly gdtLimit: number;
-  readonly idtBase: bigint;
-  readonly idtLimit: number;
+  readonly localTableSelector: number;
+  readonly taskSelector: number;
   readonly machineStatus: number;
   readonly mxcsrMask: number;
+  /** 32-bit code runs (some hypervisors offer 64-bit code only). */
+  readonly hasCode32: boolean;
+  /** Local descriptor tables work: 16-bit code, segments with bases and limits. */
+  readonly hasLocalTable: boolean;
+  readonly hasFsGsBase: boolean;
 }
 
 export class Native {
@@ -109,11 +112,12 @@ function readFacts(file: number): Facts {
   const view = new DataView(new ArrayBuffer(64));
   readSync(file, new Uint8Array(view.buffer), 0, 64, 0);
   return {
-    gdtLimit: view.getUint16(0, true),
-    gdtBase: view.getBigUint64(2, true),
-    idtLimit: view.getUint16(16, true),
-    idtBase: view.getBigUint64(18, true),
-    machineStatus: Number(view.getBigUint64(48, true)),
-    mxcsrMask: view.getUint32(56, true),
+    localTableSelector: Number(view.getBigUint64(0, true)),
+    taskSelector: Number(view.getBigUint64(8, true)),
+    machineStatus: Number(view.getBigUint64(16, true)),
+    mxcsrMask: view.getUint32(24, true),
+    hasCode32: view.getUint32(28, true) !== 0,
+    hasLocalTable: view.getUint32(32, true) !== 0,
+    hasFsGsBase: view.getUint32(36, true) !== 0,
   };
 }

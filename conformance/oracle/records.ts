@@ -48,8 +48,8 @@ export const Fx = { FCW: 0, FSW: 2, FTW: 4, FOP: 6, FIP: 8, FDP: 16, MXCSR: 24, 
 /** STEP: under TF, stops after so many traps. RUN: stops at the INT3 after the code. */
 export const Kind = { STEP: 0, RUN: 1 } as const;
 
-/** Options, for the emulated side only. STEP tests there count instructions; with TRAPS they use TF too. */
-export const Option = { TRAPS: 1 } as const;
+/** TRAPS: STEP tests count instructions on the emulated side; with this they use TF there too. FS_GS: the test may change FS or GS. */
+export const Option = { TRAPS: 1, FS_GS: 2 } as const;
 
 /** Status of a result if it is not the vector of the fault that ended the test. */
 export const Status = { DONE: 0x100, SYSCALL: 0x101, TIMEOUT: 0x102, DIED: 0x103, OTHER: 0x104 } as const;

@@ -2,6 +2,7 @@
  * The rows under test: every row that ring 3 can execute, or whose refusal in ring 3 is the same everywhere; and the others, each with the
  * reason why a comparison with a native process cannot say anything.
  */
+import { opsizePrefixes } from "../../src/processor/isa/encode.ts";
 import type { Mode } from "../../src/processor/isa/instruction.ts";
 import type { Row } from "../../src/processor/isa/row.ts";
 import { ROWS } from "../../src/processor/isa/table.ts";
@@ -26,6 +27,8 @@ const ROW_REASONS: Readonly<Record<string, string>> = {
   sysenter: "enters the native kernel; #UD in long mode on the native maker's processors",
   sysexit: "ring 0 only; #UD in long mode on the native maker's processors",
   sysret: "ring 0 only",
+  sgdt: "the result depends on where the native kernel keeps its tables",
+  sidt: "the result depends on where the native kernel keeps its tables",
 };
 
 /** Why a row is not tested, or null. */
@@ -37,8 +40,16 @@ export function exclusion(row: Row): string | null {
 export const TESTED_ROWS: readonly Row[] = ROWS.filter((row) => exclusion(row) === null);
 export const EXCLUDED_ROWS: readonly Row[] = ROWS.filter((row) => exclusion(row) !== null);
 
+const ADDRESS_SIZES = { 16: 2 | 4, 32: 2 | 4, 64: 4 | 8 } as const;
+
+/** Effective operand sizes that prefixes can give a row in a mode. */
+export function operandSizes(row: Row, mode: Mode): readonly (2 | 4 | 8)[] {
+  return ([2, 4, 8] as const).filter((s) => (row.opsizes & s) !== 0 && opsizePrefixes(row, mode, s) !== undefined);
+}
+
 export function existsIn(row: Row, mode: Mode): boolean {
-  return mode === 64 ? !row.i64 : !row.o64;
+  const isLegal = mode === 64 ? !row.i64 : !row.o64;
+  return isLegal && (row.addrSizes & ADDRESS_SIZES[mode]) !== 0 && operandSizes(row, mode).length > 0;
 }
 
 /** The row as the manual writes it. */

@@ -17,6 +17,9 @@ export const BOUNDARY = DATA + PAGE;
 export const WINDOW = BOUNDARY - WINDOW_BYTES / 2;
 export const CODE = 0x4000_0000;
 export const CODE_BYTES = 2 * PAGE;
+/** Bases of FS and GS in 64-bit code, where their selectors are null. */
+export const FS_BASE = DATA + 0x1234;
+export const GS_BASE = 0x1234_5678;
 
 /** What is in the data pages outside the window: word i. */
 export const patternWord = (i: number): number => Math.imul(i, 0x9e37_79b1);

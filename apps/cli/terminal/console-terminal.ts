@@ -3,6 +3,7 @@
  *
  * Where standard input is no terminal, its bytes go to the console as they come.
  */
+import { spawnSync } from "node:child_process";
 import type { WindowSize } from "../guest/job.ts";
 import { type EscapeCommand, EscapeKeys } from "./escape-keys.ts";
 
@@ -61,9 +62,14 @@ export class ConsoleTerminal {
     this.#stdin.pause();
   };
 
-  /** Also after a stop and a continue: the shell has set the terminal to its own liking in between. */
   readonly #makeRaw = (): void => {
-    if (this.#stdin.isTTY) this.#stdin.setRawMode(true);
+    if (!this.#stdin.isTTY) return;
+    // After a stop and a continue the shell has set the terminal to its own liking, and Node still believes it raw.
+    this.#stdin.setRawMode(false);
+    this.#stdin.setRawMode(true);
+    // Node's raw mode still turns line feeds into new lines, and full-screen programs of the guest mean line feeds. Without stty
+    // they look odd; all else works.
+    spawnSync("stty", ["-opost"], { stdio: ["inherit", "ignore", "ignore"] });
   };
 
   readonly #resized = (): void => {

@@ -27,9 +27,9 @@ const SERIAL_IRQ = [4, 3, 10, 11];
  * Runs "$2"... and ends it when standard input does, that is when this worker is no more; then removes the folder "$1". A worker that
  * is terminated runs no code of its own any more.
  */
-const KEEPER = `folder=$1; shift
-"$@" </dev/null & child=$!
-( read -r _ <&3; kill -KILL $child ) 3<&0 2>/dev/null & keeper=$!
+const KEEPER = `folder=$1; shift; exec 3<&0
+"$@" </dev/null 3<&- & child=$!
+( read -r _ <&3; kill -KILL $child ) 2>/dev/null & keeper=$!
 wait $child; status=$?
 kill $keeper 2>/dev/null; rm -rf "$folder"; exit $status`;
 

@@ -8,7 +8,10 @@ import { Bench, type BenchEntry } from "./test-bench.ts";
 const SIZES = [1, 2, 4, 8] as const;
 const [RAX, RCX, RDX] = [0, 1, 2];
 
-/** State of a shift in the manual's one-step-at-a-time pseudocode. */
+/**
+ * State of a shift in the manual's one-step-at-a-time pseudocode. The second operand of a double shift follows itself, which
+ * matters for 16-bit counts above 16 only.
+ */
 interface Step {
   a: bigint;
   b: bigint;
@@ -61,13 +64,13 @@ const STEPS: Record<string, (s: Step) => void> = {
   shld(s) {
     s.cf = top(s, s.a);
     s.a = trim(s, s.a << 1n) | top(s, s.b);
-    s.b = trim(s, s.b << 1n) | s.cf;
+    s.b = trim(s, s.b << 1n) | top(s, s.b);
     s.of = top(s, s.a) ^ s.cf;
   },
   shrd(s) {
     s.cf = s.a & 1n;
     s.a = (s.a >> 1n) | ((s.b & 1n) << (s.bits - 1n));
-    s.b = (s.b >> 1n) | (s.cf << (s.bits - 1n));
+    s.b = (s.b >> 1n) | ((s.b & 1n) << (s.bits - 1n));
     s.of = top(s, s.a) ^ top(s, s.a, 1n);
   },
 };

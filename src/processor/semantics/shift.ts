@@ -169,35 +169,51 @@ const rcr = rotateThroughCarry((s, n) => {
 });
 
 /**
- * A 16-bit count above 16 is undefined; here, as on hardware, the operands are turned as one 32-bit value.
+ * 16-bit double shifts: a count above 16 is undefined; here, as on hardware, the second operand follows itself, so that they are
+ * shifts of 48 bits.
  */
-const shld: Semantics = (insn) => {
-  const b = insn.rd(1);
+function doubleShift16(insn: Insn, isLeft: boolean): void {
+  const b = insn.rd(1).extU();
   const s = begin(insn, 2);
-  if (s.bytes === 2) {
-    const both = s.a.shl(16).or(b);
-    finish(s, both.rotl(s.by).shrU(16), (by) => both.rotl(by).and(CF_OF));
+  const a = s.a.extU();
+  const all = isLeft ? a.shl(32).or(b.mul(0x1_0001)) : b.mul(0x1_0001_0000).or(a);
+  const shifted = (by: Val): Val => (isLeft ? all.shl(by.extU()) : all.shrU(by.extU()));
+  const r = isLeft ? shifted(s.by).high().and(0xffff) : shifted(s.by).wrap().and(0xffff);
+  finish(s, r, (by) => {
+    const previous = shifted(by);
+    return isLeft ? previous.shrU(16).wrap().and(CF_OF) : carryOfDoubleRight(previous, r, 2);
+  });
+}
+
+/** CF = the last bit shifted out; OF = change of sign by the last step = the two top bits of the result differ. */
+function carryOfDoubleRight(previous: Val, r: Val, bytes: number): Val {
+  const cf = previous.wrap();
+  const tops = topBits(r, bytes);
+  return cf.shl(31).or(cf.shl(30).xor(tops.shrU(1)).xor(tops).and(0x4000_0000));
+}
+
+const shld: Semantics = (insn) => {
+  if (insn.size === 2) {
+    doubleShift16(insn, true);
     return;
   }
+  const b = insn.rd(1);
+  const s = begin(insn, 2);
   // b >> (width - n), in two steps because that may be the width.
   const low = b.shrU(1).shrU(s.by.xor(8 * s.bytes - 1));
   finish(s, s.a.shl(s.by).or(low), (by) => topBits(s.a.shl(by), s.bytes).and(CF_OF));
 };
 
 const shrd: Semantics = (insn) => {
+  if (insn.size === 2) {
+    doubleShift16(insn, false);
+    return;
+  }
   const b = insn.rd(1);
   const s = begin(insn, 2);
-  const both = s.bytes === 2 ? b.shl(16).or(s.a) : s.a;
-  const r =
-    s.bytes === 2
-      ? both.rotr(s.by).and(0xffff)
-      : s.a.shrU(s.by).or(b.shl(1).shl(s.by.xor(8 * s.bytes - 1)));
-  finish(s, r, (by) => {
-    // CF = the last bit shifted out, OF = change of sign by the last step = the two top bits differ.
-    const cf = both.bin(s.bytes === 2 ? "rotr" : "shr_u", by).wrap();
-    const tops = topBits(r, s.bytes);
-    return cf.shl(31).or(cf.shl(30).xor(tops.shrU(1)).xor(tops).and(0x4000_0000));
-  });
+  const high = b.shl(1).shl(s.by.xor(8 * s.bytes - 1));
+  const r = s.a.shrU(s.by).or(high);
+  finish(s, r, (by) => carryOfDoubleRight(s.a.shrU(by), r, s.bytes));
 };
 
 export const SHIFT: SemanticsTable = { shl, shr, sar, rol, ror, rcl, rcr, shld, shrd };

@@ -202,7 +202,7 @@ export class Bench {
     this.view = new DataView(memory.buffer);
     this.bytes = new Uint8Array(memory.buffer);
     const env = { memory, physicalFill: (page: number) => this.#fill(page), codeWritten: () => {} };
-    const module = new WebAssembly.Module(m.finish() as BufferSource);
+    const module = new WebAssembly.Module(m.finish());
     this.exports = new WebAssembly.Instance(module, { env }).exports as typeof this.exports;
     this.#names = new Set(Object.keys(entries));
     this.reset();

@@ -66,7 +66,11 @@ const rotated = (n: number): number[] => BYTES.map((i) => (i & ~3) | ((i + n) & 
 const xor = (fn: FunctionBuilder, ...v: Val[]): Val => v.reduce((x, y) => fn.op("v128.xor", x, y));
 
 function doubled(fn: FunctionBuilder, v: Val): Val {
-  const reduction = fn.op("v128.and", fn.op("i8x16.shr_s", v, fn.i32(7)), repeated(fn, 1, BigInt(POLYNOMIAL)));
+  const reduction = fn.op(
+    "v128.and",
+    fn.op("i8x16.shr_s", v, fn.i32(7)),
+    repeated(fn, 1, BigInt(POLYNOMIAL)),
+  );
   return xor(fn, fn.op("i8x16.add", v, v), reduction);
 }
 

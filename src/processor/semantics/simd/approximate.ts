@@ -22,7 +22,11 @@ function rounded(fn: FunctionBuilder, v: Val): Val {
   return fn.op("v128.and", fn.op("i32x4.add", v, half), kept);
 }
 
-function define(module: ModuleBuilder, name: string, compute: (fn: FunctionBuilder, x: Val) => Val): void {
+function define(
+  module: ModuleBuilder,
+  name: string,
+  compute: (fn: FunctionBuilder, x: Val) => Val,
+): void {
   module.function(name, ["v128"], ["v128"], (fn) => {
     const v = fn.param(0);
     const r = rounded(fn, flushed(fn, F32, compute(fn, flushed(fn, F32, v))));

@@ -32,7 +32,13 @@ function defineLowProduct(module: ModuleBuilder): void {
 /** Bits of an i64 in reverse order. */
 function defineReverse(module: ModuleBuilder): void {
   module.function("reverseBits", ["i64"], ["i64"], (fn) => {
-    const masks = [0x5555555555555555n, 0x3333333333333333n, 0x0f0f0f0f0f0f0f0fn, 0x00ff00ff00ff00ffn, 0x0000ffff0000ffffn];
+    const masks = [
+      0x5555555555555555n,
+      0x3333333333333333n,
+      0x0f0f0f0f0f0f0f0fn,
+      0x00ff00ff00ff00ffn,
+      0x0000ffff0000ffffn,
+    ];
     const swapped = masks.reduce((v, mask, i) => {
       const by = 1 << i;
       return v.shrU(by).and(mask).or(v.and(mask).shl(by));
@@ -56,8 +62,16 @@ function sumOfBits(fn: FunctionBuilder, v: Val, bits: number, base: number): Val
   let sum: Val | null = null;
   for (let i = 0; i < bits; i += 4) {
     const four = [i, i + 1, i + 2, i + 3];
-    const select = vectorOf(fn, 4, four.map((n) => 1 << n));
-    const constants = vectorOf(fn, 4, four.map((n) => step(2 ** n, base)));
+    const select = vectorOf(
+      fn,
+      4,
+      four.map((n) => 1 << n),
+    );
+    const constants = vectorOf(
+      fn,
+      4,
+      four.map((n) => step(2 ** n, base)),
+    );
     const present = fn.op("i32x4.eq", fn.op("v128.and", spread, select), select);
     const part = fn.op("v128.and", present, constants);
     sum = sum ? fn.op("v128.xor", sum, part) : part;
@@ -71,9 +85,16 @@ function sumOfBits(fn: FunctionBuilder, v: Val, bits: number, base: number): Val
 function defineCrc(module: ModuleBuilder, bits: 8 | 16 | 32 | 64): void {
   module.function(`crc32c${bits}`, ["i32", bits === 64 ? "i64" : "i32"], ["i32"], (fn) => {
     const low = fn.param(0).xor(fn.param(1).wrap());
-    if (bits === 64) fn.return(sumOfBits(fn, low, 32, 64).xor(sumOfBits(fn, fn.param(1).high(), 32, 32)));
+    if (bits === 64)
+      fn.return(sumOfBits(fn, low, 32, 64).xor(sumOfBits(fn, fn.param(1).high(), 32, 32)));
     else if (bits === 32) fn.return(sumOfBits(fn, low, 32, 32));
-    else fn.return(fn.param(0).shrU(bits).xor(sumOfBits(fn, low, bits, bits)));
+    else
+      fn.return(
+        fn
+          .param(0)
+          .shrU(bits)
+          .xor(sumOfBits(fn, low, bits, bits)),
+      );
   });
 }
 

@@ -13,36 +13,24 @@ import type { Semantics, SemanticsTable } from "../insn.ts";
 import { defineProcedure } from "../procedure.ts";
 import { F32, F64, type Format, floatBits, loadFloat } from "./float-format.ts";
 import {
-  aboveLeast,
-  all,
-  both,
-  either,
-  element,
-  finite,
-  float,
-  isZero,
-  lanesOf,
-  notDenormal,
-  replaceElement,
-  scalarAboveLeast,
-  scalarFinite,
-  scalarIsZero,
-  scalarNotDenormal,
-} from "./float-vector.ts";
+  native,
+  type Operation,
+  type PackedOperation,
+  packedSafe,
+  scalarSafe,
+} from "./float-safe.ts";
+import { aboveLeast, all, both, element, float, lanesOf, replaceElement } from "./float-vector.ts";
 import { isPlain, raise } from "./mxcsr.ts";
 import { readAligned, requireSse } from "./operands.ts";
 import { result, setResult } from "./scratch.ts";
 import { softBits, softFlags } from "./soft-round.ts";
 import { bitsToMask, elements, vectorOf } from "./vector.ts";
 
-type Operation = "Add" | "Sub" | "Mul" | "Div";
-/** AddSub: subtracts in even elements, adds in odd ones. */
-type PackedOperation = Operation | "AddSub";
-
 const OPERATIONS: readonly Operation[] = ["Add", "Sub", "Mul", "Div"];
 const FORMATS: readonly Format[] = [F32, F64];
 const softName = (op: string, f: Format): string => `soft${op}${f.bits}`;
-const procedureName = (op: string, lanes: number, f: Format): string => `sse${op}${lanes}x${f.bits}`;
+const procedureName = (op: string, lanes: number, f: Format): string =>
+  `sse${op}${lanes}x${f.bits}`;
 
 // ---- procedures ----
 
@@ -79,20 +67,6 @@ function definePacked(module: ModuleBuilder, op: string, f: Format, operands: nu
 
 // ---- inline ----
 
-const native = (op: Operation): string => op.toLowerCase();
-
-function packedSafe(cpu: Cpu, f: Format, op: PackedOperation, a: Val, b: Val, r: Val): Val {
-  const { fn } = cpu;
-  const operands = both(fn, notDenormal(fn, f, a), notDenormal(fn, f, b));
-  if (op === "Mul" || op === "Div") {
-    const zeroOperand =
-      op === "Mul" ? either(fn, isZero(fn, f, a), isZero(fn, f, b)) : isZero(fn, f, a);
-    const exactZero = both(fn, isZero(fn, f, r), zeroOperand);
-    return both(fn, operands, either(fn, aboveLeast(fn, f, r), exactZero));
-  }
-  return both(fn, operands, both(fn, notDenormal(fn, f, r), finite(fn, f, r)));
-}
-
 function packedNative(cpu: Cpu, f: Format, op: PackedOperation, a: Val, b: Val): Val {
   const { fn } = cpu;
   if (op !== "AddSub") return float(fn, f, native(op), a, b);
@@ -105,22 +79,12 @@ function packed(cpu: Cpu, f: Format, op: PackedOperation, a: Val, b: Val): Val {
   const { fn } = cpu;
   const r = packedNative(cpu, f, op, a, b);
   const out = fn.variable("v128", r);
-  const fast = all(fn, f, packedSafe(cpu, f, op, a, b, r)).and(isPlain(cpu.get(S.MXCSR)));
+  const fast = all(fn, f, packedSafe(fn, f, op, [a, b, r])).and(isPlain(cpu.get(S.MXCSR)));
   fn.if(fast.eqz(), () => {
     cpu.propagate(fn.call(cpu.module.get(procedureName(op, lanesOf(f), f)), a, b));
     out.set(result(cpu, 16));
   });
   return out.read();
-}
-
-function scalarSafe(f: Format, op: Operation, a: Val, b: Val, r: Val): Val {
-  const operands = scalarNotDenormal(f, a).and(scalarNotDenormal(f, b));
-  if (op === "Mul" || op === "Div") {
-    const zeroOperand = op === "Mul" ? scalarIsZero(a).or(scalarIsZero(b)) : scalarIsZero(a);
-    const exactZero = scalarIsZero(r).and(zeroOperand);
-    return operands.and(scalarAboveLeast(f, r).or(exactZero));
-  }
-  return operands.and(scalarNotDenormal(f, r)).and(scalarFinite(f, r));
 }
 
 /** Scalar bits in the format's own width (i32 or i64). */
@@ -131,7 +95,7 @@ function scalar(cpu: Cpu, f: Format, op: Operation, a: Val, b: Val): Val {
   const value = loadFloat(f, fn, a).bin(native(op), loadFloat(f, fn, b));
   const r = narrow(f, floatBits(f, fn, value));
   const out = fn.variable(f.bits === 64 ? "i64" : "i32", r);
-  const fast = scalarSafe(f, op, a, b, r).and(isPlain(cpu.get(S.MXCSR)));
+  const fast = scalarSafe(f, op, [a, b, r]).and(isPlain(cpu.get(S.MXCSR)));
   fn.if(fast.eqz(), () => {
     cpu.propagate(fn.call(cpu.module.get(procedureName(op, 1, f)), a.extU(), b.extU()));
     out.set(result(cpu, f.bytes));
@@ -165,7 +129,13 @@ const horizontal =
     const a = insn.regRead(0, 16);
     const even = f.bits === 32 ? [0, 2, 4, 6] : [0, 2];
     const odd = even.map((n) => n + 1);
-    const r = packed(insn, f, op, elements(fn, f.bytes, even, a, b), elements(fn, f.bytes, odd, a, b));
+    const r = packed(
+      insn,
+      f,
+      op,
+      elements(fn, f.bytes, even, a, b),
+      elements(fn, f.bytes, odd, a, b),
+    );
     insn.regWrite(0, 16, r);
   };
 
@@ -178,7 +148,10 @@ const scalarRoot =
     const b = insn.rd(1);
     const root = narrow(f, floatBits(f, fn, loadFloat(f, fn, b).un("sqrt")));
     const out = fn.variable(f.bits === 64 ? "i64" : "i32", root);
-    const fast = b.sub(f.normal).ltU(f.infinity - f.normal).and(isPlain(insn.get(S.MXCSR)));
+    const fast = b
+      .sub(f.normal)
+      .ltU(f.infinity - f.normal)
+      .and(isPlain(insn.get(S.MXCSR)));
     fn.if(fast.eqz(), () => {
       insn.propagate(fn.call(insn.module.get(procedureName("Sqrt", 1, f)), b.extU()));
       out.set(result(insn, f.bytes));
@@ -195,10 +168,15 @@ const packedRoot =
     const out = fn.variable("v128", float(fn, f, "sqrt", b));
     const positive = float(fn, f, "gt", b, fn.v128x2(0n, 0n));
     const safe = both(fn, positive, aboveLeast(fn, f, b));
-    fn.if(all(fn, f, safe).and(isPlain(insn.get(S.MXCSR))).eqz(), () => {
-      insn.propagate(fn.call(insn.module.get(procedureName("Sqrt", lanesOf(f), f)), b));
-      out.set(result(insn, 16));
-    });
+    fn.if(
+      all(fn, f, safe)
+        .and(isPlain(insn.get(S.MXCSR)))
+        .eqz(),
+      () => {
+        insn.propagate(fn.call(insn.module.get(procedureName("Sqrt", lanesOf(f), f)), b));
+        out.set(result(insn, 16));
+      },
+    );
     insn.regWrite(0, 16, out.read());
   };
 
@@ -211,8 +189,20 @@ function defineDotProduct(module: ModuleBuilder, f: Format): void {
     const { fn } = p;
     const imm = fn.param(2);
     const selected = bitsToMask(fn, f.bytes, imm.shrU(4));
-    const products = packed(p, f, "Mul", both(fn, fn.param(0), selected), both(fn, fn.param(1), selected));
-    const swapped = elements(fn, f.bytes, f.bits === 32 ? [1, 0, 3, 2] : [1, 0], products, products);
+    const products = packed(
+      p,
+      f,
+      "Mul",
+      both(fn, fn.param(0), selected),
+      both(fn, fn.param(1), selected),
+    );
+    const swapped = elements(
+      fn,
+      f.bytes,
+      f.bits === 32 ? [1, 0, 3, 2] : [1, 0],
+      products,
+      products,
+    );
     let sum = packed(p, f, "Add", products, swapped);
     if (f.bits === 32) sum = packed(p, f, "Add", sum, elements(fn, 4, [2, 3, 0, 1], sum, sum));
     const first = elements(fn, f.bytes, f.bits === 32 ? [0, 0, 0, 0] : [0, 0], sum, sum);

@@ -10,6 +10,7 @@ import type { Val } from "../../ir/value.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
 import { defineProcedure, type Procedure } from "../procedure.ts";
 import { F32, F64, type Format, floatBits, loadFloat } from "./float-format.ts";
+import { dazOperand } from "./float-round.ts";
 import {
   aboveLeast,
   all,
@@ -27,8 +28,7 @@ import {
   scalarNotDenormal,
   splat,
 } from "./float-vector.ts";
-import { dazOperand } from "./float-round.ts";
-import { isPlain, Mxcsr, raise, Rounding, roundingOf } from "./mxcsr.ts";
+import { isPlain, Mxcsr, Rounding, raise, roundingOf } from "./mxcsr.ts";
 import {
   enterMmx,
   isMmx,
@@ -72,12 +72,17 @@ function defineToInt(module: ModuleBuilder, f: Format): void {
     const r = fn.call(module.get(`integral${f.bits}`), v, rounding);
     const fit = fits(p, f, r, 32);
     const flags = integerFlags(p, f, v, r, fit);
-    const wide = fn.op(f.bits === 32 ? "i32x4.trunc_sat_f32x4_s" : "i32x4.trunc_sat_f64x2_s_zero", r);
+    const wide = fn.op(
+      f.bits === 32 ? "i32x4.trunc_sat_f32x4_s" : "i32x4.trunc_sat_f64x2_s_zero",
+      r,
+    );
     // Masks of 64-bit elements fold to the low half like the results.
     const zero = fn.v128x2(0n, 0n);
     const mask = f.bits === 32 ? fit : elements(fn, 4, [0, 2, 4, 5], fit, zero);
     const indefinite =
-      f.bits === 32 ? repeated(fn, 4, INDEFINITE_32) : fn.v128x2((INDEFINITE_32 << 32n) | INDEFINITE_32, 0n);
+      f.bits === 32
+        ? repeated(fn, 4, INDEFINITE_32)
+        : fn.v128x2((INDEFINITE_32 << 32n) | INDEFINITE_32, 0n);
     setResult(p, 16, fn.op("v128.bitselect", wide, indefinite, mask));
     raise(p, flags);
   });
@@ -94,7 +99,13 @@ function defineToQuad(module: ModuleBuilder, f: Format): void {
     const flags = integerFlags(p, f, v, r, fit);
     const shape = f.bits === 32 ? "f32x4" : "f64x2";
     const n = fn.op(`i64.trunc_sat_f${f.bits}_s`, fn.lane(`${shape}.extract_lane`, 0, r));
-    setResult(p, 8, element(fn, f, 0, fit).ne(0).select(n, fn.i64(1n << 63n)));
+    setResult(
+      p,
+      8,
+      element(fn, f, 0, fit)
+        .ne(0)
+        .select(n, fn.i64(1n << 63n)),
+    );
     raise(p, flags);
   });
 }
@@ -235,12 +246,20 @@ function defineWiden(module: ModuleBuilder): void {
     const first = elements(fn, 4, [0, 1, 0, 1], v, v);
     const quietBits = repeated(fn, 4, F32.quiet);
     const isNan = float(fn, F32, "ne", first, first);
-    const signals = both(fn, isNan, fn.op("i32x4.eq", both(fn, first, quietBits), fn.v128x2(0n, 0n)));
+    const signals = both(
+      fn,
+      isNan,
+      fn.op("i32x4.eq", both(fn, first, quietBits), fn.v128x2(0n, 0n)),
+    );
     const denormal = all(fn, F32, notDenormal(fn, F32, first)).eqz();
     const flags = any(fn, signals).or(denormal.select(fn.i32(Mxcsr.DE), fn.i32(0)));
     // A NaN keeps its payload in the upper bits: assembled from integers, as a native conversion may choose another.
     const wide = fn.op("i64x2.extend_low_i32x4_u", first);
-    const payload = fn.op("i64x2.shl", both(fn, wide, repeated(fn, 8, F32.normal - 1n)), fn.i32(29));
+    const payload = fn.op(
+      "i64x2.shl",
+      both(fn, wide, repeated(fn, 8, F32.normal - 1n)),
+      fn.i32(29),
+    );
     const sign = fn.op("i64x2.shl", both(fn, wide, repeated(fn, 8, F32.sign)), fn.i32(32));
     const quietNan = repeated(fn, 8, F64.infinity | F64.quiet);
     const nanResult = either(fn, either(fn, payload, sign), quietNan);
@@ -261,7 +280,8 @@ function defineNarrow(module: ModuleBuilder): void {
   defineProcedure(module, "sseNarrows", ["v128"], (p) => {
     const { fn } = p;
     const mxcsr = p.get(S.MXCSR);
-    const one = (i: number): Val => fn.call(module.get("softNarrow"), element(fn, F64, i, fn.param(0)), mxcsr);
+    const one = (i: number): Val =>
+      fn.call(module.get("softNarrow"), element(fn, F64, i, fn.param(0)), mxcsr);
     const [low, high] = [one(0), one(1)];
     const bits = softBits(low).or(softBits(high).shl(32));
     setResult(p, 16, zeroExtend(bits));
@@ -319,10 +339,15 @@ const narrowPacked: Semantics = (insn) => {
   const zeros = isZero(fn, F64, v);
   const exactZero = elements(fn, 4, [0, 2, 0, 2], zeros, zeros);
   const safe = either(fn, aboveLeast(fn, F32, twice), exactZero);
-  fn.if(all(fn, F32, safe).and(isPlain(insn.get(S.MXCSR))).eqz(), () => {
-    insn.propagate(fn.call(insn.module.get("sseNarrows"), v));
-    out.set(result(insn, 16));
-  });
+  fn.if(
+    all(fn, F32, safe)
+      .and(isPlain(insn.get(S.MXCSR)))
+      .eqz(),
+    () => {
+      insn.propagate(fn.call(insn.module.get("sseNarrows"), v));
+      out.set(result(insn, 16));
+    },
+  );
   insn.regWrite(0, 16, out.read());
 };
 

@@ -46,15 +46,15 @@ export const isNan = (f: Format, v: Val): Val => magnitude(f, v).gtU(f.infinity)
 export const isInfinite = (f: Format, v: Val): Val => magnitude(f, v).eq(f.infinity);
 /** Denormal and not zero. */
 export const isDenormal = (f: Format, v: Val): Val =>
-  magnitude(f, v).sub(1).ltU(f.normal - 1n);
+  magnitude(f, v)
+    .sub(1)
+    .ltU(f.normal - 1n);
 /** Of a NaN: signalling. */
 export const isSignalling = (f: Format, v: Val): Val => v.and(f.quiet).eqz();
 export const signOf = (f: Format, v: Val): Val => v.shrU(f.bits - 1).wrap();
 
 export const loadFloat = (f: Format, fn: FunctionBuilder, bits: Val): Val =>
-  f.bits === 64
-    ? fn.op("f64.reinterpret_i64", bits)
-    : fn.op("f32.reinterpret_i32", bits.wrap());
+  f.bits === 64 ? fn.op("f64.reinterpret_i64", bits) : fn.op("f32.reinterpret_i32", bits.wrap());
 
 export const floatBits = (f: Format, fn: FunctionBuilder, v: Val): Val =>
   f.bits === 64 ? fn.op("i64.reinterpret_f64", v) : fn.op("i32.reinterpret_f32", v).extU();

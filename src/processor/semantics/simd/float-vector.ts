@@ -41,11 +41,7 @@ export const finite = (fn: FunctionBuilder, f: Format, v: Val): Val =>
 
 /** Finite and above the least normal number. */
 export const aboveLeast = (fn: FunctionBuilder, f: Format, v: Val): Val =>
-  both(
-    fn,
-    int(fn, f, "gt_s", magnitudes(fn, f, v), same(fn, f, f.normal)),
-    finite(fn, f, v),
-  );
+  both(fn, int(fn, f, "gt_s", magnitudes(fn, f, v), same(fn, f, f.normal)), finite(fn, f, v));
 
 export const notNan = (fn: FunctionBuilder, f: Format, v: Val): Val => float(fn, f, "eq", v, v);
 export const nan = (fn: FunctionBuilder, f: Format, v: Val): Val => float(fn, f, "ne", v, v);
@@ -71,11 +67,17 @@ export const any = (fn: FunctionBuilder, mask: Val): Val => fn.op("v128.any_true
 // ---- scalars: i32 or i64 bits ----
 
 export const scalarNotDenormal = (f: Format, v: Val): Val =>
-  v.shl(1).sub(1).geU(2n * f.normal - 1n);
+  v
+    .shl(1)
+    .sub(1)
+    .geU(2n * f.normal - 1n);
 export const scalarIsZero = (v: Val): Val => v.shl(1).eqz();
 export const scalarFinite = (f: Format, v: Val): Val => v.shl(1).ltU(2n * f.infinity);
 export const scalarAboveLeast = (f: Format, v: Val): Val =>
-  v.shl(1).sub(2n * f.normal + 1n).ltU(2n * (f.infinity - f.normal) - 1n);
+  v
+    .shl(1)
+    .sub(2n * f.normal + 1n)
+    .ltU(2n * (f.infinity - f.normal) - 1n);
 
 // ---- moving between them ----
 

@@ -6,17 +6,31 @@
  *   and a selector) · MXCSR +24 · MXCSR_MASK +28 · ST0..7 from +32, 16 bytes each · XMM0..15 from +160
  * Registers XMM8..15 are left out outside 64-bit mode. Bytes from 416 up are never touched.
  */
+
+import { Cr0 } from "../../core/control-bits.ts";
 import { FPR, Mode, S, XMM } from "../../core/layout.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
-import { Cr0 } from "../../core/control-bits.ts";
 import { type Cpu, Vector } from "../cpu.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
 import { defineProcedure, type Procedure } from "../procedure.ts";
 import { mxcsrMask } from "./mxcsr.ts";
 import { requireAligned, requireSse } from "./operands.ts";
 
-const AT = { FCW: 0, FSW: 2, TAGS: 4, FOP: 6, FIP: 8, FCS: 12, FDP: 16, FDS: 20, MXCSR: 24, MASK: 28, ST: 32, XMM: 160 };
+const AT = {
+  FCW: 0,
+  FSW: 2,
+  TAGS: 4,
+  FOP: 6,
+  FIP: 8,
+  FCS: 12,
+  FDP: 16,
+  FDS: 20,
+  MXCSR: 24,
+  MASK: 28,
+  ST: 32,
+  XMM: 160,
+};
 export const LEGACY_BYTES = 512;
 const FOP_BITS = 0x7ff;
 /** FCW: bits that exist, and bit 6 that reads as one. */
@@ -133,7 +147,11 @@ export function x87InUse(p: Procedure): Val {
   const control = p.get(S.FCW).xor(FCW_INIT).or(p.get(S.FSW)).or(p.get(S.FTAG_EMPTY).xor(0xff));
   const selectors = p.get(S.FOP).or(p.get(S.FCS)).or(p.get(S.FDS));
   const pointers = p.get(S.FIP).or(p.get(S.FDP)).ne(0);
-  return control.or(selectors).or(pointers).or(anySet(p, FPR, 8)).ne(0);
+  return control
+    .or(selectors)
+    .or(pointers)
+    .or(anySet(p, FPR, 8))
+    .ne(0);
 }
 
 function anySet(p: Procedure, at: number, count: number): Val {

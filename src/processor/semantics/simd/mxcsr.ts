@@ -14,7 +14,18 @@ import { type Cpu, Vector } from "../cpu.ts";
 import { defineProcedure } from "../procedure.ts";
 
 export const Mxcsr = {
-  IE: 1, DE: 2, ZE: 4, OE: 8, UE: 0x10, PE: 0x20, DAZ: 0x40, OM: 0x400, UM: 0x800, PM: 0x1000, RC: 0x6000, FTZ: 0x8000,
+  IE: 1,
+  DE: 2,
+  ZE: 4,
+  OE: 8,
+  UE: 0x10,
+  PE: 0x20,
+  DAZ: 0x40,
+  OM: 0x400,
+  UM: 0x800,
+  PM: 0x1000,
+  RC: 0x6000,
+  FTZ: 0x8000,
 } as const;
 
 export const MXCSR_INIT = 0x1f80;

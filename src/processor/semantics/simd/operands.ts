@@ -56,12 +56,24 @@ function unless(cpu: Cpu, bad: Val, procedure: string, ...args: Val[]): void {
 /** #UD and #NM of an instruction on XMM registers. */
 export function requireSse(cpu: Cpu): void {
   const off = cr4(cpu).and(Cr4.OSFXSR).xor(Cr4.OSFXSR);
-  unless(cpu, cr0(cpu).and(Cr0.EM | Cr0.TS).or(off), "sseUnavailable");
+  unless(
+    cpu,
+    cr0(cpu)
+      .and(Cr0.EM | Cr0.TS)
+      .or(off),
+    "sseUnavailable",
+  );
 }
 
 /** #UD, #NM and #MF of an instruction on MMX registers. */
 export function requireMmx(cpu: Cpu): void {
-  unless(cpu, cr0(cpu).and(Cr0.EM | Cr0.TS).or(pendingX87(cpu)), "mmxUnavailable");
+  unless(
+    cpu,
+    cr0(cpu)
+      .and(Cr0.EM | Cr0.TS)
+      .or(pendingX87(cpu)),
+    "mmxUnavailable",
+  );
 }
 
 /** The x87 side of an MMX access. Last, when nothing can fault any more. */

@@ -5,7 +5,7 @@ import type { FunctionBuilder } from "../../ir/function.ts";
 import type { Val } from "../../ir/value.ts";
 import type { Semantics, SemanticsTable } from "../insn.ts";
 import { readAligned, requireSse } from "./operands.ts";
-import { vector, type VectorOperation } from "./packed-integer.ts";
+import { type VectorOperation, vector } from "./packed-integer.ts";
 import { elements, joinHalves } from "./vector.ts";
 
 /** High halves of the 16-bit products. */
@@ -40,31 +40,19 @@ const multiplyAddBytes: VectorOperation = (fn, a, b) => {
     fn.op("v128.and", a, fn.v128x2(0x00ff00ff00ff00ffn, 0x00ff00ff00ff00ffn)),
     fn.op("i16x8.shr_s", fn.op("i16x8.shl", b, eight), eight),
   );
-  const odd = fn.op(
-    "i16x8.mul",
-    fn.op("i16x8.shr_u", a, eight),
-    fn.op("i16x8.shr_s", b, eight),
-  );
+  const odd = fn.op("i16x8.mul", fn.op("i16x8.shr_u", a, eight), fn.op("i16x8.shr_s", b, eight));
   return fn.op("i16x8.add_sat_s", even, odd);
 };
 
 /** Q15 products rounded. WebAssembly saturates -1 * -1, the processor wraps it. */
 const multiplyRound: VectorOperation = (fn, a, b) => {
   const minimum = fn.v128x2(0x8000800080008000n, 0x8000800080008000n);
-  const overflow = fn.op(
-    "v128.and",
-    fn.op("i16x8.eq", a, minimum),
-    fn.op("i16x8.eq", b, minimum),
-  );
+  const overflow = fn.op("v128.and", fn.op("i16x8.eq", a, minimum), fn.op("i16x8.eq", b, minimum));
   return fn.op("v128.xor", fn.op("i16x8.q15mulr_sat_s", a, b), overflow);
 };
 
 function absoluteDifference(fn: FunctionBuilder, a: Val, b: Val): Val {
-  return fn.op(
-    "v128.or",
-    fn.op("i8x16.sub_sat_u", a, b),
-    fn.op("i8x16.sub_sat_u", b, a),
-  );
+  return fn.op("v128.or", fn.op("i8x16.sub_sat_u", a, b), fn.op("i8x16.sub_sat_u", b, a));
 }
 
 const sumOfDifferences: VectorOperation = (fn, a, b) => {
@@ -82,7 +70,13 @@ function horizontal(bytes: 2 | 4, name: string): Semantics {
     return fn.op(
       name,
       elements(fn, bytes, even, x, y),
-      elements(fn, bytes, even.map((n) => n + 1), x, y),
+      elements(
+        fn,
+        bytes,
+        even.map((n) => n + 1),
+        x,
+        y,
+      ),
     );
   });
 }

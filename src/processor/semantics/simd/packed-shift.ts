@@ -7,15 +7,9 @@
 import type { FunctionBuilder } from "../../ir/function.ts";
 import type { Val } from "../../ir/value.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
-import {
-  lowHalf,
-  readVector,
-  requireSse,
-  requireUnit,
-  writeVector,
-} from "./operands.ts";
-import { vectorOf } from "./vector.ts";
+import { lowHalf, readVector, requireSse, requireUnit, writeVector } from "./operands.ts";
 import { vector } from "./packed-integer.ts";
+import { vectorOf } from "./vector.ts";
 
 /** The count as i32, `limit` if it is that much or more. */
 function count(insn: Insn, limit: number): Val {

@@ -62,7 +62,10 @@ const unpack = (bytes: 1 | 2 | 4 | 8, high: boolean): Semantics =>
     const all = 16 / bytes;
     // In a 64-bit register the high half of the operands starts in the middle of their 8 bytes.
     const first = high ? (insn.kind(0) === "q" ? all / 4 : all / 2) : 0;
-    const order = Array.from({ length: all }, (_, i) => ((first + (i >> 1)) % all) + (i & 1 ? all : 0));
+    const order = Array.from(
+      { length: all },
+      (_, i) => ((first + (i >> 1)) % all) + (i & 1 ? all : 0),
+    );
     return elements(fn, bytes, order, a, b);
   });
 
@@ -79,7 +82,11 @@ function widen(sign: "s" | "u", ...steps: readonly string[]): Semantics {
     requireSse(insn);
     const source = insn.kind(1) === "m" ? zeroExtend(insn.rd(1)) : insn.regRead(1, 16);
     const { fn } = insn;
-    insn.regWrite(0, 16, steps.reduce((v, step) => fn.op(`${step}_${sign}`, v), source));
+    insn.regWrite(
+      0,
+      16,
+      steps.reduce((v, step) => fn.op(`${step}_${sign}`, v), source),
+    );
   };
 }
 
@@ -128,7 +135,13 @@ function insert(bytes: 1 | 2 | 4 | 8): Semantics {
     const n = insn.immediate(2).and((mmx ? 8 : 16) / bytes - 1);
     const number = fn.op(`${shape}.splat`, bytes === 8 ? n.extU() : n);
     const numbers =
-      bytes === 8 ? fn.v128x2(0n, 1n) : vectorOf(fn, bytes, Array.from({ length: all }, (_, i) => i));
+      bytes === 8
+        ? fn.v128x2(0n, 1n)
+        : vectorOf(
+            fn,
+            bytes,
+            Array.from({ length: all }, (_, i) => i),
+          );
     const old = mmx ? zeroExtend(insn.regRead(0, 8)) : insn.regRead(0, 16);
     writeVector(insn, 0, select(fn, fn.op(`${shape}.eq`, number, numbers), v, old));
   };
@@ -215,4 +228,3 @@ export const SHUFFLE: SemanticsTable = {
   pinsrq: insert(8),
   insertps: insertSingle,
 };
-

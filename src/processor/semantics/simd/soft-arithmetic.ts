@@ -22,10 +22,8 @@ import {
   signOf,
 } from "./float-format.ts";
 import { Mxcsr, Rounding, roundingOf } from "./mxcsr.ts";
+import { answerIfPlain, product, quotient, UNIT } from "./soft-exact.ts";
 import { defineRound, shiftSticky, softResult, TOP } from "./soft-round.ts";
-
-/** Significands as integers with the leading 1 here are exact in f64. */
-const UNIT = 52;
 
 interface Unpacked {
   readonly exponent: Val;
@@ -38,9 +36,18 @@ export function unpack(f: Format, v: Val): Unpacked {
   const m = magnitude(f, v);
   const field = m.shrU(f.fraction).wrap();
   const fraction = m.and(f.normal - 1n);
-  const shift = field.select(fn.i32(0), fraction.clz().wrap().sub(63 - f.fraction));
+  const shift = field.select(
+    fn.i32(0),
+    fraction
+      .clz()
+      .wrap()
+      .sub(63 - f.fraction),
+  );
   const hidden = field.select(fn.i64(f.normal), fn.i64(0));
-  const significand = fraction.or(hidden).shl(shift.extU()).shl(UNIT - f.fraction);
+  const significand = fraction
+    .or(hidden)
+    .shl(shift.extU())
+    .shl(UNIT - f.fraction);
   const exponent = field.select(field, fn.i32(1)).sub(f.bias).sub(shift);
   return { exponent, significand };
 }
@@ -79,7 +86,10 @@ function takeOperands(fn: FunctionBuilder, f: Format, count: number): Frame {
     () => {
       const first = nans[0]!.select(values[0]!, values[count - 1]!);
       const signalling = values.map((v, i) => nans[i]!.and(isSignalling(f, v)));
-      const invalid = flag(signalling.reduce((x, y) => x.or(y)), Mxcsr.IE);
+      const invalid = flag(
+        signalling.reduce((x, y) => x.or(y)),
+        Mxcsr.IE,
+      );
       fn.return(softResult(fn, first.or(f.quiet), invalid));
     },
   );
@@ -98,7 +108,9 @@ function answer({ fn, flags }: Frame, bits: Val): void {
 function finish(frame: Frame, module: ModuleBuilder, sign: Val, e: Val, significand: Val): void {
   const { fn, f, mxcsr, flags } = frame;
   const shift = significand.clz().sub(1);
-  const normal = shift.ltS(0).select(shiftSticky(fn, significand, fn.i32(1)), significand.shl(shift));
+  const normal = shift
+    .ltS(0)
+    .select(shiftSticky(fn, significand, fn.i32(1)), significand.shl(shift));
   const exponent = e.sub(shift.wrap());
   fn.return(fn.call(module.get(`softRound${f.bits}`), sign, exponent, normal, mxcsr, flags.read()));
 }
@@ -111,36 +123,43 @@ function withRemainder(approximation: Val, remainder: Val): Val {
 }
 
 function defineAdd(module: ModuleBuilder, f: Format, subtract: boolean): void {
-  module.function(`soft${subtract ? "Sub" : "Add"}${f.bits}`, ["i64", "i64", "i32"], ["v128"], (fn) => {
-    const frame = takeOperands(fn, f, 2);
-    const a = frame.operands[0]!.read();
-    const b = subtract ? frame.operands[1]!.read().xor(f.sign) : frame.operands[1]!.read();
-    const opposite = a.xor(b).and(f.sign).ne(0);
-    fn.if(isInfinite(f, a), () => {
-      fn.if(isInfinite(f, b).and(opposite), () => invalid(frame));
-      answer(frame, a);
-    });
-    fn.if(isInfinite(f, b), () => answer(frame, b));
+  module.function(
+    `soft${subtract ? "Sub" : "Add"}${f.bits}`,
+    ["i64", "i64", "i32"],
+    ["v128"],
+    (fn) => {
+      answerIfPlain(fn, f, subtract ? "Sub" : "Add");
+      const frame = takeOperands(fn, f, 2);
+      const a = frame.operands[0]!.read();
+      const b = subtract ? frame.operands[1]!.read().xor(f.sign) : frame.operands[1]!.read();
+      const opposite = a.xor(b).and(f.sign).ne(0);
+      fn.if(isInfinite(f, a), () => {
+        fn.if(isInfinite(f, b).and(opposite), () => invalid(frame));
+        answer(frame, a);
+      });
+      fn.if(isInfinite(f, b), () => answer(frame, b));
 
-    const swap = magnitude(f, b).gtU(magnitude(f, a));
-    const large = unpack(f, swap.select(b, a));
-    const small = unpack(f, swap.select(a, b));
-    const x = large.significand.shl(TOP - UNIT);
-    const distance = large.exponent.sub(small.exponent);
-    const y = shiftSticky(fn, small.significand.shl(TOP - UNIT), distance);
-    const sum = opposite.select(x.sub(y), x.add(y));
-    fn.if(sum.eqz(), () => {
-      // Zeros of one sign keep it; an exact zero difference is +0, or -0 rounding down.
-      const down = roundingOf(frame.mxcsr).eq(Rounding.DOWN);
-      const cancelled = down.select(fn.i64(f.sign), fn.i64(0));
-      answer(frame, opposite.select(cancelled, a.and(f.sign)));
-    });
-    finish(frame, module, signOf(f, swap.select(b, a)), large.exponent, sum);
-  });
+      const swap = magnitude(f, b).gtU(magnitude(f, a));
+      const large = unpack(f, swap.select(b, a));
+      const small = unpack(f, swap.select(a, b));
+      const x = large.significand.shl(TOP - UNIT);
+      const distance = large.exponent.sub(small.exponent);
+      const y = shiftSticky(fn, small.significand.shl(TOP - UNIT), distance);
+      const sum = opposite.select(x.sub(y), x.add(y));
+      fn.if(sum.eqz(), () => {
+        // Zeros of one sign keep it; an exact zero difference is +0, or -0 rounding down.
+        const down = roundingOf(frame.mxcsr).eq(Rounding.DOWN);
+        const cancelled = down.select(fn.i64(f.sign), fn.i64(0));
+        answer(frame, opposite.select(cancelled, a.and(f.sign)));
+      });
+      finish(frame, module, signOf(f, swap.select(b, a)), large.exponent, sum);
+    },
+  );
 }
 
 function defineMul(module: ModuleBuilder, f: Format): void {
   module.function(`softMul${f.bits}`, ["i64", "i64", "i32"], ["v128"], (fn) => {
+    answerIfPlain(fn, f, "Mul");
     const frame = takeOperands(fn, f, 2);
     const a = frame.operands[0]!.read();
     const b = frame.operands[1]!.read();
@@ -153,18 +172,22 @@ function defineMul(module: ModuleBuilder, f: Format): void {
     fn.if(zero, () => answer(frame, signBit));
     const x = unpack(f, a);
     const y = unpack(f, b);
-    // The product has its leading 1 at 2 UNIT or above; p is its upper part, an integer below 2^(UNIT+2).
-    const wide = fn.op("f64.convert_i64_s", x.significand).mul(fn.op("f64.convert_i64_s", y.significand));
-    const p = fn.op("i64.trunc_sat_f64_s", wide.mul(2 ** -UNIT));
-    const remainder = x.significand.mul(y.significand).sub(p.shl(UNIT));
+    const { p, remainder } = product(x.significand, y.significand);
     const spare = TOP - UNIT - 2;
     const significand = withRemainder(p.shl(spare), remainder);
-    finish(frame, module, signOf(f, signBit), x.exponent.add(y.exponent).add(TOP - UNIT - spare), significand);
+    finish(
+      frame,
+      module,
+      signOf(f, signBit),
+      x.exponent.add(y.exponent).add(TOP - UNIT - spare),
+      significand,
+    );
   });
 }
 
 function defineDiv(module: ModuleBuilder, f: Format): void {
   module.function(`softDiv${f.bits}`, ["i64", "i64", "i32"], ["v128"], (fn) => {
+    answerIfPlain(fn, f, "Div");
     const frame = takeOperands(fn, f, 2);
     const a = frame.operands[0]!.read();
     const b = frame.operands[1]!.read();
@@ -182,13 +205,16 @@ function defineDiv(module: ModuleBuilder, f: Format): void {
     fn.if(isZero(a), () => answer(frame, signBit));
     const x = unpack(f, a);
     const y = unpack(f, b);
-    // The quotient is in (1/2, 2); q is an integer with UNIT + 1 bits of it behind the point.
-    const ratio = fn.op("f64.convert_i64_s", x.significand).bin("div", fn.op("f64.convert_i64_s", y.significand));
-    const q = fn.op("i64.trunc_sat_f64_s", ratio.mul(2 ** (UNIT + 1)));
-    const remainder = x.significand.shl(UNIT + 1).sub(q.mul(y.significand));
+    const { q, remainder } = quotient(x.significand, y.significand);
     const spare = TOP - UNIT - 2;
     const significand = withRemainder(q.shl(spare), remainder);
-    finish(frame, module, signOf(f, signBit), x.exponent.sub(y.exponent).add(TOP - UNIT - 1 - spare), significand);
+    finish(
+      frame,
+      module,
+      signOf(f, signBit),
+      x.exponent.sub(y.exponent).add(TOP - UNIT - 1 - spare),
+      significand,
+    );
   });
 }
 
@@ -207,7 +233,13 @@ function defineSqrt(module: ModuleBuilder, f: Format): void {
     const root = fn.op("f64.convert_i64_s", significand).un("sqrt");
     const r = fn.op("i64.trunc_sat_f64_s", root.mul(2 ** half));
     const remainder = significand.shl(UNIT).sub(r.mul(r));
-    finish(frame, module, fn.i32(0), x.exponent.sub(odd).shrS(1), withRemainder(r.shl(TOP - UNIT), remainder));
+    finish(
+      frame,
+      module,
+      fn.i32(0),
+      x.exponent.sub(odd).shrS(1),
+      withRemainder(r.shl(TOP - UNIT), remainder),
+    );
   });
 }
 

@@ -27,7 +27,10 @@ export const softFlags = (v: Val): Val => v.fn.lane("i64x2.extract_lane", 1, v).
 
 /** v >> n with the lost bits kept in the lowest one; n (i32) at least 0. */
 export function shiftSticky(fn: FunctionBuilder, v: Val, n: Val): Val {
-  const by = n.ltU(TOP + 1).select(n, fn.i32(TOP + 1)).extU();
+  const by = n
+    .ltU(TOP + 1)
+    .select(n, fn.i32(TOP + 1))
+    .extU();
   const kept = v.shrU(by);
   return kept.or(kept.shl(by).ne(v).extU());
 }
@@ -55,32 +58,39 @@ export function defineRound(module: ModuleBuilder, f: Format): void {
     const significand = fn.variable("i64", fn.param(2));
     const flags = fn.variable("i32", fn.param(4));
 
-    fn.if(
-      e.read().ltS(minimum),
-      () => {
-        const carries = significand.read().add(add).shrU(TOP + 1).wrap();
-        const tiny = e.read().ltS(minimum - 1).or(carries.eqz());
-        fn.if(tiny, () => {
-          // Unmasked, the result would be rounded as if the exponent had no bound: PE says whether that is exact.
-          fn.if(mxcsr.and(Mxcsr.UM).eqz(), () => {
-            const lost = significand.read().and(mask).ne(0).select(fn.i32(Mxcsr.PE), fn.i32(0));
-            fn.return(softResult(fn, signBit, flags.read().or(lost).or(Mxcsr.UE)));
-          });
-          fn.if(mxcsr.and(Mxcsr.FTZ), () =>
-            fn.return(softResult(fn, signBit, flags.read().or(Mxcsr.UE | Mxcsr.PE))),
-          );
+    fn.if(e.read().ltS(minimum), () => {
+      const carries = significand
+        .read()
+        .add(add)
+        .shrU(TOP + 1)
+        .wrap();
+      const tiny = e
+        .read()
+        .ltS(minimum - 1)
+        .or(carries.eqz());
+      fn.if(tiny, () => {
+        // Unmasked, the result would be rounded as if the exponent had no bound: PE says whether that is exact.
+        fn.if(mxcsr.and(Mxcsr.UM).eqz(), () => {
+          const lost = significand.read().and(mask).ne(0).select(fn.i32(Mxcsr.PE), fn.i32(0));
+          fn.return(softResult(fn, signBit, flags.read().or(lost).or(Mxcsr.UE)));
         });
-        significand.set(shiftSticky(fn, significand.read(), fn.i32(minimum).sub(e.read())));
-        const underflow = tiny.and(significand.read().and(mask).ne(0));
-        flags.set(flags.read().or(underflow.select(fn.i32(Mxcsr.UE), fn.i32(0))));
-        e.set(minimum);
-      },
-    );
+        fn.if(mxcsr.and(Mxcsr.FTZ), () =>
+          fn.return(softResult(fn, signBit, flags.read().or(Mxcsr.UE | Mxcsr.PE))),
+        );
+      });
+      significand.set(shiftSticky(fn, significand.read(), fn.i32(minimum).sub(e.read())));
+      const underflow = tiny.and(significand.read().and(mask).ne(0));
+      flags.set(flags.read().or(underflow.select(fn.i32(Mxcsr.UE), fn.i32(0))));
+      e.set(minimum);
+    });
 
     const exact = significand.read();
     const rest = exact.and(mask);
     const tie = rounding.eqz().and(rest.eq(1n << BigInt(extra - 1)));
-    const rounded = exact.add(add).shrU(extra).and(tie.select(fn.i64(-2), fn.i64(-1)));
+    const rounded = exact
+      .add(add)
+      .shrU(extra)
+      .and(tie.select(fn.i64(-2), fn.i64(-1)));
     const inexact = rest.ne(0).select(fn.i32(Mxcsr.PE), fn.i32(0));
     // The leading 1 of a normal number adds the last 1 to the exponent field, and so does a carry out of the fraction.
     const field = e.read().add(f.bias - 1);
@@ -89,7 +99,9 @@ export function defineRound(module: ModuleBuilder, f: Format): void {
     fn.if(bits.geU(f.infinity), () => {
       const over = fn.i32(Mxcsr.OE);
       const masked = mxcsr.and(Mxcsr.OM).nez();
-      const away = rounding.eqz().or(rounding.eq(sign.select(fn.i32(Rounding.DOWN), fn.i32(Rounding.UP))));
+      const away = rounding
+        .eqz()
+        .or(rounding.eq(sign.select(fn.i32(Rounding.DOWN), fn.i32(Rounding.UP))));
       const limit = away.select(fn.i64(f.infinity), fn.i64(f.infinity - 1n));
       const lost = masked.select(fn.i32(Mxcsr.PE), inexact);
       fn.return(softResult(fn, limit.or(signBit), flags.read().or(over).or(lost)));

@@ -20,9 +20,7 @@ const ELEMENT_MASK = 0x40;
 
 /** Element n of v in all elements. */
 function broadcast(fn: FunctionBuilder, v: Val, n: Val, words: boolean): Val {
-  const index = words
-    ? fn.op("i16x8.splat", n.mul(0x0202).add(0x0100))
-    : fn.op("i8x16.splat", n);
+  const index = words ? fn.op("i16x8.splat", n.mul(0x0202).add(0x0100)) : fn.op("i8x16.splat", n);
   return fn.op("i8x16.swizzle", v, index);
 }
 
@@ -43,7 +41,10 @@ interface Strings {
 /** Bits of the elements of b for which b `name` element n of a. */
 function row(s: Strings, name: string, n: Val): Val {
   const shape = s.words ? "i16x8" : "i8x16";
-  return s.fn.op(`${shape}.bitmask`, s.fn.op(`${shape}.${name}`, s.b, broadcast(s.fn, s.a, n, s.words)));
+  return s.fn.op(
+    `${shape}.bitmask`,
+    s.fn.op(`${shape}.${name}`, s.b, broadcast(s.fn, s.a, n, s.words)),
+  );
 }
 
 function orderedRow(s: Strings, name: "ge" | "le", n: Val): Val {
@@ -98,14 +99,23 @@ function aggregate(s: Strings, imm: Val, out: Variable): void {
 const bit = (condition: Val, at: number): Val => condition.shl(at);
 
 function compareElements(fn: FunctionBuilder, words: boolean): void {
-  const [a, b, lengthA, lengthB, imm] = [0, 1, 2, 3, 4].map((i) => fn.param(i)) as [Val, Val, Val, Val, Val];
+  const [a, b, lengthA, lengthB, imm] = [0, 1, 2, 3, 4].map((i) => fn.param(i)) as [
+    Val,
+    Val,
+    Val,
+    Val,
+    Val,
+  ];
   const count = words ? 8 : 16;
   const full = (1 << count) - 1;
   const validB = ones(fn, lengthB);
   const signed = imm.and(SIGNED);
   const out = fn.variable("i32", 0);
   aggregate({ fn, words, a, b, lengthA, validB, full, signed }, imm, out);
-  const flip = imm.shrU(4).and(1).select(imm.and(0x20).select(validB, fn.i32(full)), fn.i32(0));
+  const flip = imm
+    .shrU(4)
+    .and(1)
+    .select(imm.and(0x20).select(validB, fn.i32(full)), fn.i32(0));
   const result = out.read().xor(flip);
   const flags = bit(result.ne(0), 0)
     .or(bit(lengthB.ltU(count), 6))

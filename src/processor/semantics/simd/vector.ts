@@ -48,11 +48,21 @@ export function bitsToMask(fn: FunctionBuilder, bytes: 1 | 2 | 4 | 8, bits: Val)
   }
   if (bytes === 1) {
     // Bytes 0..7 test the low byte of the bits, 8..15 the high one.
-    const spread = elements(fn, 1, [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1], fn.op("i32x4.splat", bits), fn.op("i32x4.splat", bits));
+    const spread = elements(
+      fn,
+      1,
+      [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1],
+      fn.op("i32x4.splat", bits),
+      fn.op("i32x4.splat", bits),
+    );
     const select = fn.v128x2(0x8040201008040201n, 0x8040201008040201n);
     return fn.op("i8x16.eq", fn.op("v128.and", spread, select), select);
   }
   const shape = bytes === 2 ? "i16x8" : "i32x4";
-  const select = vectorOf(fn, bytes, Array.from({ length: 16 / bytes }, (_, i) => 1 << i));
+  const select = vectorOf(
+    fn,
+    bytes,
+    Array.from({ length: 16 / bytes }, (_, i) => 1 << i),
+  );
   return fn.op(`${shape}.eq`, fn.op("v128.and", fn.op(`${shape}.splat`, bits), select), select);
 }

@@ -51,7 +51,10 @@ function requireXsave(p: Procedure): void {
 
 /** Components asked for: EDX:EAX and XCR0. */
 const requested = (cpu: Cpu): Val =>
-  cpu.gpr(0, 4).and(cpu.raw(4, 0, S.XCR0.at)).and(SUPPORTED);
+  cpu
+    .gpr(0, 4)
+    .and(cpu.raw(4, 0, S.XCR0.at))
+    .and(SUPPORTED);
 
 /** xinuse() -> bits of the components that are not in their initial state. MXCSR does not count. */
 function defineInUse(module: ModuleBuilder): void {
@@ -135,8 +138,16 @@ function defineRestore(module: ModuleBuilder, name: string, onlyCompacted: boole
     fn.if(takesMxcsr, () => checkMxcsr(p, host));
     const load = (component: number, fill: () => void, init: () => void): void =>
       fn.if(asked.and(component), () => fn.if(present.and(component), fill, init));
-    load(X87, () => loadX87(p, host, fn.param(2)), () => initX87(p));
-    load(SSE, () => loadXmm(p, host), () => initXmm(p));
+    load(
+      X87,
+      () => loadX87(p, host, fn.param(2)),
+      () => initX87(p),
+    );
+    load(
+      SSE,
+      () => loadXmm(p, host),
+      () => initXmm(p),
+    );
     fn.if(
       takesMxcsr,
       () => loadMxcsr(p, host),

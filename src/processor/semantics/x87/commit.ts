@@ -291,7 +291,9 @@ function defineUnderflow(module: ModuleBuilder): void {
     const shifted = shiftRightSticky(fn, high, low, p.i32(1).sub(exponent));
     const r = roundSignificand(p, sign, shifted.high, shifted.low, drop);
     const se = sign.shl(15).or(r.significand.shrU(63).wrap());
-    const outcome = flags.or(roundingFlags(r)).or(tiny.and(r.inexact).shl(4));
+    // PE among the flags: the operation counts as inexact whatever the rounding does.
+    const isInexact = r.inexact.or(flags.shrU(5).and(1));
+    const outcome = flags.or(roundingFlags(r)).or(tiny.and(isInexact).shl(4));
     fn.callVoid(store, slot, se, r.significand, outcome, pop);
   });
 }

@@ -6,7 +6,7 @@
  *   x87ExpM1(a)                     2^a - 1 into slot a
  *   x87Log(a, b), x87LogP1(a, b)    b * log2(a) and b * log2(a + 1) into slot b, with a pop
  *   x87LogSeries(s)                 2 / ln 2 * artanh(s) for |s| <= 0.172, a wide float function
- *   x87Log2(exponent, sig)          log2 as a wide float (high; Scratch.LOW, EXPONENT), its sign in Scratch.FLAGS
+ *   x87Log2(exponent, high, low)    log2 as a wide float (high; Scratch.LOW, EXPONENT), its sign in Scratch.FLAGS
  */
 import { S } from "../../core/layout.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
@@ -39,11 +39,13 @@ import {
   floatOf,
   mulFloat,
   mulWide,
-  normalizeWide,
   polynomial,
   shiftLeftWide,
+  shiftRightWide,
   storeIrrational,
+  subWide,
   toFraction,
+  type Wide,
   wideConstant,
   type WideFloat,
 } from "./wide-float.ts";
@@ -66,10 +68,10 @@ function defineExpM1(module: ModuleBuilder): void {
     const exponent = se.and(EXPONENT_MAX);
     const isOne = exponent.eq(BIAS).and(sig.eq(p.i64(INTEGER_BIT)));
     // 2^1 - 1 = 1 and 2^-1 - 1 = -1/2.
-    endIf(p, isOne, slot, () => ({ se: se.sub(sign), sig, flags }));
-    // Outside [-1, 1] the result is undefined: the argument stays, except for minus infinity.
-    const infinite = kind.eq(Class.INFINITY).and(sign);
-    endIf(p, exponent.geU(BIAS), slot, () => ({ se: infinite.select(p.i32(0x8000 | BIAS), se), sig, flags }));
+    endIf(p, isOne, slot, () => ({ se: se.sub(sign), sig, flags: p.i32(Fsw.PE) }));
+    // Outside [-1, 1] the result is undefined: the argument stays, as AMD processors have it.
+    endIf(p, kind.eq(Class.INFINITY), slot, () => ({ se: sign.select(p.i32(0x8000 | BIAS), se), sig, flags }));
+    endIf(p, exponent.geU(BIAS), slot, () => ({ se, sig, flags: flags.or(Fsw.PE) }));
     const n = normalize(exponent, sig);
     const t = mulFloat(p, floatOf(p, n.significand, n.exponent.sub(BIAS)), constantFloat(p, LN2, -1));
     const factor = fixedToFloat(p, polynomial(p, toFraction(p, t), EXPONENTIAL, sign), 127);
@@ -86,33 +88,34 @@ function defineLogSeries(module: ModuleBuilder): void {
   });
 }
 
-/** log2(sig / 2^63 * 2^exponent) = k + log2(m), m in [sqrt(1/2), sqrt(2)], log2(m) by artanh((m - 1) / (m + 1)). */
+/** log2(w / 2^127 * 2^exponent) = k + log2(m), m in [sqrt(1/2), sqrt(2)], log2(m) by artanh((m - 1) / (m + 1)). */
 function defineLog2(module: ModuleBuilder): void {
-  defineHelper(module, "x87Log2", ["i32", "i64"], "i64", (p, fn) => {
-    const [exponent, sig] = parameters(fn);
+  defineHelper(module, "x87Log2", ["i32", "i64", "i64"], "i64", (p, fn) => {
+    const [exponent, high, low] = parameters(fn);
     const end = (sign: Val, x: WideFloat): void => {
       p.setRaw(4, Scratch.FLAGS, sign);
       p.setRaw(4, Scratch.EXPONENT, x.exponent);
       p.setRaw(8, Scratch.LOW, x.low);
       fn.return(x.high);
     };
-    const up = sig.gtU(p.i64(SQRT2));
+    const up = high.gtU(p.i64(SQRT2));
     const k = exponent.add(up);
     const sign = k.shrU(31);
     const magnitude = k.xor(k.shrS(31)).add(sign).extU();
-    fn.if(sig.eq(p.i64(INTEGER_BIT)), () => {
+    fn.if(isPowerOfTwo(p, { high, low }), () => {
       const shift = magnitude.clz();
       end(sign, floatOf(p, magnitude.shl(shift), p.i32(63).sub(shift.wrap())));
     });
-    // Numerator and denominator in units of 2^-63, or of 2^-64 for the halved m.
-    const numerator = up.select(sig.neg(), sig.sub(p.i64(INTEGER_BIT)));
-    const shift = numerator.clz();
-    const n = floatOf(p, numerator.shl(shift), shift.wrap().neg());
-    // sig + 2^63 or sig + 2^64: 65 bits with the top one set, 1 bit above `numerator`.
-    const upper = up.select(sig, sig.add(p.i64(INTEGER_BIT)));
+    // |m - 1| and m + 1 in units of 2^-127, or of 2^-128 for the halved m.
+    const w = { high, low };
+    const under = subWide(wideConstant(p, 0n), w);
+    const numerator = { high: up.select(under.high, high.sub(p.i64(INTEGER_BIT))), low: up.select(under.low, low) };
+    const n = fixedToFloat(p, numerator, 127);
+    // The sum has 129 bits with the top one set.
+    const upper = up.select(high, high.add(p.i64(INTEGER_BIT)));
     const d: WideFloat = {
       high: upper.shrU(1).or(p.i64(INTEGER_BIT)),
-      low: upper.shl(63),
+      low: low.shrU(1).or(upper.shl(63)),
       exponent: p.i32(1),
     };
     const log = callFloat(p, "x87LogSeries", divFloat(p, n, d));
@@ -168,17 +171,32 @@ function endDenormalUnmasked(p: Procedure, o: Operands): void {
   endPop(p, o, o.flags.and(p.get(S.FCW).not()), () => p.i32(0), 0n);
 }
 
-/** b times a wide float, into b with a pop; `exact` if both are short enough to be exact. */
+function isPowerOfTwo(p: Procedure, w: Wide): Val {
+  return w.high.xor(p.i64(INTEGER_BIT)).or(w.low).eqz();
+}
+
+/**
+ * b times a wide float, into b with a pop. Inexact is reported for every result, as processors do; what is not `exact` is rounded as
+ * the irrational number it is.
+ */
 function storeProduct(p: Procedure, o: Operands, sign: Val, log: WideFloat, exact: Val): void {
   const n = normalize(o.seB.and(EXPONENT_MAX), significand(p, o.b));
   const product = mulFloat(p, log, floatOf(p, n.significand, n.exponent.sub(BIAS)));
   const low = product.low.or(exact.eqz().extU());
   const round = p.module.get("x87Round64");
-  p.fn.callVoid(round, sign, product.exponent.add(BIAS), product.high, low, o.flags, o.b, Pop.POP);
+  const flags = o.flags.or(Fsw.PE);
+  p.fn.callVoid(round, sign, product.exponent.add(BIAS), product.high, low, flags, o.b, Pop.POP);
+}
+
+/** b * log2(x) of a normalized x > 0. */
+function storeLog(p: Procedure, o: Operands, x: WideFloat): void {
+  const high = p.fn.call(p.module.get("x87Log2"), x.exponent, x.high, x.low);
+  const log = { high, low: p.raw(8, Scratch.LOW), exponent: p.raw(4, Scratch.EXPONENT) };
+  storeProduct(p, o, o.sign.xor(p.raw(4, Scratch.FLAGS)), log, isPowerOfTwo(p, x));
 }
 
 function defineLog(module: ModuleBuilder): void {
-  defineHelper(module, "x87Log", ["i32", "i32"], null, (p, fn) => {
+  defineHelper(module, "x87Log", ["i32", "i32"], null, (p) => {
     const o = operands(p);
     const signA = o.seA.shrU(15);
     const [zeroA, zeroB] = [o.kindA.eq(Class.ZERO), o.kindB.eq(Class.ZERO)];
@@ -195,16 +213,13 @@ function defineLog(module: ModuleBuilder): void {
     endPop(p, o, infiniteA.or(infiniteB), infinity(o.sign.xor(negative)), INTEGER_BIT);
     endPop(p, o, zeroB.or(isOne), () => o.sign.xor(negative).shl(15), 0n);
     const n = normalize(o.seA, sigA);
-    const high = fn.call(module.get("x87Log2"), n.exponent.sub(BIAS), n.significand);
-    const log = { high, low: p.raw(8, Scratch.LOW), exponent: p.raw(4, Scratch.EXPONENT) };
-    const exact = n.significand.eq(p.i64(INTEGER_BIT));
-    storeProduct(p, o, o.sign.xor(p.raw(4, Scratch.FLAGS)), log, exact);
+    storeLog(p, o, floatOf(p, n.significand, n.exponent.sub(BIAS)));
   });
 }
 
-/** log2(1 + a) by artanh(a / (2 + a)), good for the specified range |a| < 1 - sqrt(1/2). */
+/** log2(1 + a): by artanh(a / (2 + a)) near zero, by log2 of the sum elsewhere, where the manual leaves it undefined. */
 function defineLogP1(module: ModuleBuilder): void {
-  defineHelper(module, "x87LogP1", ["i32", "i32"], null, (p) => {
+  defineHelper(module, "x87LogP1", ["i32", "i32"], null, (p, fn) => {
     const o = operands(p);
     const signA = o.seA.shrU(15);
     const [zeroA, zeroB] = [o.kindA.eq(Class.ZERO), o.kindB.eq(Class.ZERO)];
@@ -216,15 +231,35 @@ function defineLogP1(module: ModuleBuilder): void {
     endPop(p, o, zeroA.or(zeroB), () => sign.shl(15), 0n);
     const n = normalize(o.seA.and(EXPONENT_MAX), significand(p, o.a));
     const x = floatOf(p, n.significand, n.exponent.sub(BIAS));
-    // 2 + a with 126 fraction bits; a one above 2 stands for what is shifted out.
-    const fraction = toFraction(p, x);
-    const part = { high: fraction.high.shrU(2), low: fraction.low.shrU(2).or(fraction.high.shl(62)) };
+    // No logarithm: a itself, as AMD processors have it.
+    fn.if(signA.and(x.exponent.geS(0)), () => {
+      fn.callVoid(module.get("x87Store"), o.b, o.seA, n.significand, o.flags.or(Fsw.PE), Pop.POP);
+      fn.return();
+    });
+    fn.if(x.exponent.geS(0), () => {
+      const one = shiftRightWide(p, wideConstant(p, 1n << 127n), x.exponent.extU());
+      const sum = addWide(x, one);
+      const carry = sum.high.ltU(x.high);
+      const shifted = { high: sum.high.shrU(1).or(p.i64(INTEGER_BIT)), low: sum.low.shrU(1).or(sum.high.shl(63)) };
+      const w = { high: carry.select(shifted.high, sum.high), low: carry.select(shifted.low, sum.low) };
+      storeLog(p, o, { ...w, exponent: x.exponent.add(carry) });
+      fn.return();
+    });
+    // 1 + a and 2 + a with 127 and 126 fraction bits; ones' complement is close enough for a tiny a.
+    const fraction = shiftRightWide(p, x, x.exponent.neg().extU());
+    const exactPart = x.exponent.gtS(-64);
     const mask = signA.extU().neg();
-    const signed = { high: part.high.xor(mask), low: part.low.xor(mask) };
-    const sum = normalizeWide(p, addWide(wideConstant(p, 1n << 127n), signed));
-    const d = { high: sum.high, low: sum.low, exponent: p.i32(1).sub(sum.shift) };
-    const log = callFloat(p, "x87LogSeries", divFloat(p, x, d));
-    storeProduct(p, o, sign, log, p.i32(0));
+    const signed = addWide(
+      { high: fraction.high.xor(mask), low: fraction.low.xor(mask) },
+      { high: p.i64(0), low: signA.and(exactPart).extU() },
+    );
+    fn.if(x.exponent.geS(-2), () => {
+      storeLog(p, o, fixedToFloat(p, addWide(wideConstant(p, 1n << 127n), signed), 127));
+      fn.return();
+    });
+    const half = { high: signed.high.shrS(1), low: signed.low.shrU(1).or(signed.high.shl(63)) };
+    const d = fixedToFloat(p, addWide(wideConstant(p, 1n << 127n), half), 126);
+    storeProduct(p, o, sign, callFloat(p, "x87LogSeries", divFloat(p, x, d)), p.i32(0));
   });
 }
 

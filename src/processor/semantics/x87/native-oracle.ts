@@ -55,13 +55,13 @@ export function loadRecord(bench: Bench, view: DataView, at: number): void {
 }
 
 /** Reads the bench's state into a record. */
-export function storeRecord(bench: Bench, view: DataView, at: number, status: number): void {
+export function storeRecord(bench: Bench, view: DataView, at: number): void {
   const m = bench.memory;
   const fsw = m.getUint32(S.FSW.at, true);
   view.setUint16(at + Rec.FSW, fsw, true);
   view.setUint16(at + Rec.FCW, m.getUint32(S.FCW.at, true), true);
   view.setUint8(at + Rec.VALID, ~m.getUint32(S.FTAG_EMPTY.at, true) & 0xff);
-  view.setUint8(at + Rec.SIGNALLED, status);
+  view.setUint8(at + Rec.SIGNALLED, 0);
   const top = (fsw >> 11) & 7;
   for (let i = 0; i < 8; i++) {
     const slot = FPR + 16 * ((top + i) & 7);

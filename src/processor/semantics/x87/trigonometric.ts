@@ -99,18 +99,17 @@ function defineReduce(module: ModuleBuilder): void {
   });
 }
 
-/** r * (1 - r^2/3! + ...), and 1 - r^2/2! + ...; the latter stays below one for any r. */
+/**
+ * r * (1 - r^2/3! + ...) and 1 - r^2/2! + ..., less a little that keeps sin r < r, cos r < 1 and tan r > r where r^2 is too small to show.
+ */
 function defineSeries(module: ModuleBuilder): void {
-  const square = (p: Procedure, r: WideFloat): Wide => {
+  const series = (p: Procedure, r: WideFloat, coefficients: readonly bigint[], less: bigint): WideFloat => {
     const f = toFraction(p, r);
-    return mulWide(p, f, f);
+    const sum = polynomial(p, mulWide(p, f, f), coefficients, null);
+    return fixedToFloat(p, subWide(sum, wideConstant(p, less)), 127);
   };
-  const unit = (p: Procedure): Wide => wideConstant(p, 1n);
-  defineFloatFunction(module, "x87Sine", (p, r) => mulFloat(p, r, fixedToFloat(p, polynomial(p, square(p, r), SINE, null), 127)));
-  defineFloatFunction(module, "x87Cosine", (p, r) => {
-    const series = polynomial(p, square(p, r), COSINE, null);
-    return fixedToFloat(p, subWide(series, unit(p)), 127);
-  });
+  defineFloatFunction(module, "x87Sine", (p, r) => mulFloat(p, r, series(p, r, SINE, 1n)));
+  defineFloatFunction(module, "x87Cosine", (p, r) => series(p, r, COSINE, 16n));
 }
 
 /** Special operands. What is left: finite, not zero, below 2^63. */

@@ -7,8 +7,8 @@ import { FPR, GPR, Mode, Pending, S, Status, XMM } from "../../../core/layout.ts
 import type { FunctionBuilder } from "../../../ir/function.ts";
 import { ModuleBuilder } from "../../../ir/module.ts";
 import type { Val } from "../../../ir/value.ts";
-import type { Row } from "../../../isa/row.ts";
 import { SIZES } from "../../../isa/operand.ts";
+import type { Row } from "../../../isa/row.ts";
 import { type Bytes, Vector } from "../../cpu.ts";
 import { arithmeticImage, setArithmeticImage } from "../../flags.ts";
 import { Insn, type OperandKind, type OperandShape, type Shape } from "../../insn.ts";
@@ -116,7 +116,13 @@ function defineFlatMemory(module: ModuleBuilder): void {
   module.function("memCommit", [], [], () => {});
 }
 
-export type Handler = (op0: number, op1: number, op2: number, linear: bigint, imm: number) => number;
+export type Handler = (
+  op0: number,
+  op1: number,
+  op2: number,
+  linear: bigint,
+  imm: number,
+) => number;
 
 export interface Bench {
   readonly memory: WebAssembly.Memory;
@@ -148,11 +154,26 @@ export function createBench(shapes: ReadonlyMap<string, Shape>): Bench {
       true,
     );
   }
-  module.function("flags", [], ["i32"], (fn) => fn.return(arithmeticImage(new Procedure(module, fn))), true);
-  module.function("setFlags", ["i32"], [], (fn) => setArithmeticImage(new Procedure(module, fn), fn.param(0)), true);
+  module.function(
+    "flags",
+    [],
+    ["i32"],
+    (fn) => fn.return(arithmeticImage(new Procedure(module, fn))),
+    true,
+  );
+  module.function(
+    "setFlags",
+    ["i32"],
+    [],
+    (fn) => setArithmeticImage(new Procedure(module, fn), fn.param(0)),
+    true,
+  );
   const code = module.finish();
   const memory = new WebAssembly.Memory({ initial: PAGES, maximum: PAGES });
-  const instance = new WebAssembly.Instance(new WebAssembly.Module(code as Uint8Array<ArrayBuffer>), { env: { memory } });
+  const instance = new WebAssembly.Instance(
+    new WebAssembly.Module(code as Uint8Array<ArrayBuffer>),
+    { env: { memory } },
+  );
   const bench: Bench = {
     memory,
     view: new DataView(memory.buffer),
@@ -181,4 +202,8 @@ export function resetState(b: Bench): void {
   view.setUint32(S.RFLAGS_REST.at, 2, true);
 }
 
-export const slot = { gpr: (n: number) => GPR + 8 * n, xmm: (n: number) => XMM + 16 * n, mmx: (n: number) => FPR + 16 * n };
+export const slot = {
+  gpr: (n: number) => GPR + 8 * n,
+  xmm: (n: number) => XMM + 16 * n,
+  mmx: (n: number) => FPR + 16 * n,
+};

@@ -43,7 +43,8 @@ function fillImage(b: Buffer, at: number, rng: Rng, strict: boolean): void {
   let mxcsr = rng.below(3) ? 0x1f80 : rng.below(65536);
   if (!strict && rng.below(8) === 0) mxcsr |= 0x10000;
   b.writeUInt32LE(mxcsr, at + 24);
-  for (let i = 0; i < 16; i++) b.set(usesXmm ? randomVector(rng, null) : new Uint8Array(16), at + 160 + 16 * i);
+  for (let i = 0; i < 16; i++)
+    b.set(usesXmm ? randomVector(rng, null) : new Uint8Array(16), at + 160 + 16 * i);
 }
 
 function fillHeader(b: Buffer, at: number, rng: Rng): void {
@@ -62,7 +63,9 @@ function main(): void {
   const rng = new Rng(1);
   for (const [mnemonic, code] of Object.entries(CODES)) {
     const row = ROWS.find((r) => r.mnemonic === mnemonic)!;
-    const bench = createBench(new Map([["run", shapeOf(row, true, mnemonic.endsWith("64") ? 8 : 4)]]));
+    const bench = createBench(
+      new Map([["run", shapeOf(row, true, mnemonic.endsWith("64") ? 8 : 4)]]),
+    );
     const records = Buffer.alloc(count * BYTES);
     for (let i = 0; i < count; i++) {
       const at = i * BYTES;
@@ -86,13 +89,37 @@ function main(): void {
       for (let k = 0; k < BYTES; k++) {
         if (actual[k] === expected[at + k]) continue;
         // The record's own FOP, FIP, FDP and padding are not kept up to date.
-        if (k < AT.REGS && ((k >= 5 && k < 24) || (k >= 28 && k < 32) || k >= 416 || (k >= 32 && k < 160 && k % 16 >= 10))) continue;
+        if (
+          k < AT.REGS &&
+          ((k >= 5 && k < 24) ||
+            (k >= 28 && k < 32) ||
+            k >= 416 ||
+            (k >= 32 && k < 160 && k % 16 >= 10))
+        )
+          continue;
         const name = k >= AT.MEMORY ? `A+${k - AT.MEMORY}` : k >= AT.VECTOR ? "V" : `F+${k}`;
         differences.set(name, (differences.get(name) ?? 0) + 1);
-        if (process.argv[3] === name) console.log(i, name, records.subarray(at, at + 32).toString("hex"), "image", records.subarray(at + AT.MEMORY, at + AT.MEMORY + 32).toString("hex"), records.subarray(at + AT.MEMORY + 512, at + AT.MEMORY + 540).toString("hex"), "rfbm", records[at + AT.REGS + 8], "expected", expected.subarray(at + AT.MEMORY + 512, at + AT.MEMORY + 540).toString("hex"), expected[at + k], "actual", actual[k]);
+        if (process.argv[3] === name)
+          console.log(
+            i,
+            name,
+            records.subarray(at, at + 32).toString("hex"),
+            "image",
+            records.subarray(at + AT.MEMORY, at + AT.MEMORY + 32).toString("hex"),
+            records.subarray(at + AT.MEMORY + 512, at + AT.MEMORY + 540).toString("hex"),
+            "rfbm",
+            records[at + AT.REGS + 8],
+            "expected",
+            expected.subarray(at + AT.MEMORY + 512, at + AT.MEMORY + 540).toString("hex"),
+            expected[at + k],
+            "actual",
+            actual[k],
+          );
       }
     }
-    console.log(`${mnemonic}: ${faults} faults; ${[...differences].map(([k, n]) => `${k} ${n}`).join(", ") || "no difference"}`);
+    console.log(
+      `${mnemonic}: ${faults} faults; ${[...differences].map(([k, n]) => `${k} ${n}`).join(", ") || "no difference"}`,
+    );
   }
 }
 

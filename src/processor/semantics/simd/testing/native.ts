@@ -11,7 +11,17 @@ import { ROWS } from "../../../isa/table.ts";
 import type { Shape } from "../../insn.ts";
 import { SIMD } from "../index.ts";
 import { type Bench, createBench, DATA, shapeOf, slot } from "./harness.ts";
-import { AT, compileOracle, describe, FLAGS, FX, load, MEMORY, runOracle, store } from "./record.ts";
+import {
+  AT,
+  compileOracle,
+  describe,
+  FLAGS,
+  FX,
+  load,
+  MEMORY,
+  runOracle,
+  store,
+} from "./record.ts";
 import { Rng, randomMxcsr, randomVector } from "./values.ts";
 
 /** Register numbers in the encodings: of the reg field, of the r/m field. */
@@ -28,13 +38,36 @@ interface Form {
   readonly imm: number;
 }
 
-const HAS_NO_FORM = new Set(["xgetbv", "lfence", "mfence", "sfence", "prefetch", "xsaves", "xrstors", "fxrstor", "xrstor", "fxsave", "xsave", "xsaveopt", "xsavec"]);
+const HAS_NO_FORM = new Set([
+  "xgetbv",
+  "lfence",
+  "mfence",
+  "sfence",
+  "prefetch",
+  "xsaves",
+  "xrstors",
+  "fxrstor",
+  "xrstor",
+  "fxsave",
+  "xsave",
+  "xsaveopt",
+  "xsavec",
+]);
 
-function encode(row: Row, opsize: number, memory: boolean, reg: number, rm: number, imm: number): number[] {
+function encode(
+  row: Row,
+  opsize: number,
+  memory: boolean,
+  reg: number,
+  rm: number,
+  imm: number,
+): number[] {
   const code: number[] = [];
-  const free = row.prefix === "" || row.prefix === "NFx" || row.prefix === "F2" || row.prefix === "F3";
+  const free =
+    row.prefix === "" || row.prefix === "NFx" || row.prefix === "F2" || row.prefix === "F3";
   if (opsize === 2 && free) code.push(0x66);
-  if (row.prefix === "66" || row.prefix === "F3" || row.prefix === "F2") code.push(Number.parseInt(row.prefix, 16));
+  if (row.prefix === "66" || row.prefix === "F3" || row.prefix === "F2")
+    code.push(Number.parseInt(row.prefix, 16));
   if (opsize === 8) code.push(0x48);
   if (row.map !== "1") code.push(0x0f);
   if (row.map === "0F38") code.push(0x38);
@@ -58,15 +91,20 @@ function slotOf(row: Row, i: number, reg: number, rm: number): number {
 function formsOf(row: Row, rng: Rng): Form[] {
   const rm = row.specs.find((s) => s.place === "rm");
   const kinds = rm === undefined ? [false] : rm.mod === "any" ? [false, true] : [rm.mod === "mem"];
-  const hasGeneral = row.specs.some((s) => s.cls === "gpr" && s.place !== "imm" && s.place !== "string");
+  const hasGeneral = row.specs.some(
+    (s) => s.cls === "gpr" && s.place !== "imm" && s.place !== "string",
+  );
   const widths = ([2, 4, 8] as const).filter(
     (n) =>
       row.opsizes & n &&
-      (n === 4 || (n === 2 && row.operands.some((o) => /v$/.test(o))) || (n === 8 && (hasGeneral || row.opsizes === 8 || /pcmpestr/.test(row.sem)))),
+      (n === 4 ||
+        (n === 2 && row.operands.some((o) => /v$/.test(o))) ||
+        (n === 8 && (hasGeneral || row.opsizes === 8 || /pcmpestr/.test(row.sem)))),
   );
   const hasImm = row.specs.some((s) => s.place === "imm");
   const imms = hasImm ? Array.from({ length: 16 }, () => rng.below(256)) : [0];
-  if (/round|cmp[ps]|insert|pextr|pinsr|psll|psrl|psra/.test(row.sem) && hasImm) for (let i = 0; i < 24; i++) imms.push(i);
+  if (/round|cmp[ps]|insert|pextr|pinsr|psll|psrl|psra/.test(row.sem) && hasImm)
+    for (let i = 0; i < 24; i++) imms.push(i);
   const out: Form[] = [];
   for (const opsize of widths) {
     for (const memory of kinds) {
@@ -146,7 +184,8 @@ function close(a: number, b: number): boolean {
 function approximates(actual: Buffer, expected: Buffer): boolean {
   for (let at = FX.XMM; at < FX.XMM + 256; at += 4) {
     const [a, b] = [actual.readFloatLE(at), expected.readFloatLE(at)];
-    if (Number.isNaN(a) ? actual.readUInt32LE(at) !== expected.readUInt32LE(at) : !close(a, b)) return false;
+    if (Number.isNaN(a) ? actual.readUInt32LE(at) !== expected.readUInt32LE(at) : !close(a, b))
+      return false;
     actual.writeUInt32LE(expected.readUInt32LE(at), at);
   }
   return same(actual, expected);
@@ -185,7 +224,11 @@ class Comparison {
     forms.forEach((form, k) => {
       for (let i = 0; i < count; i++) {
         const expected = (k * count + i) * AT.BYTES;
-        this.#one(form, inputs[k]!.subarray(i * AT.BYTES, (i + 1) * AT.BYTES), output.subarray(expected, expected + AT.BYTES));
+        this.#one(
+          form,
+          inputs[k]!.subarray(i * AT.BYTES, (i + 1) * AT.BYTES),
+          output.subarray(expected, expected + AT.BYTES),
+        );
       }
     });
   }
@@ -199,7 +242,11 @@ class Comparison {
     const status = bench.handler(keyOf(form))(s0, s1, s2, BigInt(DATA + form.offset), form.imm);
     store(bench, viewOf(actual), 0, status);
     this.cases++;
-    if (same(actual, expected) || (/^rcp|^rsqrt/.test(form.row.sem) && approximates(actual, expected))) return;
+    if (
+      same(actual, expected) ||
+      (/^rcp|^rsqrt/.test(form.row.sem) && approximates(actual, expected))
+    )
+      return;
     const seen = this.failures.get(form.row.sem) ?? 0;
     this.failures.set(form.row.sem, seen + 1);
     if (seen > 1) return;
@@ -213,13 +260,16 @@ function main(): void {
   const count = Number(process.argv[3] ?? 200);
   const rng = new Rng(Number(process.argv[4] ?? 1));
   const program = compileOracle(MEMORY);
-  const rows = ROWS.filter((r) => SIMD[r.sem] && !HAS_NO_FORM.has(r.sem) && pattern.test(r.mnemonic));
+  const rows = ROWS.filter(
+    (r) => SIMD[r.sem] && !HAS_NO_FORM.has(r.sem) && pattern.test(r.mnemonic),
+  );
   const forms = rows.flatMap((row) => formsOf(row, rng));
   const bench = createBench(new Map(forms.map((f) => [keyOf(f), f.shape])));
   const comparison = new Comparison(program, bench, rng);
   for (let i = 0; i < forms.length; i += BATCH) comparison.run(forms.slice(i, i + BATCH), count);
   const { failures } = comparison;
-  const summary = failures.size === 0 ? "none" : [...failures].map(([k, v]) => `${k} ${v}`).join(", ");
+  const summary =
+    failures.size === 0 ? "none" : [...failures].map(([k, v]) => `${k} ${v}`).join(", ");
   console.log(`${forms.length} forms, ${comparison.cases} cases; differences: ${summary}`);
 }
 

@@ -70,7 +70,8 @@ export function load(b: Bench, view: DataView, at: number, memory = MEMORY): voi
   }
   b.bytes.set(source.subarray(FX.XMM, FX.XMM + 256), XMM);
   // rflags rax rcx rdx rbx
-  for (let i = 0; i < 4; i++) m.setBigUint64(GPR + 8 * i, view.getBigUint64(at + AT.REGS + 8 * (i + 1), true), true);
+  for (let i = 0; i < 4; i++)
+    m.setBigUint64(GPR + 8 * i, view.getBigUint64(at + AT.REGS + 8 * (i + 1), true), true);
   b.setFlags(view.getUint32(at + AT.REGS, true));
   b.bytes.set(source.subarray(AT.MEMORY, AT.MEMORY + memory), DATA);
 }
@@ -89,10 +90,15 @@ export function store(b: Bench, view: DataView, at: number, status: number, memo
     target.set(b.bytes.subarray(from, from + 10), FX.ST + 16 * i);
   }
   target.set(b.bytes.subarray(XMM, XMM + 256), FX.XMM);
-  for (let i = 0; i < 4; i++) view.setBigUint64(at + AT.REGS + 8 * (i + 1), m.getBigUint64(GPR + 8 * i, true), true);
+  for (let i = 0; i < 4; i++)
+    view.setBigUint64(at + AT.REGS + 8 * (i + 1), m.getBigUint64(GPR + 8 * i, true), true);
   view.setUint32(at + AT.REGS, b.flags() & FLAGS, true);
   target.set(b.bytes.subarray(DATA, DATA + memory), AT.MEMORY);
-  view.setUint32(at + AT.VECTOR, status === 0 ? 0 : m.getUint32(S.PENDING_VECTOR.at, true) + 1, true);
+  view.setUint32(
+    at + AT.VECTOR,
+    status === 0 ? 0 : m.getUint32(S.PENDING_VECTOR.at, true) + 1,
+    true,
+  );
 }
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).reverse().toString("hex");
@@ -101,7 +107,9 @@ export function describe(view: DataView, at: number): string {
   const bytes = new Uint8Array(view.buffer, view.byteOffset + at, AT.BYTES);
   const x = (n: number): string => hex(bytes.subarray(FX.XMM + 16 * n, FX.XMM + 16 * n + 16));
   const st = (n: number): string => hex(bytes.subarray(FX.ST + 16 * n, FX.ST + 16 * n + 10));
-  const regs = [0, 1, 2, 3, 4].map((i) => view.getBigUint64(at + AT.REGS + 8 * i, true).toString(16));
+  const regs = [0, 1, 2, 3, 4].map((i) =>
+    view.getBigUint64(at + AT.REGS + 8 * i, true).toString(16),
+  );
   return [
     `  mxcsr ${view.getUint32(at + FX.MXCSR, true).toString(16)} vector ${view.getUint32(at + AT.VECTOR, true) - 1} fsw ${view.getUint16(at + FX.FSW, true).toString(16)} tags ${view.getUint8(at + FX.TAGS).toString(16)}`,
     `  xmm0 ${x(0)} xmm1 ${x(1)} xmm2 ${x(2)}`,

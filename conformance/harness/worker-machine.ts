@@ -1,0 +1,56 @@
+/** Our machine in a worker thread behind the control protocol, as `hypo run` has it. HYPO_MACHINE_WORKER puts another in its place. */
+import { readFileSync } from "node:fs";
+import { machineWorkerUrl, VmClient } from "../../apps/cli/vm-client.ts";
+import { SerialUse, type StopReason } from "../../src/control/protocol.ts";
+import type { BootFiles, GuestMachine, TextListener } from "./guest-machine.ts";
+
+export class WorkerMachine implements GuestMachine {
+  readonly pid = undefined;
+  readonly stopped: Promise<StopReason>;
+  readonly #client: VmClient;
+  readonly #listeners: TextListener[] = [];
+  #console = "";
+
+  constructor(files: BootFiles, cpuModel = "x86-64-v2") {
+    const stopped = Promise.withResolvers<StopReason>();
+    this.stopped = stopped.promise;
+    this.#client = new VmClient(machineWorkerUrl(), {
+      output: (port, data) => this.#output(port, Buffer.from(data).toString("latin1")),
+      log: (_level, text) => {
+        this.#console += `[machine] ${text}\n`;
+      },
+      stopped: stopped.resolve,
+    });
+    this.#client.start({
+      kernel: new Uint8Array(readFileSync(files.kernelPath)),
+      initrd: new Uint8Array(readFileSync(files.initrdPath)),
+      cmdline: files.append,
+      memoryBytes: files.memoryMib * 2 ** 20,
+      cpuModel,
+      clock: "wall",
+      traceExits: false,
+      rtcEpochMs: Date.now(),
+    });
+  }
+
+  #output(port: number, text: string): void {
+    if (port === SerialUse.CONSOLE) this.#console += text;
+    else if (port === SerialUse.JOB) for (const hear of this.#listeners) hear(text, undefined);
+  }
+
+  write(text: string): void {
+    this.#client.input(SerialUse.JOB, new Uint8Array(Buffer.from(text, "latin1")));
+  }
+
+  onText(listener: TextListener): void {
+    this.#listeners.push(listener);
+  }
+
+  consoleText(): string {
+    return this.#console;
+  }
+
+  kill(): void {
+    this.#client.kill();
+  }
+}

@@ -1,0 +1,45 @@
+/**
+ * `npm run conformance -- [NAME...]`: operating systems on the machine, as named runs. Without names, all of them.
+ *
+ * Each prints what it measured and its verdict; the exit status is 0 when all passed. HYPO_MACHINE_WORKER=apps/cli/testing/qemu-worker.ts
+ * (as an absolute path) puts QEMU in the machine's place where a run needs no more than the control protocol: to judge the runs by.
+ */
+import { parseArgs } from "node:util";
+import { HypolithError } from "../src/base/errors.ts";
+import { Report } from "./harness/report.ts";
+import { deterministic } from "./runs/deterministic.ts";
+import { dmesg } from "./runs/dmesg.ts";
+import { idle } from "./runs/idle.ts";
+import { kernels } from "./runs/kernels.ts";
+import { stress } from "./runs/stress.ts";
+import { userland } from "./runs/userland.ts";
+
+const RUNS: Readonly<Record<string, (report: Report) => Promise<void>>> = {
+  kernels,
+  dmesg,
+  deterministic,
+  userland,
+  stress,
+  idle,
+};
+
+const { positionals } = parseArgs({ allowPositionals: true });
+const unknown = positionals.filter((name) => !(name in RUNS));
+if (unknown.length > 0) {
+  console.error(`unknown: ${unknown.join(", ")}; there are: ${Object.keys(RUNS).join(", ")}`);
+  process.exit(2);
+}
+const failed: string[] = [];
+for (const name of positionals.length > 0 ? positionals : Object.keys(RUNS)) {
+  const report = new Report(name);
+  try {
+    await RUNS[name]!(report);
+  } catch (error) {
+    report.check(false, error instanceof HypolithError ? error.message : String(error));
+    if (!(error instanceof HypolithError)) console.error(error);
+    else if (error.hint) console.error(`  try: ${error.hint}`);
+  }
+  if (!report.finish()) failed.push(name);
+}
+if (failed.length > 0) console.log(`failed: ${failed.join(", ")}`);
+process.exit(failed.length > 0 ? 1 : 0);
