@@ -12,7 +12,7 @@ export function parseSize(text: string): number | undefined {
 }
 
 export function formatSize(bytes: number): string {
-  if (bytes >= 2 ** 30 && bytes % 2 ** 28 === 0) return `${bytes / 2 ** 30} GiB`;
+  if (bytes >= 2 ** 30) return `${trim(bytes / 2 ** 30)} GiB`;
   if (bytes >= 2 ** 20) return `${trim(bytes / 2 ** 20)} MiB`;
   if (bytes >= 2 ** 10) return `${trim(bytes / 2 ** 10)} KiB`;
   return `${bytes} bytes`;

@@ -32,6 +32,7 @@ export class GuestSession {
   #begin: Mark | undefined;
   #end: Mark | undefined;
   #stop: StopReason | undefined;
+  #timer: NodeJS.Timeout | undefined;
 
   constructor(machine: GuestMachine) {
     this.machine = machine;
@@ -93,15 +94,16 @@ export class GuestSession {
 
   async #until(pattern: RegExp, timeoutSeconds: number, what: string): Promise<void> {
     if (pattern.test(this.#received)) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
     let late = false;
-    const timer = setTimeout(() => {
-      late = true;
-      resolve();
-    }, timeoutSeconds * 1000);
-    this.#waiting = { pattern, resolve };
-    if (!this.#stop) await promise;
-    clearTimeout(timer);
+    await new Promise<void>((resolve) => {
+      if (this.#stop) return resolve();
+      this.#waiting = { pattern, resolve };
+      this.#timer = setTimeout(() => {
+        late = true;
+        resolve();
+      }, timeoutSeconds * 1000);
+    });
+    clearTimeout(this.#timer);
     this.#waiting = undefined;
     if (pattern.test(this.#received)) return;
     const why = late ? `no answer in ${timeoutSeconds} s` : `it ended: ${this.#stop?.kind}`;

@@ -12,14 +12,16 @@ export class WorkerMachine implements GuestMachine {
   #console = "";
 
   constructor(files: BootFiles, cpuModel = "x86-64-v2") {
-    const stopped = Promise.withResolvers<StopReason>();
-    this.stopped = stopped.promise;
+    let stop = (_reason: StopReason): void => {};
+    this.stopped = new Promise((resolve) => {
+      stop = resolve;
+    });
     this.#client = new VmClient(machineWorkerUrl(), {
       output: (port, data) => this.#output(port, Buffer.from(data).toString("latin1")),
       log: (_level, text) => {
         this.#console += `[machine] ${text}\n`;
       },
-      stopped: stopped.resolve,
+      stopped: (reason) => stop(reason),
     });
     this.#client.start({
       kernel: new Uint8Array(readFileSync(files.kernelPath)),

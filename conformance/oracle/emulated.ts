@@ -67,14 +67,26 @@ export class Emulated {
   runOne(tests: Records, results: Records, i: number): void {
     const at = i * RECORD_BYTES;
     this.#load(tests, at);
-    const { view } = tests;
-    const isStep = view.getUint8(at + Test.KIND) === Kind.STEP;
-    const selector = view.getUint16(at + Test.SELECTORS + 2 * Seg.CS, true);
-    const end = CODE - codeBase(selector === 7 || selector === 15 ? selector : 0) + view.getUint16(at + Test.OFFSET, true) + view.getUint8(at + Test.LENGTH);
-    const out = results.view;
-    if (!isStep) this.#store(out, at, results, this.#runFree(out, at, end));
-    else if (view.getUint16(at + Test.OPTIONS, true) & Option.TRAPS) this.#store(out, at, results, this.#runTraps(out, at, view.getUint8(at + Test.STEPS)));
-    else this.#store(out, at, results, this.#runCounted(out, at, view.getUint8(at + Test.STEPS)));
+    results.view.setUint32(at + Result.ERROR, 0, true);
+    results.view.setBigUint64(at + Result.CR2, 0n, true);
+    let status: number;
+    try {
+      status = this.#execute(tests.view, at, results.view);
+    } catch (error) {
+      if (!(error instanceof WebAssembly.RuntimeError)) throw error;
+      status = Status.CRASH;
+    }
+    this.#store(results.view, at, results, status);
+  }
+
+  #execute(t: DataView, at: number, out: DataView): number {
+    const steps = t.getUint8(at + Test.STEPS);
+    if (t.getUint8(at + Test.KIND) === Kind.STEP) {
+      const traps = t.getUint16(at + Test.OPTIONS, true) & Option.TRAPS;
+      return traps ? this.#runTraps(out, at, steps) : this.#runCounted(out, at, steps);
+    }
+    const base = CODE - codeBase(t.getUint16(at + Test.SELECTORS + 2 * Seg.CS, true));
+    return this.#runFree(out, at, base + t.getUint16(at + Test.OFFSET, true) + t.getUint8(at + Test.LENGTH));
   }
 
   #load(tests: Records, at: number): void {
@@ -160,20 +172,13 @@ export class Emulated {
     return vector;
   }
 
-  #clear(out: DataView, at: number): void {
-    out.setUint32(at + Result.ERROR, 0, true);
-    out.setBigUint64(at + Result.CR2, 0n, true);
-  }
-
   #runCounted(out: DataView, at: number, steps: number): number {
-    this.#clear(out, at);
     if (this.engine.run(steps) !== VM_EXIT) return Status.DONE;
     const vector = this.#exit(out, at);
     return vector === VECTOR_DB ? Status.DONE : vector;
   }
 
   #runTraps(out: DataView, at: number, steps: number): number {
-    this.#clear(out, at);
     for (let done = 0; done < steps; done++) {
       if (this.engine.run(RUN_LIMIT) !== VM_EXIT) return Status.TIMEOUT;
       const vector = this.#exit(out, at);
@@ -186,7 +191,6 @@ export class Emulated {
   }
 
   #runFree(out: DataView, at: number, end: number): number {
-    this.#clear(out, at);
     if (this.engine.run(RUN_LIMIT) !== VM_EXIT) return Status.TIMEOUT;
     const vector = this.#exit(out, at);
     const view = this.#view;

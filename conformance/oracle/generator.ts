@@ -13,6 +13,7 @@ import { type MemoryForm, pickAddrSize, planMemory } from "./addresses.ts";
 import { Draft, RSP } from "./draft.ts";
 import { type Chosen, emit, type Immediate } from "./emit.ts";
 import { ORACLE_FEATURES } from "./emulated.ts";
+import type { Facts } from "./native.ts";
 import { operandPool, rowPool } from "./operands.ts";
 import { Fx, Kind, Option, type Records } from "./records.ts";
 import { APPROXIMATE, branches, endsSequence, existsIn, operandSizes, seesTrapFlag, TESTED_ROWS } from "./rows.ts";
@@ -26,6 +27,8 @@ export interface GeneratorOptions {
   /** Keys or mnemonics, lower case; empty: all rows. */
   readonly rows?: readonly string[];
   readonly mode?: Mode;
+  /** Modes the native machine does not offer are left out. */
+  readonly facts?: Pick<Facts, "hasCode32" | "hasLocalTable">;
 }
 
 const MAX_CODE = 60;
@@ -43,10 +46,17 @@ function rowsFor(mode: Mode, wanted: readonly string[]): readonly Row[] {
   return TESTED_ROWS.filter((row) => existsIn(row, mode) && chosen(row));
 }
 
+/** Each as often as it shall be picked. */
+function availableModes(facts: GeneratorOptions["facts"]): readonly Mode[] {
+  if (facts && !facts.hasCode32) return [64];
+  if (facts && !facts.hasLocalTable) return [64, 64, 32];
+  return [64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 32, 32, 32, 32, 32, 32, 16, 16];
+}
+
 export class Generator {
   readonly draft = new Draft();
   readonly #seed: number;
-  readonly #mode: Mode | 0;
+  readonly #modes: readonly Mode[];
   readonly #rows: Readonly<Record<Mode, readonly Row[]>>;
   readonly #decoder = new Decoder(ORACLE_FEATURES);
   readonly #decoded = new Instruction(ROWS[0]!);
@@ -54,7 +64,7 @@ export class Generator {
 
   constructor(options: GeneratorOptions) {
     this.#seed = options.seed;
-    this.#mode = options.mode ?? 0;
+    this.#modes = options.mode ? [options.mode] : availableModes(options.facts);
     const wanted = options.rows ?? [];
     this.#rows = { 16: rowsFor(16, wanted), 32: rowsFor(32, wanted), 64: rowsFor(64, wanted) };
   }
@@ -83,9 +93,8 @@ export class Generator {
 
   #pickMode(): void {
     const d = this.draft;
-    const dice = d.r.below(100);
-    let mode: Mode = this.#mode || (dice < 62 ? 64 : dice < 92 ? 32 : 16);
-    if (this.#rows[mode].length === 0) mode = mode === 64 ? 32 : 64;
+    let mode = d.r.pick(this.#modes);
+    for (let i = 0; i < 20 && this.#rows[mode].length === 0; i++) mode = d.r.pick(this.#modes);
     d.mode = mode;
   }
 

@@ -81,7 +81,7 @@ struct test {
 };
 
 /* `status` of a result: the vector of the fault that ended the test, or one of these. */
-enum { DONE = 0x100, SYSCALL = 0x101, TIMEOUT = 0x102, DIED = 0x103, OTHER_SIGNAL = 0x104 };
+enum { DONE = 0x100, SYSCALL = 0x101, TIMEOUT = 0x102, DIED = 0x103 };
 
 struct result {
   u32 status, error;

@@ -51,8 +51,8 @@ export const Kind = { STEP: 0, RUN: 1 } as const;
 /** TRAPS: STEP tests count instructions on the emulated side; with this they use TF there too. FS_GS: the test may change FS or GS. */
 export const Option = { TRAPS: 1, FS_GS: 2 } as const;
 
-/** Status of a result if it is not the vector of the fault that ended the test. */
-export const Status = { DONE: 0x100, SYSCALL: 0x101, TIMEOUT: 0x102, DIED: 0x103, OTHER: 0x104 } as const;
+/** Status of a result if it is not the vector of the fault that ended the test. CRASH: our engine trapped. */
+export const Status = { DONE: 0x100, SYSCALL: 0x101, TIMEOUT: 0x102, DIED: 0x103, CRASH: 0x104 } as const;
 
 /** A batch of tests or results in one buffer. */
 export class Records {

@@ -33,7 +33,7 @@ export type ClockMode = "wall" | "deterministic";
 
 export type LogLevel = "error" | "warn" | "info" | "debug";
 
-/** "interpreter": no code generation at run time. "jit": hot code becomes WebAssembly. */
+/** "interpreter": decoded records, no code made for what the guest runs. "jit": hot code becomes WebAssembly. */
 export type EngineName = "interpreter" | "jit";
 
 export interface MachineConfig {

@@ -21,7 +21,7 @@ import { Vcpu } from "../hypervisor/kernel/vcpu.ts";
 import type { Vm } from "../hypervisor/kernel/vm.ts";
 import { HYPERVISOR_BASE, HYPERVISOR_BYTES, RAM_BASE } from "../processor/core/layout.ts";
 import { Interpreter, type RegionHost } from "../processor/interpreter/interpreter.ts";
-import { type CpuidModel, parseCpuModel } from "../processor/isa/cpuid.ts";
+import { type CpuidModel, PHYSICAL_BITS, parseCpuModel } from "../processor/isa/cpuid.ts";
 import { Jit } from "../processor/jit/jit.ts";
 import { EptEntry, EptTables } from "../processor/memory/ept.ts";
 import { Processor } from "../processor/vmx/processor.ts";
@@ -161,7 +161,8 @@ export class Machine {
       stateOut: StateGroup.DEVICE,
     };
     vm.routes.routePorts(0, 0xffff, io);
-    vm.routes.routeMemory(MemoryMap.PCI_MMIO_BASE, FOUR_GIB - 1, memory);
+    // Everything that is not RAM: what no device decodes floats high.
+    vm.routes.routeMemory(0, 2 ** PHYSICAL_BITS - 1, memory);
     return domain;
   }
 

@@ -7,6 +7,7 @@ import { Vmcs } from "../../processor/vmx/vmcs.ts";
 import { Message, StateGroup } from "../abi/message.ts";
 import { checkReply, commitReply, fillMessage, skipInstruction } from "./commit.ts";
 import type { Portal } from "./portal.ts";
+import { Vcpu } from "./vcpu.ts";
 
 const portal = (stateIn: number, stateOut: number): Portal => ({
   name: "p",
@@ -70,7 +71,7 @@ test("whatever a service writes into a message, controls and host fields stay as
         const m = new Message(bytes.slice().buffer);
         m.groups = groups;
         const p = portal(0xff, 0xff);
-        if (checkReply(m, vmcs, p) === null) commitReply(m, vmcs);
+        if (checkReply(m, vmcs, p) === null) commitReply(m, new Vcpu(0, vmcs, null as never));
         assert.deepEqual(
           controls.map((f) => vmcs.number(f)),
           controls.map((_, i) => 0x1000 * (i + 1)),
@@ -88,4 +89,15 @@ test("skipping an instruction ends blocking by STI and MOV SS, not by NMI", () =
   skipInstruction(vmcs);
   assert.equal(vmcs.number(Field.GUEST_INTERRUPTIBILITY), 8);
   assert.equal(vmcs.big(Field.GUEST_RIP), 1n);
+});
+
+test("an event that a service injects waits for the next entry", () => {
+  const vcpu = new Vcpu(0, new Vmcs(), null as never);
+  const m = new Message();
+  m.groups = StateGroup.INJECTION;
+  m.injection = 0x8000_0b0d;
+  m.injectionError = 8;
+  assert.equal(checkReply(m, vcpu.vmcs, portal(0, StateGroup.INJECTION)), null);
+  commitReply(m, vcpu);
+  assert.deepEqual(vcpu.event, { info: 0x8000_0b0d, error: 8, length: 0 });
 });

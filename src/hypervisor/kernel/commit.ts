@@ -7,6 +7,7 @@ import { Field, INTERRUPTION_VALID, VendorField } from "../../processor/isa/vmcs
 import type { Vmcs } from "../../processor/vmx/vmcs.ts";
 import { IN_ONLY_GROUPS, type Message, StateGroup } from "../abi/message.ts";
 import type { Portal } from "./portal.ts";
+import type { Vcpu } from "./vcpu.ts";
 
 const LOW = [0, 1, 2, 3];
 const HIGH = [4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
@@ -84,7 +85,8 @@ export function checkReply(message: Message, vmcs: Vmcs, portal: Portal): string
 }
 
 /** Writes a checked reply into the guest. */
-export function commitReply(message: Message, vmcs: Vmcs): void {
+export function commitReply(message: Message, vcpu: Vcpu): void {
+  const { vmcs } = vcpu;
   const groups = message.groups;
   const state = vmcs.state;
   const registers = (which: readonly number[]): void => {
@@ -106,8 +108,11 @@ export function commitReply(message: Message, vmcs: Vmcs): void {
   }
   if (groups & StateGroup.DEVICE) vmcs.setBig(VendorField.DEVICE_READ_REPLY, message.deviceData);
   if (groups & StateGroup.INJECTION && message.injection !== 0) {
-    vmcs.set(Field.ENTRY_INTERRUPTION_INFO, message.injection);
-    vmcs.set(Field.ENTRY_ERROR_CODE, message.injectionError);
+    vcpu.event = {
+      info: message.injection,
+      error: message.injectionError,
+      length: message.instructionLength,
+    };
   }
 }
 

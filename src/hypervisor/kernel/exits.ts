@@ -12,6 +12,7 @@ import {
 } from "../../processor/isa/vmcs-fields.ts";
 import type { Engine } from "../../processor/vmx/engine-port.ts";
 import { DeviceAccess, Message } from "../abi/message.ts";
+import type { ServiceProgram } from "../abi/service.ts";
 import { Status } from "../abi/status.ts";
 import { checkReply, commitReply, fillMessage, skipInstruction } from "./commit.ts";
 import { readMsr, writeMsr } from "./msr.ts";
@@ -212,14 +213,7 @@ export class ExitDispatcher {
     }
     const portal = this.#vm.routes.memory(address);
     if (portal) this.#call(vcpu, portal);
-    else this.#unclaimedMemory(vcpu);
-  }
-
-  /** Nobody decodes the address: the bus floats high, writes are lost. */
-  #unclaimedMemory(vcpu: Vcpu): void {
-    const { vmcs } = vcpu;
-    if (vmcs.number(VendorField.DEVICE_ACCESS) === DeviceAccess.READ)
-      vmcs.setBig(VendorField.DEVICE_READ_REPLY, 0xffff_ffff_ffff_ffffn);
+    else this.#stop("error", `no route for guest-physical address 0x${address.toString(16)}`);
   }
 
   #apicPage(vcpu: Vcpu, offset: number): void {
@@ -238,7 +232,17 @@ export class ExitDispatcher {
 
   #call(vcpu: Vcpu, portal: Portal): void {
     fillMessage(this.#message, vcpu.vmcs, portal);
-    if (this.#ask(vcpu, portal)) commitReply(this.#message, vcpu.vmcs);
+    if (this.#ask(vcpu, portal)) commitReply(this.#message, vcpu);
+  }
+
+  /** A program that throws has failed, whatever it threw; the kernel goes on. */
+  #handle(program: ServiceProgram, message: Message): Status {
+    try {
+      return program.onEvent(message);
+    } catch (error) {
+      this.#stop("error", `service failed: ${String(error)}`);
+      return Status.GONE;
+    }
   }
 
   /** Sends the message and checks the reply. Answers false, with the VM ended, if it cannot be committed. */
@@ -252,7 +256,7 @@ export class ExitDispatcher {
       this.#stop("error", `service ${service.name} is not running`);
       return false;
     }
-    const status = program.onEvent(message);
+    const status = this.#handle(program, message);
     if (status !== Status.OK || message.seq !== this.#seq) {
       this.#stop(
         "error",

@@ -206,11 +206,13 @@ export const S = {
   MXCSR_MASK: f(0x788, "i32"),
 } as const satisfies Record<string, Field>;
 
-/** Replies and queued writes of device accesses: 64 entries of 16 bytes.
- * A reply is its data (i64). A write is data (i64), physical address (low 32 bits, u32), size (u32). */
+/** Replies and queued writes of device accesses: 128 entries of 16 bytes, enough for the
+ * largest access (BOUNCE_BYTES is never used in full: XSAVE has 576).
+ * A reply is its data (i64). A write is data (i64), physical address (low 32 bits, u32), size in bits 7:0 and physical
+ * address bits 55:32 above them (u32). */
 export const DEVICE_REPLIES = 0x2000;
-export const DEVICE_WRITES = 0x2400;
-export const DEVICE_ENTRIES = 64;
+export const DEVICE_WRITES = 0x2800;
+export const DEVICE_ENTRIES = 128;
 export const BOUNCE_READ = 0x3000;
 export const BOUNCE_WRITE = 0x4000;
 export const BOUNCE_BYTES = 0x1000;

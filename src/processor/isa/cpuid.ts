@@ -52,25 +52,20 @@ const FLAGS: ReadonlyMap<string, Place> = new Map([
 ]);
 
 const ALL_FLAGS = [...FLAGS.keys()];
-const V2 = ALL_FLAGS.filter(
-  (f) =>
-    !["pclmulqdq", "movbe", "rdpid", "aes", "rdseed", "rdrand", "xsaves", "clflushopt"].includes(f),
-);
-const OPTIONAL = new Set([
-  "pclmulqdq",
-  "movbe",
-  "rdpid",
-  "aes",
-  "rdseed",
-  "rdrand",
-  "xsaves",
-  "clflushopt",
-]);
 
+const without = (flags: readonly string[], names: string): string[] =>
+  flags.filter((f) => !names.split(" ").includes(f));
+const V2 = without(ALL_FLAGS, "rdpid xsaves clflushopt");
+
+/**
+ * "x86-64-v2" is the psABI level of that name with the extensions that processors of that level came with (AES, PCLMULQDQ, MOVBE, RDRAND, XSAVE
+ * for x87 and SSE) and today's protection features. "x86-64" is the first level with nothing newer. "max" is all there is.
+ */
 const MODELS: Readonly<Record<string, readonly string[]>> = {
-  "x86-64-v2": [...V2, ...OPTIONAL],
-  "x86-64": [...V2].filter(
-    (f) => !["ssse3", "sse4_1", "sse4_2", "popcnt", "pni", "cx16", "lahf_lm"].includes(f),
+  "x86-64-v2": V2,
+  "x86-64": without(
+    V2,
+    "pni pclmulqdq ssse3 cx16 pcid sse4_1 sse4_2 movbe popcnt aes xsave rdrand fsgsbase smep erms invpcid rdseed smap umip fsrm xsaveopt xsavec xgetbv1 lahf_lm pdpe1gb",
   ),
   max: ALL_FLAGS,
 };

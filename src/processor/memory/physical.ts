@@ -108,7 +108,7 @@ export function definePhysical(module: ModuleBuilder): void {
           const mask = p.i64(-1).shrU(p.i32(64).sub(piece.shl(3)).extU());
           fn.store("i64.store", entry, fn.load("i64.load", from.read()).and(mask), DEVICE_WRITES);
           fn.store("i32.store", entry, at.read().wrap(), DEVICE_WRITES + 8);
-          fn.store("i32.store", entry, piece, DEVICE_WRITES + 12);
+          fn.store("i32.store", entry, piece.or(at.read().high().shl(8)), DEVICE_WRITES + 12);
           p.set(S.DEVICE_WRITE_COUNT, count.add(1));
         });
         at.set(at.read().add(piece.extU()));

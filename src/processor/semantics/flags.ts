@@ -107,11 +107,14 @@ export function readPf(cpu: Cpu): Val {
   return cpu.flagResult().wrap().xor(cpu.flagCarry().shrU(8)).and(0xff).popcnt().and(1).xor(1);
 }
 
-/** Replaces CF (0/1) and keeps the other flags. */
+/** Replaces CF (0/1) and keeps the other flags: a change of CF flips bits 31 and 30 together, which leaves OF. */
 export function setCf(cpu: Cpu, cf: Val): void {
   const c = cpu.flagCarry();
-  const of = c.xor(c.shl(1)).shrU(31);
-  cpu.setFlagCarry(c.and(0x3fff_ffff).or(cf.shl(31)).or(of.xor(cf).shl(30)));
+  const change = c
+    .xor(cf.shl(31))
+    .and(1 << 31)
+    .shrS(1);
+  cpu.setFlagCarry(c.xor(change));
 }
 
 /** Replaces OF (0/1) and keeps the other flags. */

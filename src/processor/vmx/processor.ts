@@ -8,6 +8,7 @@
  */
 import { invariant } from "../../base/invariant.ts";
 import {
+  DEVICE_ENTRIES,
   DEVICE_REPLIES,
   DEVICE_WRITES,
   Page,
@@ -251,6 +252,7 @@ export class Processor implements EngineServices {
     vmcs.set(VendorField.DEVICE_ACCESS, 0);
     if (access !== 1) return;
     const count = view.getUint32(S.DEVICE_REPLY_COUNT.at, true);
+    invariant(count < DEVICE_ENTRIES, "device reads of one instruction");
     view.setBigUint64(DEVICE_REPLIES + 16 * count, vmcs.big(VendorField.DEVICE_READ_REPLY), true);
     view.setUint32(S.DEVICE_REPLY_COUNT.at, count + 1, true);
     view.setUint32(S.DEVICE_REPLY_NEXT.at, 0, true);
@@ -333,8 +335,10 @@ export class Processor implements EngineServices {
     vmcs.set(Field.EXIT_REASON, ExitReason.EPT_VIOLATION);
     vmcs.set(VendorField.DEVICE_ACCESS, 3);
     vmcs.setBig(VendorField.DEVICE_WRITE_DATA, view.getBigUint64(DEVICE_WRITES, true));
-    vmcs.set(Field.GUEST_PHYSICAL_ADDRESS, view.getUint32(DEVICE_WRITES + 8, true));
-    vmcs.set(VendorField.DEVICE_SIZE, view.getUint32(DEVICE_WRITES + 12, true));
+    const sizeAndHigh = view.getUint32(DEVICE_WRITES + 12, true);
+    const physical = view.getUint32(DEVICE_WRITES + 8, true) + (sizeAndHigh >>> 8) * 0x1_0000_0000;
+    vmcs.set(Field.GUEST_PHYSICAL_ADDRESS, physical);
+    vmcs.set(VendorField.DEVICE_SIZE, sizeAndHigh & 0xff);
     new Uint8Array(view.buffer).copyWithin(
       DEVICE_WRITES,
       DEVICE_WRITES + 16,

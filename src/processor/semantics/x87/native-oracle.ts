@@ -30,6 +30,11 @@ export function runOracle(code: readonly number[], records: Uint8Array): Uint8Ar
   return r.stdout;
 }
 
+/** Copies 16-bit words; quicker than two typed arrays over ten bytes. */
+function copyWords(to: DataView, at: number, from: DataView, start: number, count: number): void {
+  for (let i = 0; i < 2 * count; i += 2) to.setUint16(at + i, from.getUint16(start + i, true), true);
+}
+
 /** Puts record `at` of `view` into the bench's state. */
 export function loadRecord(bench: Bench, view: DataView, at: number): void {
   const m = bench.memory;
@@ -43,15 +48,12 @@ export function loadRecord(bench: Bench, view: DataView, at: number): void {
   const top = (fsw >> 11) & 7;
   for (let i = 0; i < 8; i++) {
     const slot = FPR + 16 * ((top + i) & 7);
-    m.setBigUint64(slot, view.getBigUint64(at + Rec.ST + 10 * i, true), true);
-    m.setUint16(slot + 8, view.getUint16(at + Rec.ST + 10 * i + 8, true), true);
+    copyWords(m, slot, view, at + Rec.ST + 10 * i, 5);
   }
   m.setUint32(S.CR0.at, 0x33, true);
   m.setUint32(GPR, view.getUint32(at + Rec.EAX, true), true);
   bench.setFlags(view.getUint32(at + Rec.RFLAGS, true));
-  for (let i = 0; i < MEM_BYTES; i += 8) {
-    m.setBigUint64(MEMORY_OPERAND + i, view.getBigUint64(at + Rec.MEM + i, true), true);
-  }
+  copyWords(m, MEMORY_OPERAND, view, at + Rec.MEM, MEM_BYTES / 2);
 }
 
 /** Reads the bench's state into a record. */
@@ -65,12 +67,9 @@ export function storeRecord(bench: Bench, view: DataView, at: number): void {
   const top = (fsw >> 11) & 7;
   for (let i = 0; i < 8; i++) {
     const slot = FPR + 16 * ((top + i) & 7);
-    view.setBigUint64(at + Rec.ST + 10 * i, m.getBigUint64(slot, true), true);
-    view.setUint16(at + Rec.ST + 10 * i + 8, m.getUint16(slot + 8, true), true);
+    copyWords(view, at + Rec.ST + 10 * i, m, slot, 5);
   }
   view.setUint32(at + Rec.EAX, m.getUint32(GPR, true), true);
   view.setUint32(at + Rec.RFLAGS, bench.flags(), true);
-  for (let i = 0; i < MEM_BYTES; i += 8) {
-    view.setBigUint64(at + Rec.MEM + i, m.getBigUint64(MEMORY_OPERAND + i, true), true);
-  }
+  copyWords(view, at + Rec.MEM, m, MEMORY_OPERAND, MEM_BYTES / 2);
 }

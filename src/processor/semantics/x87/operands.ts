@@ -2,25 +2,33 @@
  * Test support: pseudo-random x87 operands with a taste for edges, and states made of them.
  */
 export class Random {
-  #state: bigint;
+  readonly #s = new Uint32Array(4);
 
   constructor(seed: number) {
-    this.#state = BigInt(seed) * 0x9e37_79b9_7f4a_7c15n + 1n;
-    this.#state &= (1n << 64n) - 1n;
+    this.#s.set([seed, 0x9e37_79b9, 0x7f4a_7c15, 0xf39c_c060]);
+    for (let i = 0; i < 20; i++) this.next();
   }
 
-  /** 64 random bits (xorshift64*). */
+  /** 32 random bits (xorshift128). */
+  next(): number {
+    const s = this.#s;
+    let t = s[3]!;
+    const first = s[0]!;
+    s[3] = s[2]!;
+    s[2] = s[1]!;
+    s[1] = first;
+    t ^= t << 11;
+    t ^= t >>> 8;
+    s[0] = t ^ first ^ (first >>> 19);
+    return Math.imul(s[0]!, 0x2c1b_3c6d) >>> 0;
+  }
+
   bits(): bigint {
-    let s = this.#state;
-    s ^= s >> 12n;
-    s ^= (s << 25n) & 0xffff_ffff_ffff_ffffn;
-    s ^= s >> 27n;
-    this.#state = s;
-    return (s * 0x2545_f491_4f6c_dd1dn) & 0xffff_ffff_ffff_ffffn;
+    return (BigInt(this.next()) << 32n) | BigInt(this.next());
   }
 
   below(n: number): number {
-    return Number(this.bits() >> 33n) % n;
+    return (this.next() >>> 1) % n;
   }
 
   chance(percent: number): boolean {

@@ -18,7 +18,7 @@ function putExtended(view: DataView, at: number, x: Extended): void {
 }
 
 function putMemory(r: Random, view: DataView, at: number, format: MemoryFormat): void {
-  for (let i = 0; i < MEM_BYTES; i += 8) view.setBigUint64(at + i, r.bits(), true);
+  for (let i = 0; i < MEM_BYTES; i += 16) view.setBigUint64(at + i, r.bits(), true);
   switch (format) {
     case "f32":
       return view.setUint32(at, Number(binary(r, 4)), true);
@@ -55,7 +55,7 @@ function randomRecord(r: Random, view: DataView, at: number, c: Case): void {
   view.setUint16(at + Rec.FOP, 0, true);
   view.setUint32(at + Rec.RFLAGS, r.below(0x1000) & 0x8d5, true);
   view.setUint32(at + Rec.EAX, Number(r.bits() & 0xffff_ffffn), true);
-  for (let i = 0; i < 8; i++) putExtended(view, at + Rec.ST + 10 * i, extended(r));
+  for (let i = 0; i < 8; i++) putExtended(view, at + Rec.ST + 10 * i, pool[r.below(pool.length)]!);
   if (c.operands) {
     const [a, b] = c.operands(r);
     putExtended(view, at + Rec.ST, a);
@@ -63,10 +63,13 @@ function randomRecord(r: Random, view: DataView, at: number, c: Case): void {
   } else {
     const a = extended(r);
     putExtended(view, at + Rec.ST, a);
-    if (r.chance(30)) putExtended(view, at + Rec.ST + 10 * (c.second ?? 1), related(r, a));
+    putExtended(view, at + Rec.ST + 10 * (c.second ?? 1), r.chance(30) ? related(r, a) : extended(r));
   }
   putMemory(r, view, at + Rec.MEM, c.memory ?? "any");
 }
+
+/** Contents of the registers that hardly matter. */
+const pool = Array.from({ length: 1024 }, (_, i) => extended(new Random(i)));
 
 const hex = (n: number | bigint, width: number): string => n.toString(16).padStart(width, "0");
 

@@ -1,6 +1,6 @@
 /**
- * Instructions by mnemonic on a bench: "ADDPS", "ADDPS mem", and "mmx PADDB", "mmx PADDB mem" for the forms on MMX registers. The register
- * form has its first operand in register 1 and its last in register 2; memory operands are at DATA.
+ * Instructions by mnemonic on a bench: "ADDPS", "ADDPS mem", and "mmx PADDB", "mmx PADDB mem" for the forms on MMX registers. ModRM.reg
+ * is register 1, ModRM.rm register 2; memory operands are at DATA.
  */
 import { S, Status } from "../../../core/layout.ts";
 import type { Row } from "../../../isa/row.ts";
@@ -20,7 +20,7 @@ const isMmxRow = (row: Row): boolean => row.specs.some((s) => s.cls === "mm");
 function slotOf(row: Row, i: number): number {
   const s = row.specs[i];
   if (!s || s.place === "imm") return 0;
-  const n = s.place === "fixed" ? s.num : i === 0 ? 1 : 2;
+  const n = s.place === "fixed" ? s.num : s.place === "reg" ? 1 : 2;
   return s.cls === "xmm" ? slot.xmm(n) : s.cls === "mm" ? slot.mmx(n) : slot.gpr(n);
 }
 

@@ -24,7 +24,7 @@ const isDenormal = (f: Format, v: bigint): boolean =>
   !isZero(f, v) && (v & (f.sign - 1n)) < f.normal;
 const isNegative = (f: Format, v: bigint): boolean => (v & f.sign) !== 0n;
 
-function valueOf(f: Format, v: bigint): Rational {
+function rationalOf(f: Format, v: bigint): Rational {
   const field = Number((v & f.infinity) >> BigInt(f.fraction));
   const significand = (v & (f.normal - 1n)) | (field ? f.normal : 0n);
   const exponent = Math.max(field, 1) - f.bias - f.fraction;
@@ -117,7 +117,7 @@ function special(f: Format, name: Name, a: bigint, b: bigint, down: boolean): Ou
 }
 
 function finite(f: Format, name: Name, a: bigint, b: bigint): Rational {
-  const [x, y] = [valueOf(f, a), valueOf(f, b)];
+  const [x, y] = [rationalOf(f, a), rationalOf(f, b)];
   const negative = x.negative !== y.negative;
   if (name === "add") {
     const n = signed(x) * y.denominator + signed(y) * x.denominator;
