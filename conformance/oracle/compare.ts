@@ -18,6 +18,7 @@ export const SEGMENT_NAMES = ["es", "cs", "ss", "ds", "fs", "gs"] as const;
 
 /** CF PF AF ZF SF DF OF IOPL NT AC ID. TF is the oracle's, IF and VIF the kernel's, RF the exception's. */
 const RFLAGS_COMPARED = 0x24_7cd5;
+const FLAG_NT = 0x4000;
 
 interface Range {
   readonly from: number;
@@ -48,8 +49,9 @@ export function isEqual(native: Records, ours: Records, i: number, rflags: numbe
   return true;
 }
 
-export function comparedFlags(undefinedFlags: number): number {
-  return RFLAGS_COMPARED & ~undefinedFlags;
+/** RFLAGS bits that count in a test. */
+export function comparedFlags(undefinedFlags: number, keepsNestedTask: boolean): number {
+  return RFLAGS_COMPARED & ~undefinedFlags & ~(keepsNestedTask ? 0 : FLAG_NT);
 }
 
 function little(bytes: Uint8Array, at: number, count: number): bigint {

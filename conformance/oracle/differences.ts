@@ -5,7 +5,8 @@
  */
 import type { Difference } from "./compare.ts";
 import type { DraftInstruction } from "./draft.ts";
-import { Fx, Result } from "./records.ts";
+import { Fx, Kind, Result, Test } from "./records.ts";
+import { CODE } from "./world.ts";
 
 export interface Context {
   readonly test: Uint8Array;
@@ -24,7 +25,56 @@ interface Rule {
 
 const POINTERS = new Set(["fop", "fip", "fdp"]);
 const FSW_SUMMARY = 0x80;
+const STATUS_GP = 13n;
+const FSW_C1 = 0x200n;
+const COMPARES_TO_FLAGS = new Set(["fcomi", "fcomip", "fucomi", "fucomip"]);
 const word = (record: Uint8Array, at: number): number => record[at]! | (record[at + 1]! << 8);
+const quad = (record: Uint8Array, at: number): bigint => new DataView(record.buffer, record.byteOffset + at).getBigUint64(0, true);
+const has = (c: Context, keys: ReadonlySet<string>): boolean => c.instructions.some((i) => i.row !== null && keys.has(i.row.sem));
+const isCanonical = (address: bigint): boolean => BigInt.asUintN(64, BigInt.asIntN(48, address)) === address;
+/** Linear address of a memory field, or -1. */
+const addressOf = (d: Difference): number => (d.field.startsWith("[") ? Number.parseInt(d.field.slice(1), 16) : -1);
+
+/** Bytes of a state image that say nothing comparable: [from, to) of the image. */
+const IMAGE_GAPS: Readonly<Record<string, readonly (readonly [number, number])[]>> = {
+  // FOP, FIP, FDP; MXCSR_MASK.
+  fxsave: [[6, 24], [28, 32]],
+  xsave: [[6, 24], [28, 32]],
+  xsavec: [[6, 24], [28, 32]],
+  xsaveopt: [[6, 24], [28, 32]],
+};
+
+/** Whether the bytes that differ all lie in a gap of a state image that the test stores. */
+function inImageGap(d: Difference, c: Context): boolean {
+  const at = addressOf(d);
+  if (at < 0) return false;
+  for (let k = 0; k < 8; k++) {
+    if (((d.native ^ d.ours) >> BigInt(8 * k)) & 255n && !c.instructions.some((i) => isGap(i, at + k))) return false;
+  }
+  return true;
+}
+
+function isGap(i: DraftInstruction, address: number): boolean {
+  const gaps = i.row === null ? undefined : IMAGE_GAPS[i.row.sem];
+  return gaps?.some(([from, to]) => address >= i.target + from && address < i.target + to) ?? false;
+}
+
+const FLOAT_BITS = [0n, 32n, 64n, 96n];
+
+/** RCPPS and RSQRTPS: |relative error| <= 1.5 * 2^-12 on either side, so twice that between them. */
+function isNearReciprocal(d: Difference): boolean {
+  return FLOAT_BITS.every((shift) => {
+    const a = Number((d.native >> shift) & 0xffff_ffffn);
+    const b = Number((d.ours >> shift) & 0xffff_ffffn);
+    if (a === b) return true;
+    const exponent = (a >>> 23) & 0xff;
+    // Units in the last place: 2^-12 is 2^11 to 2^12 of them.
+    return exponent > 0 && exponent < 255 && Math.abs(a - b) <= 3 * 4096;
+  });
+}
+
+const APPROXIMATE_SSE = new Set(["rcpps", "rcpss", "rsqrtps", "rsqrtss"]);
+const PREFETCH_HINTS = new Set(["nop", "prefetch"]);
 
 export const RULES: readonly Rule[] = [
   {
@@ -33,11 +83,48 @@ export const RULES: readonly Rule[] = [
     explains: (d, c) => POINTERS.has(d.field) && (word(c.native, Result.FX + Fx.FSW) & FSW_SUMMARY) === 0,
   },
   {
+    name: "x87 pointers and MXCSR_MASK in images",
+    why: "as above, for images that a test stores; MXCSR_MASK bit 17 is AMD's misaligned SSE mode",
+    explains: inImageGap,
+  },
+  {
     name: "page fault on a kernel address",
     why: "Linux reports every fault above user space as a protection fault, so as not to show its layout (set_signal_archinfo)",
     explains: (d, c) => d.field === "error" && (d.native ^ d.ours) === 1n && (c.native[Result.CR2 + 7]! & 0x80) !== 0,
   },
+  {
+    name: "resumed with a stack pointer that is not canonical",
+    why: "PVM: the hypervisor refuses to return to it, so a STEP test cannot go on after an instruction that left such a RSP",
+    explains: (_, c) => word(c.native, Result.STATUS) === Number(STATUS_GP) && c.test[Test.KIND] === Kind.STEP && quad(c.native, Result.STEPS) > 0n && !isCanonical(quad(c.native, Result.GPR + 32)),
+  },
+  {
+    name: "C1 after FCOMI",
+    why: 'SDM Vol. 2, "FCOMI/FCOMIP/FUCOMI/FUCOMIP": C1 is set to 0; AMD leaves it as it was',
+    explains: (d, c) => d.field === "fsw" && (d.native ^ d.ours) === FSW_C1 && has(c, COMPARES_TO_FLAGS),
+  },
+  {
+    name: "approximate reciprocals",
+    why: 'SDM Vol. 2, "RCPPS", "RSQRTPS": the relative error is at most 1.5 * 2^-12; the table behind it is the maker\'s own',
+    explains: (d, c) => d.field.startsWith("xmm") && has(c, APPROXIMATE_SSE) && isNearReciprocal(d),
+  },
+  {
+    name: "prefetch of a register",
+    why: "AMD64 APM Vol. 3, PREFETCH: #UD with a register operand; the SDM has a NOP there",
+    explains: (_, c) => word(c.native, Result.STATUS) === 6 && atFault(c)?.row?.opcode === 0x0d && PREFETCH_HINTS.has(atFault(c)!.row!.sem),
+  },
+  {
+    name: "null selector with RPL in GS",
+    why: "the native kernel's entry code reloads GS: a null selector loses its RPL",
+    explains: (d) => (d.field === "gs" || d.field === "fs") && d.native < 4n && d.ours < 4n,
+  },
 ];
+
+/** The instruction native RIP is at. */
+function atFault(c: Context): DraftInstruction | undefined {
+  const start = word(c.test, Test.OFFSET) + CODE;
+  const rip = Number(quad(c.native, Result.RIP)) - start;
+  return c.instructions.find((i) => i.start === rip);
+}
 
 /** Differences that no rule explains, and the rules that explained others. */
 export function excuse(found: readonly Difference[], context: Context): { left: Difference[]; rules: string[] } {

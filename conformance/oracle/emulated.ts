@@ -174,6 +174,8 @@ export class Emulated {
 
   #runCounted(out: DataView, at: number, steps: number): number {
     if (this.engine.run(steps) !== VM_EXIT) return Status.DONE;
+    // All are done if the budget is used up: what comes up then is about the fetch of the next one.
+    if (this.#view.getUint32(S.BUDGET.at, true) === 0) return Status.DONE;
     const vector = this.#exit(out, at);
     return vector === VECTOR_DB ? Status.DONE : vector;
   }

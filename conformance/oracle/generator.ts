@@ -28,13 +28,15 @@ export interface GeneratorOptions {
   readonly rows?: readonly string[];
   readonly mode?: Mode;
   /** Modes the native machine does not offer are left out. */
-  readonly facts?: Pick<Facts, "hasCode32" | "hasLocalTable">;
+  readonly facts?: Facts;
 }
 
 const MAX_CODE = 60;
 const MAX_INSTRUCTION = 15;
 const SS = 2;
 const CHANGES_SEGMENT = new Set(["mov_to_sreg", "pop_sreg", "lfs", "lgs", "wrfsbase", "wrgsbase", "retf", "iret", "jmpf", "callf"]);
+/** Store images parts of which are excused: their place must be known, so nothing may change a register before them. */
+const STATE_IMAGES = new Set(["fxsave", "xsave", "xsavec", "xsaveopt", "fnstenv", "fnsave"]);
 const REP_STRINGS = new Set(["movs", "cmps", "stos", "lods", "scas"]);
 /** Memory operands of the row's own size. */
 const XSAVE_BYTES = 576;
@@ -56,6 +58,7 @@ function availableModes(facts: GeneratorOptions["facts"]): readonly Mode[] {
 export class Generator {
   readonly draft = new Draft();
   readonly #seed: number;
+  readonly #keepsNt: boolean;
   readonly #modes: readonly Mode[];
   readonly #rows: Readonly<Record<Mode, readonly Row[]>>;
   readonly #decoder = new Decoder(ORACLE_FEATURES);
@@ -64,6 +67,7 @@ export class Generator {
 
   constructor(options: GeneratorOptions) {
     this.#seed = options.seed;
+    this.#keepsNt = options.facts?.keepsNestedTask ?? true;
     this.#modes = options.mode ? [options.mode] : availableModes(options.facts);
     const wanted = options.rows ?? [];
     this.#rows = { 16: rowsFor(16, wanted), 32: rowsFor(32, wanted), 64: rowsFor(64, wanted) };
@@ -76,7 +80,7 @@ export class Generator {
     d.begin(records, slot);
     this.#pickMode();
     pickSegments(d);
-    pickRegisters(d);
+    pickRegisters(d, this.#keepsNt);
     pickFx(d);
     d.fillWindow(MIXED);
     pickStack(d);
@@ -116,7 +120,7 @@ export class Generator {
       return false;
     }
     this.#noteFlags(c);
-    this.#note(start);
+    this.#note(start, c);
     return !endsSequence(row.sem) && !APPROXIMATE.has(row.sem) && d.code.length + MAX_INSTRUCTION <= MAX_CODE;
   }
 
@@ -127,6 +131,7 @@ export class Generator {
     if (APPROXIMATE.has(sem)) return false;
     if ((readFlags(sem) & d.undefinedFlags) !== 0) return false;
     if (endsSequence(sem) && !isLast) return false;
+    if (STATE_IMAGES.has(sem) && !d.instructions.every((i) => i.row?.feature === "fpu" && i.row.operands[0] !== "AX")) return false;
     if (d.kind === Kind.RUN) return !branches(sem) && sem !== "int1";
     return true;
   }
@@ -136,7 +141,7 @@ export class Generator {
     const { sem, specs, operands } = c.row;
     const isImmediate = operands.at(-1) === "Ib" || operands.at(-1) === "1";
     const bits = 8 * (specs[0]?.size === "b" ? 1 : c.opsize);
-    const raw = operands.at(-1) === "1" ? 1 : Number(c.immediates.at(-1)?.value ?? 0n) & (c.opsize === 8 && bits > 8 ? 63 : 31);
+    const raw = operands.at(-1) === "1" ? 1 : Number((c.immediates.at(-1)?.value ?? 0n) & (bits === 64 ? 63n : 31n));
     const count = isShift(sem) && isImmediate ? raw : -1;
     d.undefinedFlags &= ~definedFlags(sem);
     d.undefinedFlags |= undefinedFlags(sem, { count, bits });
@@ -146,12 +151,12 @@ export class Generator {
     if (d.kind === Kind.STEP && (seesTrapFlag(sem) || loadsStack || (c.rep !== 0 && c.row.repeats))) d.options |= Option.TRAPS;
   }
 
-  #note(start: number): void {
+  #note(start: number, c: Chosen): void {
     const d = this.draft;
     this.#bytes.fill(0xcc);
     for (let i = start; i < d.code.length; i++) this.#bytes[i] = d.code[i]!;
     const length = this.#decoder.decode(this.#bytes, start, d.mode, this.#decoded);
-    d.instructions.push({ row: length > 0 ? this.#decoded.row : null, start, length: d.code.length - start });
+    d.instructions.push({ row: length > 0 ? this.#decoded.row : null, start, length: d.code.length - start, target: c.target });
   }
 }
 
@@ -175,13 +180,13 @@ function pickSegments(d: Draft): void {
   if (r.chance(10)) selectors[5] = r.pick(data);
 }
 
-function pickRegisters(d: Draft): void {
+function pickRegisters(d: Draft, keepsNt: boolean): void {
   const { r } = d;
   const mask = d.mode === 64 ? 0xffff_ffff_ffff_ffffn : 0xffff_ffffn;
   for (let i = 0; i < 16; i++) d.gpr[i] = i >= d.registers ? 0n : randomInteger(r) & mask;
   d.rflags = r.u32() & 0x8d5;
   if (r.chance(12)) d.rflags |= 0x400;
-  if (r.chance(2)) d.rflags |= 0x4000;
+  if (r.chance(2) && keepsNt) d.rflags |= 0x4000;
   if (r.chance(3)) d.rflags |= 0x4_0000;
   if (r.chance(3)) d.rflags |= 0x20_0000;
 }
@@ -213,7 +218,9 @@ function pickStack(d: Draft): void {
   else if (dice < 92) top = BOUNDARY + r.between(-8, 8);
   else if (dice < 96) top = READ_ONLY + r.between(-8, 24);
   else {
-    d.gpr[RSP] = randomInteger(r) & (d.mode === 64 ? 0xffff_ffff_ffff_ffffn : 0xffff_ffffn);
+    // Canonical: not every hypervisor lets a process return to another.
+    const any = randomInteger(r);
+    d.gpr[RSP] = d.mode === 64 ? BigInt.asUintN(64, BigInt.asIntN(48, any)) : any & 0xffff_ffffn;
     return;
   }
   const offset = BigInt(top - d.segmentBase(SS));

@@ -105,6 +105,7 @@ struct facts {
   u32 has_code32;          /* the global table has the 32-bit user code segment */
   u32 has_local_table;     /* modify_ldt works */
   u32 has_fsgsbase;
+  u32 keeps_nt;            /* RFLAGS.NT survives traps (not under every hypervisor) */
 };
 
 struct control {
@@ -446,6 +447,21 @@ static u32 probe_fsgsbase(void) {
   return works;
 }
 
+static volatile u32 seen_nt;
+
+static void on_trap(int sig, siginfo_t *info, void *context) {
+  (void)sig, (void)info;
+  seen_nt = ((ucontext_t *)context)->uc_mcontext.gregs[REG_EFL] >> 14 & 1;
+}
+
+static u32 probe_nt(void) {
+  struct sigaction action = {.sa_sigaction = on_trap, .sa_flags = SA_SIGINFO};
+  sigaction(SIGTRAP, &action, 0);
+  asm volatile("pushfq; orq $0x4000, (%%rsp); popfq; int3; pushfq; andq $~0x4000, (%%rsp); popfq" ::: "memory", "cc");
+  signal(SIGTRAP, SIG_DFL);
+  return seen_nt;
+}
+
 static void note_facts(struct facts *f) {
   asm volatile("sldt %0" : "=r"(f->ldtr));
   asm volatile("str %0" : "=r"(f->tr));
@@ -456,6 +472,7 @@ static void note_facts(struct facts *f) {
   f->has_code32 = is_loadable(SELECTOR_CODE32);
   f->has_local_table = is_loadable(SELECTOR_LOCAL_DATA);
   f->has_fsgsbase = probe_fsgsbase();
+  f->keeps_nt = probe_nt();
 }
 
 int main(int argc, char **argv) {

@@ -48,6 +48,8 @@ export interface Facts {
   /** Local descriptor tables work: 16-bit code, segments with bases and limits. */
   readonly hasLocalTable: boolean;
   readonly hasFsGsBase: boolean;
+  /** RFLAGS.NT survives traps. */
+  readonly keepsNestedTask: boolean;
 }
 
 export class Native {
@@ -119,5 +121,6 @@ function readFacts(file: number): Facts {
     hasCode32: view.getUint32(28, true) !== 0,
     hasLocalTable: view.getUint32(32, true) !== 0,
     hasFsGsBase: view.getUint32(36, true) !== 0,
+    keepsNestedTask: view.getUint32(40, true) !== 0,
   };
 }

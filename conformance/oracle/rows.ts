@@ -68,8 +68,8 @@ const FAR = set("jmpf", "callf", "retf", "iret");
 
 /** Control can leave the straight line: needs a bounded number of steps. */
 export const branches = (sem: string): boolean => NEAR_BRANCHES.has(sem) || FAR.has(sem);
-/** Nothing sensible can follow in a sequence. */
-export const endsSequence = (sem: string): boolean => FAR.has(sem) || sem === "int1" || sem === "int";
+/** Comes last in a sequence: a jump could lead to the middle of an instruction, of which nothing is known. */
+export const endsSequence = (sem: string): boolean => branches(sem) || sem === "int1" || sem === "int";
 /** Reads or writes RFLAGS.TF: a STEP test must use traps on both sides. */
 export const seesTrapFlag = (sem: string): boolean => sem === "pushf" || sem === "popf" || sem === "iret";
 /** Results differ between makers within stated bounds: only alone, so that the difference cannot spread. */

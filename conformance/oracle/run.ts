@@ -111,7 +111,7 @@ export class Run {
   #compareOne(batch: Batch, i: number): void {
     const plan = batch.plans[i]!;
     this.coverage.add(plan.instructions, this.#results.view.getUint32(i * RECORD_BYTES + Result.STATUS, true), this.#executed(i));
-    const flags = comparedFlags(plan.undefinedFlags);
+    const flags = comparedFlags(plan.undefinedFlags, this.#native.facts.keepsNestedTask);
     if (isEqual(this.#results, this.#ours, i, flags)) return;
     const test = batch.tests.record(i);
     const context = { test, native: this.#results.record(i), ours: this.#ours.record(i), instructions: plan.instructions };

@@ -89,9 +89,9 @@ function readTask(t: TssShape): (p: Procedure) => void {
     p.set(SYS.TASK_EIP, read(t.state));
     p.set(SYS.TASK_EFLAGS, read(t.state + t.width));
     for (let i = 0; i < REGISTERS; i++) {
-      // A 16-bit TSS leaves the upper halves at ones, as processors since the 386 do.
+      // A 16-bit TSS loads the lower halves only.
       const v = read(t.state + t.width * (2 + i));
-      keep(TASK_GPRS + 4 * i, t.width === 4 ? v : v.or(0xffff_0000 | 0));
+      keep(TASK_GPRS + 4 * i, t.width === 4 ? v : v.or(p.gpr(i, 4).and(0xffff_0000 | 0)));
     }
     for (let i = 0; i < 6; i++) {
       keep(

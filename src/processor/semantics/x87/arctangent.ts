@@ -10,10 +10,11 @@ import type { FunctionBuilder } from "../../ir/function.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
 import type { Procedure } from "../procedure.ts";
-import { endIfNan } from "./integral.ts";
 import { Class, classOf, normalize } from "./nan.ts";
+import { endIfNan } from "./outcome.ts";
 import { ARCTAN_EIGHTHS, PI, reciprocals } from "./series.ts";
-import { defineHelper, EXPONENT_MAX, parameters, Pop, signExponent, significand } from "./state.ts";
+import { defineHelper, EXPONENT_MAX, Pop, parameters, signExponent, significand } from "./state.ts";
+import { mulHigh } from "./wide.ts";
 import {
   addWide,
   callFloat,
@@ -28,10 +29,9 @@ import {
   subWide,
   toFraction,
   type Wide,
-  wideConstant,
   type WideFloat,
+  wideConstant,
 } from "./wide-float.ts";
-import { mulHigh } from "./wide.ts";
 
 /** Terms of arctan(u)/u for u <= 1/16. */
 const TERMS = 17;
@@ -73,7 +73,10 @@ function reduce(p: Procedure, sigS: Val, sigL: Val, distance: Val): Reduced {
     const difference = subWide({ high: sigS.shrU(61), low: sigS.shl(3) }, subtrahend);
     const below = difference.high.shrS(63);
     const bit = below.neg();
-    const magnitude = addWide({ high: difference.high.xor(below), low: difference.low.xor(below) }, { high: p.i64(0), low: bit });
+    const magnitude = addWide(
+      { high: difference.high.xor(below), low: difference.low.xor(below) },
+      { high: p.i64(0), low: bit },
+    );
     const shift = d.add(3);
     const eight = { high: sigL.shrU(fn.i64(64).sub(shift)), low: sigL.shl(shift) };
     const sum = addWide(eight, { high: mulHigh(sigS, j), low: sigS.mul(j) });
@@ -113,7 +116,12 @@ function defineFinite(module: ModuleBuilder): void {
     const end = { flags, slot, pop: Pop.POP };
     const steep = expB.gtS(expA).or(expB.eq(expA).and(sigB.gtU(sigA)));
     const distance = expA.sub(expB);
-    const r = reduce(p, steep.select(sigA, sigB), steep.select(sigB, sigA), steep.select(distance.neg(), distance));
+    const r = reduce(
+      p,
+      steep.select(sigA, sigB),
+      steep.select(sigB, sigA),
+      steep.select(distance.neg(), distance),
+    );
     const isPlain = steep.or(left).eqz();
     fn.if(isPlain.and(r.j.eqz()), () => {
       storeIrrational(p, sign, r.rest, end);
@@ -135,10 +143,16 @@ function defineFinite(module: ModuleBuilder): void {
     const part = { high: angle.high.shrU(2), low: angle.low.shrU(2).or(angle.high.shl(62)) };
     const half = wideConstant(p, PI >> 1n);
     const whole = wideConstant(p, PI);
-    const base = { high: steep.select(half.high, whole.high), low: steep.select(half.low, whole.low) };
+    const base = {
+      high: steep.select(half.high, whole.high),
+      low: steep.select(half.low, whole.low),
+    };
     const [more, less] = [addWide(base, part), subWide(base, part)];
     const adds = steep.and(left);
-    const result = { high: adds.select(more.high, less.high), low: adds.select(more.low, less.low) };
+    const result = {
+      high: adds.select(more.high, less.high),
+      low: adds.select(more.low, less.low),
+    };
     storeIrrational(p, sign, fixedToFloat(p, result, 126), end);
   });
 }

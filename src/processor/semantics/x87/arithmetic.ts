@@ -1,9 +1,9 @@
 /**
- * Addition, multiplication, division and square root: 80-bit, rounded to the precision in force.
- * Spec: SDM Vol. 2, FADD, FSUB, FMUL, FDIV, FSQRT and their tables of special operands.
+ * Addition, multiplication and division: 80-bit, rounded to the precision in force.
+ * Spec: SDM Vol. 2, FADD, FSUB, FMUL, FDIV and their tables of special operands.
  *
  *   x87Add(a, b, signB, denormal, slot, pop)   a + b, or a - b with signB = 1
- *   x87Mul, x87Div(a, b, denormal, slot, pop) · x87Sqrt(slot)
+ *   x87Mul, x87Div(a, b, denormal, slot, pop)
  * a, b: slots. `denormal` is DE if a memory operand was denormal in its own format, else 0.
  *
  * Normal operands go straight to the core of the operation; everything else takes the ...Special path, which deals with NaNs, infinities
@@ -24,7 +24,6 @@ import {
   INDEFINITE_SE,
   INTEGER_BIT,
   parameters,
-  Pop,
   Rc,
   roundingControl,
   Scratch,
@@ -85,21 +84,39 @@ class Special {
 
   invalidIf(condition: Val): void {
     const { p } = this;
-    this.endIf(condition, () => p.i32(INDEFINITE_SE), () => p.i64(INDEFINITE), p.i32(Fsw.IE));
+    this.endIf(
+      condition,
+      () => p.i32(INDEFINITE_SE),
+      () => p.i64(INDEFINITE),
+      p.i32(Fsw.IE),
+    );
   }
 
   /** An unmasked denormal exception ends the operation; x87Store stores nothing then. */
   endIfDenormalUnmasked(): void {
     const { p } = this;
     const unmasked = this.flags.and(p.get(S.FCW).not()).and(Fsw.DE);
-    this.endIf(unmasked, () => p.i32(0), () => p.i64(0));
+    this.endIf(
+      unmasked,
+      () => p.i32(0),
+      () => p.i64(0),
+    );
   }
 
   roundIf(condition: Val, sign: Val, of: Unpacked): void {
     this.fn.if(condition, () => {
       const n = normalize(of.exponent, of.sig);
       const round = this.p.module.get("x87Round");
-      this.fn.callVoid(round, sign, n.exponent, n.significand, this.p.i64(0), this.flags, this.slot, this.pop);
+      this.fn.callVoid(
+        round,
+        sign,
+        n.exponent,
+        n.significand,
+        this.p.i64(0),
+        this.flags,
+        this.slot,
+        this.pop,
+      );
       this.fn.return();
     });
   }
@@ -110,7 +127,6 @@ export function defineArithmetic(module: ModuleBuilder): void {
   defineAdd(module);
   defineMul(module);
   defineDiv(module);
-  defineSqrt(module);
 }
 
 /** (-1)^signA * sigA * 2^expA + (-1)^signB * ...: both normalized. */
@@ -153,7 +169,16 @@ function defineAddCore(module: ModuleBuilder): void {
         const carry = sum.ltU(large);
         fn.if(carry, () => {
           const sticky = rest.shrU(1).or(rest.and(1)).or(sum.shl(63));
-          fn.callVoid(round, sign, expLarge.add(1), sum.shrU(1).or(p.i64(INTEGER_BIT)), sticky, flags, slot, pop);
+          fn.callVoid(
+            round,
+            sign,
+            expLarge.add(1),
+            sum.shrU(1).or(p.i64(INTEGER_BIT)),
+            sticky,
+            flags,
+            slot,
+            pop,
+          );
           fn.return();
         });
         fn.callVoid(round, sign, expLarge, sum, rest, flags, slot, pop);
@@ -169,7 +194,16 @@ function defineAddCore(module: ModuleBuilder): void {
         const z = difference.clz();
         fn.if(z.eq(64), () => {
           const z2 = below.clz();
-          fn.callVoid(round, sign, expLarge.sub(64).sub(z2.wrap()), below.shl(z2), p.i64(0), flags, slot, pop);
+          fn.callVoid(
+            round,
+            sign,
+            expLarge.sub(64).sub(z2.wrap()),
+            below.shl(z2),
+            p.i64(0),
+            flags,
+            slot,
+            pop,
+          );
           fn.return();
         });
         // below >> (64 - z), in two steps because z may be 0.
@@ -190,26 +224,60 @@ function defineAdd(module: ModuleBuilder): void {
     const infiniteB = s.classB.eq(Class.INFINITY);
     s.invalidIf(infiniteA.and(infiniteB).and(s.a.sign.xor(signB)));
     s.endIfDenormalUnmasked();
-    s.endIf(infiniteA, () => s.a.se, () => s.a.sig);
-    s.endIf(infiniteB, () => s.b.se.xor(negate.shl(15)), () => s.b.sig);
+    s.endIf(
+      infiniteA,
+      () => s.a.se,
+      () => s.a.sig,
+    );
+    s.endIf(
+      infiniteB,
+      () => s.b.se.xor(negate.shl(15)),
+      () => s.b.sig,
+    );
     const zeroA = s.classA.eq(Class.ZERO);
     const zeroB = s.classB.eq(Class.ZERO);
     const down = roundingControl(p).eq(Rc.DOWN);
     const zeroSign = s.a.sign.eq(signB).select(signB, down);
-    s.endIf(zeroA.and(zeroB), () => zeroSign.shl(15), () => p.i64(0));
+    s.endIf(
+      zeroA.and(zeroB),
+      () => zeroSign.shl(15),
+      () => p.i64(0),
+    );
     s.roundIf(zeroA, signB, s.b);
     s.roundIf(zeroB, s.a.sign, s.a);
     const x = normalize(s.a.exponent, s.a.sig);
     const y = normalize(s.b.exponent, s.b.sig);
     const core = module.get("x87AddCore");
-    fn.callVoid(core, s.a.sign, x.exponent, x.significand, signB, y.exponent, y.significand, s.flags, slot, pop);
+    fn.callVoid(
+      core,
+      s.a.sign,
+      x.exponent,
+      x.significand,
+      signB,
+      y.exponent,
+      y.significand,
+      s.flags,
+      slot,
+      pop,
+    );
   });
   defineHelper(module, "x87Add", params, null, (p, fn) => {
     const [a, b, negate, denormal, slot, pop] = parameters(fn);
     const [x, y] = [unpack(p, a), unpack(p, b)];
     fn.if(isNormal(x.exponent, x.sig).and(isNormal(y.exponent, y.sig)).and(denormal.eqz()), () => {
       const core = module.get("x87AddCore");
-      fn.callVoid(core, x.sign, x.exponent, x.sig, y.sign.xor(negate), y.exponent, y.sig, 0, slot, pop);
+      fn.callVoid(
+        core,
+        x.sign,
+        x.exponent,
+        x.sig,
+        y.sign.xor(negate),
+        y.exponent,
+        y.sig,
+        0,
+        slot,
+        pop,
+      );
       fn.return();
     });
     fn.callVoid(module.get("x87AddSpecial"), a, b, negate, denormal, slot, pop);
@@ -217,7 +285,13 @@ function defineAdd(module: ModuleBuilder): void {
 }
 
 /** Product of normalized significands, rounded; `exponent` is the sum of the biased ones. */
-function multiply(p: Procedure, exponent: Val, sigA: Val, sigB: Val, end: { sign: Val; flags: Val; slot: Val; pop: Val }): void {
+function multiply(
+  p: Procedure,
+  exponent: Val,
+  sigA: Val,
+  sigB: Val,
+  end: { sign: Val; flags: Val; slot: Val; pop: Val },
+): void {
   const fn = p.fn;
   const high = mulHigh(sigA, sigB);
   const low = sigA.mul(sigB);
@@ -238,8 +312,16 @@ function defineMul(module: ModuleBuilder): void {
     const zero = s.classA.eq(Class.ZERO).or(s.classB.eq(Class.ZERO));
     s.invalidIf(infinite.and(zero));
     s.endIfDenormalUnmasked();
-    s.endIf(infinite, () => sign.shl(15).or(EXPONENT_MAX), () => p.i64(INTEGER_BIT));
-    s.endIf(zero, () => sign.shl(15), () => p.i64(0));
+    s.endIf(
+      infinite,
+      () => sign.shl(15).or(EXPONENT_MAX),
+      () => p.i64(INTEGER_BIT),
+    );
+    s.endIf(
+      zero,
+      () => sign.shl(15),
+      () => p.i64(0),
+    );
     const x = normalize(s.a.exponent, s.a.sig);
     const y = normalize(s.b.exponent, s.b.sig);
     const end = { sign, flags: s.flags, slot, pop };
@@ -264,7 +346,12 @@ function defineDiv(module: ModuleBuilder): void {
     const [sign, exponent, sigA, sigB, flags, slot, pop] = parameters(fn);
     const large = sigA.geU(sigB);
     const shift = large.extU();
-    const quotient = fn.call(module.get("x87Divide128"), sigA.shrU(shift), sigA.shl(63).and(shift.neg()), sigB);
+    const quotient = fn.call(
+      module.get("x87Divide128"),
+      sigA.shrU(shift),
+      sigA.shl(63).and(shift.neg()),
+      sigB,
+    );
     const remainder = p.raw(8, Scratch.LOW);
     // The fraction that is left, reduced to: none, below half, half, above.
     const complement = sigB.sub(remainder);
@@ -287,58 +374,42 @@ function defineDiv(module: ModuleBuilder): void {
     s.endIf(zeroB.and(infiniteA.eqz()), infinity, () => p.i64(INTEGER_BIT), p.i32(Fsw.ZE));
     s.endIfDenormalUnmasked();
     s.endIf(infiniteA, infinity, () => p.i64(INTEGER_BIT));
-    s.endIf(zeroA.or(infiniteB), () => sign.shl(15), () => p.i64(0));
+    s.endIf(
+      zeroA.or(infiniteB),
+      () => sign.shl(15),
+      () => p.i64(0),
+    );
     const x = normalize(s.a.exponent, s.a.sig);
     const y = normalize(s.b.exponent, s.b.sig);
     const exponent = x.exponent.sub(y.exponent);
-    fn.callVoid(module.get("x87DivCore"), sign, exponent, x.significand, y.significand, s.flags, slot, pop);
+    fn.callVoid(
+      module.get("x87DivCore"),
+      sign,
+      exponent,
+      x.significand,
+      y.significand,
+      s.flags,
+      slot,
+      pop,
+    );
   });
   defineHelper(module, "x87Div", params, null, (p, fn) => {
     const [a, b, denormal, slot, pop] = parameters(fn);
     const [x, y] = [unpack(p, a), unpack(p, b)];
     fn.if(isNormal(x.exponent, x.sig).and(isNormal(y.exponent, y.sig)).and(denormal.eqz()), () => {
       const exponent = x.exponent.sub(y.exponent);
-      fn.callVoid(module.get("x87DivCore"), x.sign.xor(y.sign), exponent, x.sig, y.sig, 0, slot, pop);
+      fn.callVoid(
+        module.get("x87DivCore"),
+        x.sign.xor(y.sign),
+        exponent,
+        x.sig,
+        y.sig,
+        0,
+        slot,
+        pop,
+      );
       fn.return();
     });
     fn.callVoid(module.get("x87DivSpecial"), a, b, denormal, slot, pop);
-  });
-}
-
-function defineSqrt(module: ModuleBuilder): void {
-  defineHelper(module, "x87Sqrt", ["i32"], null, (p, fn) => {
-    const [slot] = parameters(fn);
-    const store = module.get("x87Store");
-    const classA = classOf(p, slot);
-    fn.if(classA.geU(Class.QNAN), () => {
-      fn.callVoid(module.get("x87Propagate"), slot, slot, slot, Pop.NONE);
-      fn.return();
-    });
-    const a = unpack(p, slot);
-    fn.if(classA.eq(Class.ZERO), () => {
-      fn.callVoid(store, slot, a.se, a.sig, 0, Pop.NONE);
-      fn.return();
-    });
-    fn.if(a.sign, () => {
-      fn.callVoid(store, slot, INDEFINITE_SE, p.i64(INDEFINITE), Fsw.IE, Pop.NONE);
-      fn.return();
-    });
-    fn.if(classA.eq(Class.INFINITY), () => {
-      fn.callVoid(store, slot, a.se, a.sig, 0, Pop.NONE);
-      fn.return();
-    });
-    const flags = classA.eq(Class.DENORMAL).shl(1);
-    fn.if(flags.and(p.get(S.FCW).not()), () => {
-      fn.callVoid(store, slot, 0, p.i64(0), flags, Pop.NONE);
-      fn.return();
-    });
-    const n = normalize(a.exponent, a.sig);
-    // Radicand in [1, 4): an odd unbiased exponent keeps its factor of two.
-    const even = n.exponent.and(1);
-    const shift = even.extU();
-    const root = fn.call(module.get("x87SquareRoot128"), n.significand.shrU(shift), n.significand.shl(63).and(shift.neg()));
-    const exponent = n.exponent.add(BIAS).shrS(1);
-    const rest = p.raw(8, Scratch.LOW);
-    fn.callVoid(module.get("x87Round"), 0, exponent, root, rest, flags, slot, Pop.NONE);
   });
 }

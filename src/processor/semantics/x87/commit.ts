@@ -26,15 +26,15 @@ import {
   INDEFINITE_SE,
   INTEGER_BIT,
   isEmpty,
-  parameters,
   Pop,
+  parameters,
   roundingControl,
   setSlot,
   signExponent,
   significand,
   stAddress,
-  tagBit,
   TOP_SHIFT,
+  tagBit,
   top,
 } from "./state.ts";
 
@@ -119,10 +119,26 @@ function defineRound(module: ModuleBuilder, name: string, precision: (p: Procedu
     const allFlags = flags.or(roundingFlags(r));
     const finalSignificand = r.significand.or(carry.extU().shl(63));
     fn.if(finalExponent.geS(EXPONENT_MAX), () => {
-      fn.callVoid(module.get("x87Overflow"), sign, finalExponent, finalSignificand, allFlags, slot, pop, drop);
+      fn.callVoid(
+        module.get("x87Overflow"),
+        sign,
+        finalExponent,
+        finalSignificand,
+        allFlags,
+        slot,
+        pop,
+        drop,
+      );
       fn.return();
     });
-    fn.callVoid(module.get("x87Store"), slot, sign.shl(15).or(finalExponent), finalSignificand, allFlags, pop);
+    fn.callVoid(
+      module.get("x87Store"),
+      slot,
+      sign.shl(15).or(finalExponent),
+      finalSignificand,
+      allFlags,
+      pop,
+    );
   });
 }
 
@@ -181,7 +197,14 @@ function defineStackFaults(module: ModuleBuilder): void {
   });
   // FLD ST(i) of an empty register: both faults at once would be an overflow.
   defineHelper(module, "x87PushEmpty", [], null, (p, fn) => {
-    fn.callVoid(store, stAddress(p, -1), INDEFINITE_SE, p.i64(INDEFINITE), Fsw.IE | Fsw.SF, Pop.PUSH);
+    fn.callVoid(
+      store,
+      stAddress(p, -1),
+      INDEFINITE_SE,
+      p.i64(INDEFINITE),
+      Fsw.IE | Fsw.SF,
+      Pop.PUSH,
+    );
   });
   // FXTRACT, FPTAN, FSINCOS with ST(0) empty or no room: both results are the default NaN.
   defineHelper(module, "x87PushFault", ["i32", "i32"], null, (p, fn) => {
@@ -218,37 +241,66 @@ function defineStackFaults(module: ModuleBuilder): void {
     fn.if(
       isEmpty(p, slot),
       () => fn.callVoid(store, slot, fn.param(0), fn.param(1), fn.param(2), Pop.PUSH),
-      () => fn.callVoid(store, slot, INDEFINITE_SE, p.i64(INDEFINITE), Fsw.IE | Fsw.SF | Fsw.C1, Pop.PUSH),
+      () =>
+        fn.callVoid(
+          store,
+          slot,
+          INDEFINITE_SE,
+          p.i64(INDEFINITE),
+          Fsw.IE | Fsw.SF | Fsw.C1,
+          Pop.PUSH,
+        ),
     );
   });
 }
 
 /** A rounded result with an exponent too large. */
 function defineOverflow(module: ModuleBuilder): void {
-  defineHelper(module, "x87Overflow", ["i32", "i32", "i64", "i32", "i32", "i32", "i32"], null, (p, fn) => {
-    const [sign, exponent, sig, flags, slot, pop, drop] = parameters(fn);
-    const store = module.get("x87Store");
-    fn.if(p.get(S.FCW).and(Fsw.OE).eqz(), () => {
-      fn.if(exponent.sub(WRAP).geS(EXPONENT_MAX), () => {
-        const infinity = sign.shl(15).or(EXPONENT_MAX);
-        fn.callVoid(store, slot, infinity, p.i64(INTEGER_BIT), flags.or(Fsw.OE | Fsw.PE | Fsw.C1), pop);
+  defineHelper(
+    module,
+    "x87Overflow",
+    ["i32", "i32", "i64", "i32", "i32", "i32", "i32"],
+    null,
+    (p, fn) => {
+      const [sign, exponent, sig, flags, slot, pop, drop] = parameters(fn);
+      const store = module.get("x87Store");
+      fn.if(p.get(S.FCW).and(Fsw.OE).eqz(), () => {
+        fn.if(exponent.sub(WRAP).geS(EXPONENT_MAX), () => {
+          const infinity = sign.shl(15).or(EXPONENT_MAX);
+          fn.callVoid(
+            store,
+            slot,
+            infinity,
+            p.i64(INTEGER_BIT),
+            flags.or(Fsw.OE | Fsw.PE | Fsw.C1),
+            pop,
+          );
+          fn.return();
+        });
+        const wrapped = sign.shl(15).or(exponent.sub(WRAP));
+        fn.callVoid(store, slot, wrapped, sig, flags.or(Fsw.OE), pop);
         fn.return();
       });
-      const wrapped = sign.shl(15).or(exponent.sub(WRAP));
-      fn.callVoid(store, slot, wrapped, sig, flags.or(Fsw.OE), pop);
-      fn.return();
-    });
-    // Infinity unless the rounding goes towards zero here: nearest, down if negative, up if positive.
-    const infinite = p.i32(0x1b).shrU(roundingControl(p).shl(1).or(sign)).and(1);
-    const se = sign.shl(15).or(p.i32(EXPONENT_MAX - 1).add(infinite));
-    const limit = infinite.select(p.i64(INTEGER_BIT), p.i64(-1).shl(drop.extU()));
-    const outcome = flags.and(~Fsw.C1).or(Fsw.OE | Fsw.PE).or(infinite.shl(9));
-    fn.callVoid(store, slot, se, limit, outcome, pop);
-  });
+      // Infinity unless the rounding goes towards zero here: nearest, down if negative, up if positive.
+      const infinite = p.i32(0x1b).shrU(roundingControl(p).shl(1).or(sign)).and(1);
+      const se = sign.shl(15).or(p.i32(EXPONENT_MAX - 1).add(infinite));
+      const limit = infinite.select(p.i64(INTEGER_BIT), p.i64(-1).shl(drop.extU()));
+      const outcome = flags
+        .and(~Fsw.C1)
+        .or(Fsw.OE | Fsw.PE)
+        .or(infinite.shl(9));
+      fn.callVoid(store, slot, se, limit, outcome, pop);
+    },
+  );
 }
 
 /** Shifts high:low right by count >= 1, keeping what is lost as the lowest bit. */
-export function shiftRightSticky(fn: FunctionBuilder, high: Val, low: Val, count: Val): { high: Val; low: Val } {
+export function shiftRightSticky(
+  fn: FunctionBuilder,
+  high: Val,
+  low: Val,
+  count: Val,
+): { high: Val; low: Val } {
   const h = fn.variable("i64", 0n);
   const l = fn.variable("i64", 1n);
   const n = count.extU();
@@ -261,7 +313,9 @@ export function shiftRightSticky(fn: FunctionBuilder, high: Val, low: Val, count
     },
     () => {
       fn.if(count.eq(64), () => l.set(high.or(low.ne(0).extU())));
-      fn.if(count.sub(65).ltU(63), () => l.set(high.shrU(n).or(high.shl(back).or(low).ne(0).extU())));
+      fn.if(count.sub(65).ltU(63), () =>
+        l.set(high.shrU(n).or(high.shl(back).or(low).ne(0).extU())),
+      );
     },
   );
   return { high: h.read(), low: l.read() };

@@ -8,7 +8,16 @@ import { S } from "../../core/layout.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
 import { Class, classOf, normalize } from "./nan.ts";
-import { defineHelper, EXPONENT_MAX, Fsw, isEmpty, parameters, Scratch, signExponent, significand } from "./state.ts";
+import {
+  defineHelper,
+  EXPONENT_MAX,
+  Fsw,
+  isEmpty,
+  parameters,
+  Scratch,
+  signExponent,
+  significand,
+} from "./state.ts";
 
 export const Relation = { GREATER: 0, LESS: 1, UNORDERED: 0x45, EQUAL: 0x40 } as const;
 /** Added to a relation by x87Compare if an unmasked exception forbids a pop. */
@@ -26,8 +35,12 @@ export function defineCompare(module: ModuleBuilder): void {
     fn.if(signA.ne(seB.shrU(15)), () => fn.return(signA));
     const x = normalize(seA.and(EXPONENT_MAX), sigA);
     const y = normalize(seB.and(EXPONENT_MAX), sigB);
-    fn.if(x.exponent.eq(y.exponent).and(x.significand.eq(y.significand)), () => fn.return(Relation.EQUAL));
-    const smaller = x.exponent.eq(y.exponent).select(x.significand.ltU(y.significand), x.exponent.ltS(y.exponent));
+    fn.if(x.exponent.eq(y.exponent).and(x.significand.eq(y.significand)), () =>
+      fn.return(Relation.EQUAL),
+    );
+    const smaller = x.exponent
+      .eq(y.exponent)
+      .select(x.significand.ltU(y.significand), x.exponent.ltS(y.exponent));
     fn.return(smaller.xor(signA));
   });
   // a against b with all its exceptions; `quiet`: only signaling NaNs are invalid. Answers a relation, plus NO_POP.

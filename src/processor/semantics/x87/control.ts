@@ -11,7 +11,16 @@ import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
 import type { Procedure } from "../procedure.ts";
 import { Class, classOf } from "./nan.ts";
-import { defineHelper, Fcw, fprSlot, parameters, setSlot, signExponent, significand, stAddress } from "./state.ts";
+import {
+  defineHelper,
+  Fcw,
+  fprSlot,
+  parameters,
+  setSlot,
+  signExponent,
+  significand,
+  stAddress,
+} from "./state.ts";
 
 export const ENVIRONMENT_BYTES = { 2: 14, 4: 28, 8: 28 } as const;
 export const REGISTER_BYTES = 10;
@@ -46,7 +55,12 @@ function defineTagWord(module: ModuleBuilder): void {
         const isEmpty = p.get(S.FTAG_EMPTY).shrU(n.read()).and(1);
         // Class.NORMAL and ZERO are the tags 0 and 1; all the others are special.
         const tag = kind.gtU(Class.ZERO).select(p.i32(2), kind);
-        word.set(word.read().shl(2).or(isEmpty.select(p.i32(3), tag)));
+        word.set(
+          word
+            .read()
+            .shl(2)
+            .or(isEmpty.select(p.i32(3), tag)),
+        );
         n.set(n.read().sub(1));
       },
     );
@@ -127,7 +141,8 @@ function defineEnvironment(module: ModuleBuilder, wide: boolean): void {
     fn.if(
       real,
       () => {
-        const upper = (i: number): Val => (wide ? image.get(i).shrU(12).shl(16) : image.get(i).and(REAL_HIGH).shl(4));
+        const upper = (i: number): Val =>
+          wide ? image.get(i).shrU(12).shl(16) : image.get(i).and(REAL_HIGH).shl(4);
         p.set(S.FIP, image.word(3).or(upper(4)).extU());
         p.set(S.FOP, image.get(4).and(OPCODE));
         p.set(S.FCS, 0);
@@ -160,9 +175,13 @@ function defineRegisters(module: ModuleBuilder): void {
     );
   };
   defineHelper(module, "x87StoreRegisters", ["i32"], null, (p, fn) => {
-    forEach(p, fn.param(0), (slot, at) => setSlot(p, at, signExponent(p, slot), significand(p, slot)));
+    forEach(p, fn.param(0), (slot, at) =>
+      setSlot(p, at, signExponent(p, slot), significand(p, slot)),
+    );
   });
   defineHelper(module, "x87LoadRegisters", ["i32"], null, (p, fn) => {
-    forEach(p, fn.param(0), (slot, at) => setSlot(p, slot, signExponent(p, at), significand(p, at)));
+    forEach(p, fn.param(0), (slot, at) =>
+      setSlot(p, slot, signExponent(p, at), significand(p, at)),
+    );
   });
 }

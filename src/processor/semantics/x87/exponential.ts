@@ -12,8 +12,8 @@ import { S } from "../../core/layout.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
 import type { Procedure } from "../procedure.ts";
-import { endIf, endIfNan } from "./integral.ts";
 import { Class, classOf, normalize } from "./nan.ts";
+import { endIf, endIfNan } from "./outcome.ts";
 import { EXPONENTIAL, LN2, reciprocals, TWO_OVER_LN2 } from "./series.ts";
 import {
   BIAS,
@@ -23,8 +23,8 @@ import {
   INDEFINITE,
   INDEFINITE_SE,
   INTEGER_BIT,
-  parameters,
   Pop,
+  parameters,
   Scratch,
   signExponent,
   significand,
@@ -46,8 +46,8 @@ import {
   subWide,
   toFraction,
   type Wide,
-  wideConstant,
   type WideFloat,
+  wideConstant,
 } from "./wide-float.ts";
 
 /** Terms of artanh(s)/s for s^2 <= 0.0295. */
@@ -70,10 +70,18 @@ function defineExpM1(module: ModuleBuilder): void {
     // 2^1 - 1 = 1 and 2^-1 - 1 = -1/2.
     endIf(p, isOne, slot, () => ({ se: se.sub(sign), sig, flags: p.i32(Fsw.PE) }));
     // Outside [-1, 1] the result is undefined: the argument stays, as AMD processors have it.
-    endIf(p, kind.eq(Class.INFINITY), slot, () => ({ se: sign.select(p.i32(0x8000 | BIAS), se), sig, flags }));
+    endIf(p, kind.eq(Class.INFINITY), slot, () => ({
+      se: sign.select(p.i32(0x8000 | BIAS), se),
+      sig,
+      flags,
+    }));
     endIf(p, exponent.geU(BIAS), slot, () => ({ se, sig, flags: flags.or(Fsw.PE) }));
     const n = normalize(exponent, sig);
-    const t = mulFloat(p, floatOf(p, n.significand, n.exponent.sub(BIAS)), constantFloat(p, LN2, -1));
+    const t = mulFloat(
+      p,
+      floatOf(p, n.significand, n.exponent.sub(BIAS)),
+      constantFloat(p, LN2, -1),
+    );
     const factor = fixedToFloat(p, polynomial(p, toFraction(p, t), EXPONENTIAL, sign), 127);
     storeIrrational(p, sign, mulFloat(p, t, factor), { flags, slot, pop: Pop.NONE });
   });
@@ -109,7 +117,10 @@ function defineLog2(module: ModuleBuilder): void {
     // |m - 1| and m + 1 in units of 2^-127, or of 2^-128 for the halved m.
     const w = { high, low };
     const under = subWide(wideConstant(p, 0n), w);
-    const numerator = { high: up.select(under.high, high.sub(p.i64(INTEGER_BIT))), low: up.select(under.low, low) };
+    const numerator = {
+      high: up.select(under.high, high.sub(p.i64(INTEGER_BIT))),
+      low: up.select(under.low, low),
+    };
     const n = fixedToFloat(p, numerator, 127);
     // The sum has 129 bits with the top one set.
     const upper = up.select(high, high.add(p.i64(INTEGER_BIT)));
@@ -124,7 +135,10 @@ function defineLog2(module: ModuleBuilder): void {
     // |k| plus or minus the fraction.
     const differs = sign.ne(up);
     const mask = differs.extU().neg();
-    const rest = addWide({ high: fraction.high.xor(mask), low: fraction.low.xor(mask) }, { high: p.i64(0), low: differs.extU() });
+    const rest = addWide(
+      { high: fraction.high.xor(mask), low: fraction.low.xor(mask) },
+      { high: p.i64(0), low: differs.extU() },
+    );
     const whole = magnitude.sub(differs.extU());
     fn.if(whole.eqz(), () => end(sign, fixedToFloat(p, rest, 128)));
     const z = whole.clz();
@@ -156,7 +170,14 @@ function operands(p: Procedure): Operands {
   return { a, b, kindA, kindB, seA, seB, sign: seB.shrU(15), flags };
 }
 
-function endPop(p: Procedure, o: Operands, condition: Val, se: () => Val, sig: bigint, flags = o.flags): void {
+function endPop(
+  p: Procedure,
+  o: Operands,
+  condition: Val,
+  se: () => Val,
+  sig: bigint,
+  flags = o.flags,
+): void {
   p.fn.if(condition, () => {
     p.fn.callVoid(p.module.get("x87Store"), o.b, se(), p.i64(sig), flags, Pop.POP);
     p.fn.return();
@@ -240,8 +261,14 @@ function defineLogP1(module: ModuleBuilder): void {
       const one = shiftRightWide(p, wideConstant(p, 1n << 127n), x.exponent.extU());
       const sum = addWide(x, one);
       const carry = sum.high.ltU(x.high);
-      const shifted = { high: sum.high.shrU(1).or(p.i64(INTEGER_BIT)), low: sum.low.shrU(1).or(sum.high.shl(63)) };
-      const w = { high: carry.select(shifted.high, sum.high), low: carry.select(shifted.low, sum.low) };
+      const shifted = {
+        high: sum.high.shrU(1).or(p.i64(INTEGER_BIT)),
+        low: sum.low.shrU(1).or(sum.high.shl(63)),
+      };
+      const w = {
+        high: carry.select(shifted.high, sum.high),
+        low: carry.select(shifted.low, sum.low),
+      };
       storeLog(p, o, { ...w, exponent: x.exponent.add(carry) });
       fn.return();
     });

@@ -2,13 +2,23 @@
  * Table entries of arithmetic, comparison and the operations on ST(0).
  * Spec: SDM Vol. 2. Destination and source are the operands as written: FSUB ST(i), ST(0) computes ST(i) - ST(0), FSUBR the reverse.
  */
+
+import { S } from "../../core/layout.ts";
 import type { Val } from "../../ir/value.ts";
 import { condition, setArithmeticImage } from "../flags.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
-import { S } from "../../core/layout.ts";
 import { NO_POP } from "./compare.ts";
 import { begin, beginWithNumber, slotOf } from "./forms.ts";
-import { Fsw, isEmpty, Pop, Scratch, setSlot, signExponent, significand, stAddress } from "./state.ts";
+import {
+  Fsw,
+  isEmpty,
+  Pop,
+  Scratch,
+  setSlot,
+  signExponent,
+  significand,
+  stAddress,
+} from "./state.ts";
 
 /** Runs `body` if all slots are in use, else the stack underflow response into `slot`. */
 function ifUsed(insn: Insn, slots: readonly Val[], slot: Val, pop: number, body: () => void): void {
@@ -16,7 +26,12 @@ function ifUsed(insn: Insn, slots: readonly Val[], slot: Val, pop: number, body:
   insn.fn.if(anyEmpty, () => insn.fn.callVoid(insn.module.get("x87Underflow"), slot, pop), body);
 }
 
-type Operation = (insn: Insn, a: Val, b: Val, end: { denormal: Val; slot: Val; pop: number }) => void;
+type Operation = (
+  insn: Insn,
+  a: Val,
+  b: Val,
+  end: { denormal: Val; slot: Val; pop: number },
+) => void;
 
 const add =
   (negate: number): Operation =>
@@ -76,7 +91,9 @@ function binary(name: string, pop: number = Pop.NONE): Semantics {
   return (insn) => {
     begin(insn);
     const [a, b] = [stAddress(insn, 0), stAddress(insn, 1)];
-    ifUsed(insn, [a, b], pop === Pop.POP ? b : a, pop, () => insn.fn.callVoid(insn.module.get(name), a, b));
+    ifUsed(insn, [a, b], pop === Pop.POP ? b : a, pop, () =>
+      insn.fn.callVoid(insn.module.get(name), a, b),
+    );
   };
 }
 
@@ -98,7 +115,9 @@ function remainder(nearest: number): Semantics {
     begin(insn);
     clearC2(insn);
     const [a, b] = [stAddress(insn, 0), stAddress(insn, 1)];
-    ifUsed(insn, [a, b], a, Pop.NONE, () => insn.fn.callVoid(insn.module.get("x87Remainder"), a, b, nearest));
+    ifUsed(insn, [a, b], a, Pop.NONE, () =>
+      insn.fn.callVoid(insn.module.get("x87Remainder"), a, b, nearest),
+    );
   };
 }
 
@@ -131,7 +150,13 @@ interface Comparison {
 /** ST(0) against operand `source`, with what follows from the relation. */
 function endComparison(insn: Insn, source: Val, denormal: Val, c: Comparison): void {
   const { fn, module } = insn;
-  const relation = fn.call(module.get("x87Compare"), stAddress(insn, 0), source, denormal, c.quiet ? 1 : 0);
+  const relation = fn.call(
+    module.get("x87Compare"),
+    stAddress(insn, 0),
+    source,
+    denormal,
+    c.quiet ? 1 : 0,
+  );
   if (c.toFlags) setArithmeticImage(insn, relation.and(0xff));
   else {
     const others = insn.get(S.FSW).and(~(Fsw.C0 | Fsw.C2 | Fsw.C3));

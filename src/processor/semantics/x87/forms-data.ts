@@ -36,7 +36,8 @@ const fld: Semantics = (insn) => {
   fn.if(
     isEmpty(insn, source),
     () => fn.callVoid(module.get("x87PushEmpty")),
-    () => fn.callVoid(module.get("x87Push"), signExponent(insn, source), significand(insn, source), 0),
+    () =>
+      fn.callVoid(module.get("x87Push"), signExponent(insn, source), significand(insn, source), 0),
   );
 };
 
@@ -85,9 +86,14 @@ function store(convert: (insn: Insn, slot: Val, bytes: number) => Val, pops: boo
   };
 }
 
-const FLOAT_STORES: Record<number, string> = { 4: "x87ToSingle", 8: "x87ToDouble", 10: "x87ToExtended" };
+const FLOAT_STORES: Record<number, string> = {
+  4: "x87ToSingle",
+  8: "x87ToDouble",
+  10: "x87ToExtended",
+};
 
-const toFloat = (insn: Insn, slot: Val, bytes: number): Val => insn.fn.call(insn.module.get(FLOAT_STORES[bytes]!), slot);
+const toFloat = (insn: Insn, slot: Val, bytes: number): Val =>
+  insn.fn.call(insn.module.get(FLOAT_STORES[bytes]!), slot);
 
 const toInteger =
   (truncate: number) =>
@@ -106,7 +112,15 @@ function storeFloat(pop: number): Semantics {
     fn.if(
       isEmpty(insn, source),
       () => fn.callVoid(module.get("x87Underflow"), destination, pop),
-      () => fn.callVoid(module.get("x87Store"), destination, signExponent(insn, source), significand(insn, source), 0, pop),
+      () =>
+        fn.callVoid(
+          module.get("x87Store"),
+          destination,
+          signExponent(insn, source),
+          significand(insn, source),
+          0,
+          pop,
+        ),
     );
   };
 }
@@ -137,7 +151,15 @@ const storeUnchecked: Semantics = (insn) => {
   fn.if(
     isEmpty(insn, source),
     () => fn.callVoid(module.get("x87Pop")),
-    () => fn.callVoid(module.get("x87Store"), destination, signExponent(insn, source), significand(insn, source), 0, Pop.POP),
+    () =>
+      fn.callVoid(
+        module.get("x87Store"),
+        destination,
+        signExponent(insn, source),
+        significand(insn, source),
+        0,
+        Pop.POP,
+      ),
   );
 };
 
@@ -170,7 +192,10 @@ export const DATA_FORMS: SemanticsTable = {
   fld1: constant((insn) => ({ exponent: insn.i32(BIAS), significand: insn.i64(INTEGER_BIT) })),
   fldz: constant((insn) => ({ exponent: insn.i32(0), significand: insn.i64(0) })),
   ...Object.fromEntries(
-    CONSTANT_NAMES.map((name: ConstantName) => [name, constant((insn) => constantValue(insn, name, roundingControl(insn)))]),
+    CONSTANT_NAMES.map((name: ConstantName) => [
+      name,
+      constant((insn) => constantValue(insn, name, roundingControl(insn))),
+    ]),
   ),
   ffree: (insn) => {
     begin(insn);

@@ -7,10 +7,10 @@
  */
 import { S, Seg } from "../../core/layout.ts";
 import type { Val } from "../../ir/value.ts";
-import { x87Rows, x87UndocumentedRows } from "../../isa/rows/x87.ts";
-import type { Row } from "../../isa/row.ts";
 import { SIZES } from "../../isa/operand.ts";
-import { type Bytes, Access } from "../cpu.ts";
+import type { Row } from "../../isa/row.ts";
+import { x87Rows, x87UndocumentedRows } from "../../isa/rows/x87.ts";
+import { Access, type Bytes } from "../cpu.ts";
 import type { Insn } from "../insn.ts";
 import { checkWaiting, Scratch, stAddress } from "./state.ts";
 
@@ -27,7 +27,10 @@ function rowsOf(insn: Insn): Row[] {
     row.specs.length === operands.length &&
     row.specs.every((spec, i) => {
       const isMemory = operands[i]!.kind === "m";
-      return isMemory === (spec.mod === "mem") && (!isMemory || SIZES[spec.memSize].some((n) => n === operands[i]!.bytes));
+      return (
+        isMemory === (spec.mod === "mem") &&
+        (!isMemory || SIZES[spec.memSize].some((n) => n === operands[i]!.bytes))
+      );
     });
   return [...x87Rows, ...x87UndocumentedRows].filter(fits);
 }

@@ -3,7 +3,7 @@
  * Spec: SDM Vol. 2; Vol. 1, "Programming with the x87 FPU".
  *
  * An entry does what depends on operand forms (checks, memory, which slots), the rest is in procedures shared by all forms:
- * arithmetic.ts, compare.ts, load.ts, store.ts, integral.ts, remainder.ts,
+ * arithmetic.ts, square-root.ts, compare.ts, load.ts, store.ts, integral.ts, remainder.ts,
  * trigonometric.ts, exponential.ts, arctangent.ts, control.ts; results take effect in commit.ts.
  */
 import type { ModuleBuilder } from "../../ir/module.ts";
@@ -21,10 +21,11 @@ import { defineIntegral } from "./integral.ts";
 import { defineLoad } from "./load.ts";
 import { defineNan } from "./nan.ts";
 import { defineRemainder } from "./remainder.ts";
+import { defineSquareRoot } from "./square-root.ts";
 import { defineStoreConversions } from "./store.ts";
 import { defineTrigonometric } from "./trigonometric.ts";
-import { defineWideFloat } from "./wide-float.ts";
 import { defineWide } from "./wide.ts";
+import { defineWideFloat } from "./wide-float.ts";
 
 export const X87: SemanticsTable = { ...ARITHMETIC_FORMS, ...DATA_FORMS, ...CONTROL_FORMS };
 
@@ -34,6 +35,7 @@ export function defineX87Procedures(module: ModuleBuilder): void {
   defineNan(module);
   defineWide(module);
   defineArithmetic(module);
+  defineSquareRoot(module);
   defineCompare(module);
   defineLoad(module);
   defineStoreConversions(module);

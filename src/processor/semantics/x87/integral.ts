@@ -10,40 +10,20 @@ import type { Val } from "../../ir/value.ts";
 import type { Procedure } from "../procedure.ts";
 import { roundingFlags, roundSignificand, shiftRightSticky } from "./commit.ts";
 import { Class, classOf, normalize } from "./nan.ts";
+import { endIf, endIfNan, indefinite } from "./outcome.ts";
 import {
   BIAS,
   defineHelper,
   EXPONENT_MAX,
   Fsw,
-  INDEFINITE,
-  INDEFINITE_SE,
   INTEGER_BIT,
-  parameters,
   Pop,
+  parameters,
   Scratch,
   setSlot,
   signExponent,
   significand,
 } from "./state.ts";
-
-/** Ends with `se`, `sig` in slot under a condition. */
-export function endIf(p: Procedure, condition: Val, slot: Val, result: () => { se: Val; sig: Val; flags: Val }): void {
-  p.fn.if(condition, () => {
-    const r = result();
-    p.fn.callVoid(p.module.get("x87Store"), slot, r.se, r.sig, r.flags, Pop.NONE);
-    p.fn.return();
-  });
-}
-
-/** Ends with the NaN that results if `a` or `b` is a NaN or unsupported. */
-export function endIfNan(p: Procedure, condition: Val, a: Val, b: Val, slot: Val, pop: number = Pop.NONE): void {
-  p.fn.if(condition, () => {
-    p.fn.callVoid(p.module.get("x87Propagate"), a, b, slot, pop);
-    p.fn.return();
-  });
-}
-
-export const indefinite = (p: Procedure) => ({ se: p.i32(INDEFINITE_SE), sig: p.i64(INDEFINITE), flags: p.i32(Fsw.IE) });
 
 function defineRoundInteger(module: ModuleBuilder): void {
   defineHelper(module, "x87RoundInteger", ["i32"], null, (p, fn) => {
@@ -64,7 +44,11 @@ function defineRoundInteger(module: ModuleBuilder): void {
     const flags = denormal.or(roundingFlags(r));
     endIf(p, r.significand.eqz(), slot, () => ({ se: sign.shl(15), sig: p.i64(0), flags }));
     const n = normalize(p.i32(BIAS + 63), r.significand);
-    endIf(p, p.i32(1), slot, () => ({ se: sign.shl(15).or(n.exponent), sig: n.significand, flags }));
+    endIf(p, p.i32(1), slot, () => ({
+      se: sign.shl(15).or(n.exponent),
+      sig: n.significand,
+      flags,
+    }));
   });
 }
 
@@ -81,7 +65,11 @@ function defineScale(module: ModuleBuilder): void {
     endIf(p, isInvalid, slot, () => indefinite(p));
     const flags = kindA.eq(Class.DENORMAL).or(kindB.eq(Class.DENORMAL)).shl(1);
     endIf(p, flags.and(p.get(S.FCW).not()), slot, () => ({ se: seA, sig: sigA, flags }));
-    endIf(p, kindA.eq(Class.INFINITY).or(kindA.eq(Class.ZERO)), slot, () => ({ se: seA, sig: sigA, flags }));
+    endIf(p, kindA.eq(Class.INFINITY).or(kindA.eq(Class.ZERO)), slot, () => ({
+      se: seA,
+      sig: sigA,
+      flags,
+    }));
     endIf(p, infiniteB, slot, () => ({
       se: signA.shl(15).or(signB.select(p.i32(0), p.i32(EXPONENT_MAX))),
       sig: signB.select(p.i64(0), p.i64(INTEGER_BIT)),
@@ -91,11 +79,27 @@ function defineScale(module: ModuleBuilder): void {
     // Integral part of the scale, limited to what certainly leaves the range of exponents.
     const LIMIT = 0x1_8000;
     const large = expB.gtU(BIAS + 16);
-    const integral = sigB.shrU(p.i32(BIAS + 63).sub(expB).extU()).wrap();
+    const integral = sigB
+      .shrU(
+        p
+          .i32(BIAS + 63)
+          .sub(expB)
+          .extU(),
+      )
+      .wrap();
     const amount = expB.ltU(BIAS).select(p.i32(0), large.select(p.i32(LIMIT), integral));
     const n = normalize(seA.and(EXPONENT_MAX), sigA);
     const exponent = signB.select(n.exponent.sub(amount), n.exponent.add(amount));
-    fn.callVoid(module.get("x87Round64"), signA, exponent, n.significand, p.i64(0), flags, slot, Pop.NONE);
+    fn.callVoid(
+      module.get("x87Round64"),
+      signA,
+      exponent,
+      n.significand,
+      p.i64(0),
+      flags,
+      slot,
+      Pop.NONE,
+    );
   });
 }
 
@@ -111,7 +115,11 @@ function defineExtract(module: ModuleBuilder): void {
     const [slot, above] = parameters(fn);
     const store = module.get("x87Store");
     // Nothing is pushed unless the first result was stored: x87Raise says so.
-    const end = (exponent: { se: Val; sig: Val }, rest: { se: Val; sig: Val }, flags: Val): void => {
+    const end = (
+      exponent: { se: Val; sig: Val },
+      rest: { se: Val; sig: Val },
+      flags: Val,
+    ): void => {
       const stop = fn.call(module.get("x87Raise"), flags).and(Fsw.BEFORE);
       fn.if(stop, () => fn.return());
       setSlot(p, slot, exponent.se, exponent.sig);
@@ -128,7 +136,9 @@ function defineExtract(module: ModuleBuilder): void {
     fn.if(kind.eq(Class.ZERO), () =>
       end({ se: p.i32(0xffff), sig: p.i64(INTEGER_BIT) }, { se, sig }, p.i32(Fsw.ZE)),
     );
-    fn.if(kind.eq(Class.INFINITY), () => end({ se: p.i32(EXPONENT_MAX), sig }, { se, sig }, p.i32(0)));
+    fn.if(kind.eq(Class.INFINITY), () =>
+      end({ se: p.i32(EXPONENT_MAX), sig }, { se, sig }, p.i32(0)),
+    );
     const n = normalize(se.and(EXPONENT_MAX), sig);
     fn.callVoid(module.get("x87FromInteger"), n.exponent.sub(BIAS).extS());
     const exponent = { se: signExponent(p, Scratch.MEMORY), sig: significand(p, Scratch.MEMORY) };

@@ -29,7 +29,12 @@ import {
 
 /** Writes sign, exponent and significand (shifted up to bit 63 or zero) to Scratch.MEMORY. */
 function setMemory(cpu: Cpu, sign: Val, exponent: Val | number, sig: Val): void {
-  setSlot(cpu, Scratch.MEMORY, sign.shl(15).or(exponent instanceof Object ? exponent : cpu.i32(exponent)), sig);
+  setSlot(
+    cpu,
+    Scratch.MEMORY,
+    sign.shl(15).or(exponent instanceof Object ? exponent : cpu.i32(exponent)),
+    sig,
+  );
 }
 
 /** Conversion from a binary interchange format with `fractionBits` and `exponentBits`, left-aligned in 64 bits. */
@@ -38,7 +43,10 @@ function convertBinary(cpu: Cpu, bits: Val, exponentBits: number): void {
   const max = (1 << exponentBits) - 1;
   const bias = max >> 1;
   const sign = bits.shrU(63).wrap();
-  const exponent = bits.shrU(63 - exponentBits).wrap().and(max);
+  const exponent = bits
+    .shrU(63 - exponentBits)
+    .wrap()
+    .and(max);
   const fraction = bits.shl(exponentBits);
   fn.if(exponent.sub(1).ltU(max - 1), () => {
     setMemory(cpu, sign, exponent.add(BIAS - bias), fraction.or(cpu.i64(INTEGER_BIT)));
@@ -59,8 +67,12 @@ function convertBinary(cpu: Cpu, bits: Val, exponentBits: number): void {
 }
 
 export function defineLoad(module: ModuleBuilder): void {
-  defineHelper(module, "x87FromSingle", ["i32"], "i32", (p, fn) => convertBinary(p, fn.param(0).extU().shl(32), 8));
-  defineHelper(module, "x87FromDouble", ["i64"], "i32", (p, fn) => convertBinary(p, fn.param(0), 11));
+  defineHelper(module, "x87FromSingle", ["i32"], "i32", (p, fn) =>
+    convertBinary(p, fn.param(0).extU().shl(32), 8),
+  );
+  defineHelper(module, "x87FromDouble", ["i64"], "i32", (p, fn) =>
+    convertBinary(p, fn.param(0), 11),
+  );
   defineHelper(module, "x87FromInteger", ["i64"], null, (p, fn) => {
     const value = fn.param(0);
     const sign = value.shrU(63);
@@ -123,9 +135,16 @@ export type ConstantName = keyof typeof CONSTANTS;
 export const CONSTANT_NAMES = Object.keys(CONSTANTS) as ConstantName[];
 
 /** Exponent and significand of a constant by the rounding control (i32): nearest, down, up, chop. No exception is reported. */
-export function constantValue(cpu: Cpu, name: ConstantName, control: Val): { exponent: Val; significand: Val } {
+export function constantValue(
+  cpu: Cpu,
+  name: ConstantName,
+  control: Val,
+): { exponent: Val; significand: Val } {
   const c = CONSTANTS[name];
   // Up always rounds up (control 2), nearest (control 0) if the rest is above half.
-  const up = cpu.i32(c.above === 1 ? 5 : 4).shrU(control).and(1);
+  const up = cpu
+    .i32(c.above === 1 ? 5 : 4)
+    .shrU(control)
+    .and(1);
   return { exponent: cpu.i32(c.exponent), significand: cpu.i64(c.truncated).add(up.extU()) };
 }

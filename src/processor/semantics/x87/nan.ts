@@ -21,11 +21,22 @@ import {
 } from "./state.ts";
 
 /** In an order that makes "any NaN or unsupported" one comparison with QNAN. Denormal includes pseudo-denormal. */
-export const Class = { NORMAL: 0, ZERO: 1, DENORMAL: 2, INFINITY: 3, QNAN: 4, SNAN: 5, UNSUPPORTED: 6 } as const;
+export const Class = {
+  NORMAL: 0,
+  ZERO: 1,
+  DENORMAL: 2,
+  INFINITY: 3,
+  QNAN: 4,
+  SNAN: 5,
+  UNSUPPORTED: 6,
+} as const;
 
 /** Nonzero (i32) if a value of this exponent and significand is a normal number. */
 export function isNormal(exponent: Val, sig: Val): Val {
-  return exponent.sub(1).ltU(EXPONENT_MAX - 1).and(sig.ltS(0));
+  return exponent
+    .sub(1)
+    .ltU(EXPONENT_MAX - 1)
+    .and(sig.ltS(0));
 }
 
 /** A finite number other than zero with its significand shifted up to bit 63, and the exponent that goes with it. */
@@ -41,7 +52,9 @@ export function defineNan(module: ModuleBuilder): void {
   defineHelper(module, "x87Class", ["i32"], "i32", (p, fn) => {
     const exponent = signExponent(p, fn.param(0)).and(EXPONENT_MAX);
     const sig = significand(p, fn.param(0));
-    fn.if(exponent.eqz(), () => fn.return(sig.eqz().select(p.i32(Class.ZERO), p.i32(Class.DENORMAL))));
+    fn.if(exponent.eqz(), () =>
+      fn.return(sig.eqz().select(p.i32(Class.ZERO), p.i32(Class.DENORMAL))),
+    );
     fn.if(sig.geS(0), () => fn.return(Class.UNSUPPORTED));
     fn.if(exponent.ne(EXPONENT_MAX), () => fn.return(Class.NORMAL));
     fn.if(sig.shl(1).eqz(), () => fn.return(Class.INFINITY));
@@ -53,7 +66,14 @@ export function defineNan(module: ModuleBuilder): void {
     const [a, b, slot, pop] = parameters(fn);
     const flags = fn.call(module.get("x87ChooseNan"), a, b);
     const result = p.i32(Scratch.A);
-    fn.callVoid(module.get("x87Store"), slot, signExponent(p, result), significand(p, result), flags, pop);
+    fn.callVoid(
+      module.get("x87Store"),
+      slot,
+      signExponent(p, result),
+      significand(p, result),
+      flags,
+      pop,
+    );
   });
 }
 

@@ -23,6 +23,7 @@ typedef struct {
 } Record;
 
 static sigjmp_buf back;
+/* SA_NODEFER: the signal mask need not be restored. */
 static void onSignal(int n) { siglongjmp(back, n); }
 
 int main(void) {
@@ -68,7 +69,7 @@ int main(void) {
     memcpy(mem, r->mem, 112);
     regs[0] = (r->rflags & 0x8d5) | 0x202;
     regs[1] = r->eax;
-    int signalled = sigsetjmp(back, 1);
+    int signalled = sigsetjmp(back, 0);
     if (signalled == 0) {
       run(in, mem, out, regs);
       memcpy(&r->fcw, out + 0, 2);

@@ -9,9 +9,18 @@ import { S } from "../../core/layout.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
 import type { Procedure } from "../procedure.ts";
-import { endIf, endIfNan, indefinite } from "./integral.ts";
 import { Class, classOf, normalize } from "./nan.ts";
-import { defineHelper, EXPONENT_MAX, Fsw, parameters, Pop, Scratch, signExponent, significand } from "./state.ts";
+import { endIf, endIfNan, indefinite } from "./outcome.ts";
+import {
+  defineHelper,
+  EXPONENT_MAX,
+  Fsw,
+  Pop,
+  parameters,
+  Scratch,
+  signExponent,
+  significand,
+} from "./state.ts";
 
 /** C0, C3, C1 from quotient bits 2, 1, 0. */
 function quotientCode(q: Val): Val {
@@ -33,11 +42,25 @@ export function defineRemainder(module: ModuleBuilder): void {
     endIf(p, kindA.eq(Class.ZERO), a, () => same);
     const x = normalize(seA.and(EXPONENT_MAX), sigA);
     fn.if(kindB.eq(Class.INFINITY), () =>
-      finish(p, { negative: seA.shrU(15), exponent: x.exponent, rest: x.significand, slot: a }, flags),
+      finish(
+        p,
+        { negative: seA.shrU(15), exponent: x.exponent, rest: x.significand, slot: a },
+        flags,
+      ),
     );
     const y = normalize(signExponent(p, b).and(EXPONENT_MAX), significand(p, b));
     const core = module.get("x87RemainderCore");
-    fn.callVoid(core, seA.shrU(15), x.exponent, x.significand, y.exponent, y.significand, nearest, flags, a);
+    fn.callVoid(
+      core,
+      seA.shrU(15),
+      x.exponent,
+      x.significand,
+      y.exponent,
+      y.significand,
+      nearest,
+      flags,
+      a,
+    );
   });
 }
 
@@ -47,7 +70,8 @@ function defineCore(module: ModuleBuilder): void {
   defineHelper(module, "x87RemainderCore", params, null, (p, fn) => {
     const [sign, expA, sigA, expB, sigB, nearest, flags, slot] = parameters(fn);
     const distance = expA.sub(expB);
-    const end = (negative: Val, exponent: Val, rest: Val, code: Val): void => finish(p, { negative, exponent, rest, slot }, flags.or(code));
+    const end = (negative: Val, exponent: Val, rest: Val, code: Val): void =>
+      finish(p, { negative, exponent, rest, slot }, flags.or(code));
     fn.if(distance.ltS(0), () => {
       // |a| < |b|: only FPREM1 with |a| > |b| / 2 changes anything.
       const up = nearest.and(distance.eq(-1)).and(sigA.gtU(sigB));
@@ -83,6 +107,15 @@ function finish(p: Procedure, r: Remainder, flags: Val): void {
   endIf(p, r.rest.eqz(), r.slot, () => ({ se: sign.shl(15), sig: r.rest, flags }));
   const shift = r.rest.clz();
   const exponent = r.exponent.sub(shift.wrap());
-  fn.callVoid(module.get("x87Round64"), sign, exponent, r.rest.shl(shift), p.i64(0), flags, r.slot, Pop.NONE);
+  fn.callVoid(
+    module.get("x87Round64"),
+    sign,
+    exponent,
+    r.rest.shl(shift),
+    p.i64(0),
+    flags,
+    r.slot,
+    Pop.NONE,
+  );
   fn.return();
 }

@@ -62,4 +62,5 @@ export const COSINE = factorials(0, 2, 17);
 /** (e^t - 1) / t, t <= ln 2. */
 export const EXPONENTIAL = factorials(1, 1, 31);
 /** 1, 1/3, 1/5, ...: artanh(s)/s for s^2 <= 0.03, arctan(u)/u for u <= 1/16. */
-export const reciprocals = (count: number): bigint[] => Array.from({ length: count }, (_, k) => ONE / BigInt(2 * k + 1));
+export const reciprocals = (count: number): bigint[] =>
+  Array.from({ length: count }, (_, k) => ONE / BigInt(2 * k + 1));

@@ -17,8 +17,20 @@ import { Procedure } from "../procedure.ts";
 
 /** Status word. */
 export const Fsw = {
-  IE: 1, DE: 2, ZE: 4, OE: 8, UE: 0x10, PE: 0x20, SF: 0x40, ES: 0x80,
-  C0: 0x100, C1: 0x200, C2: 0x400, TOP: 0x3800, C3: 0x4000, B: 0x8000,
+  IE: 1,
+  DE: 2,
+  ZE: 4,
+  OE: 8,
+  UE: 0x10,
+  PE: 0x20,
+  SF: 0x40,
+  ES: 0x80,
+  C0: 0x100,
+  C1: 0x200,
+  C2: 0x400,
+  TOP: 0x3800,
+  C3: 0x4000,
+  B: 0x8000,
   /** Exceptions that leave operands as they were when not masked. */
   BEFORE: 7,
   EXCEPTIONS: 0x3f,
@@ -27,7 +39,13 @@ export const Fsw = {
 export const TOP_SHIFT = 11;
 
 /** Control word: masks in the places of the exceptions, precision control in bits 9:8, rounding control in 11:10. */
-export const Fcw = { PC_SHIFT: 8, RC_SHIFT: 10, INIT: 0x37f, WRITABLE: 0x1f7f, FIXED: 0x40 } as const;
+export const Fcw = {
+  PC_SHIFT: 8,
+  RC_SHIFT: 10,
+  INIT: 0x37f,
+  WRITABLE: 0x1f7f,
+  FIXED: 0x40,
+} as const;
 /** Rounding control. */
 export const Rc = { NEAREST: 0, DOWN: 1, UP: 2, CHOP: 3 } as const;
 
@@ -97,7 +115,9 @@ export function defineHelper(
   result: Type | null,
   body: (p: Procedure, fn: FunctionBuilder) => void,
 ): void {
-  module.function(name, params, result === null ? [] : [result], (fn) => body(new Procedure(module, fn), fn));
+  module.function(name, params, result === null ? [] : [result], (fn) =>
+    body(new Procedure(module, fn), fn),
+  );
 }
 
 /** The parameters of a function, for destructuring. */

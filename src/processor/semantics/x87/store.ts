@@ -27,7 +27,12 @@ import {
 } from "./state.ts";
 
 /** Ends a conversion: flags take effect, and if they allow it, `bits` is the result. */
-function finish(p: Procedure, flags: Val, bits: Val, stopOn: number = Fsw.BEFORE | Fsw.OE | Fsw.UE): void {
+function finish(
+  p: Procedure,
+  flags: Val,
+  bits: Val,
+  stopOn: number = Fsw.BEFORE | Fsw.OE | Fsw.UE,
+): void {
   p.setRaw(8, Scratch.LOW, bits);
   const unmasked = p.fn.call(p.module.get("x87Raise"), flags);
   p.fn.return(unmasked.and(stopOn).eqz());
@@ -49,7 +54,11 @@ function defineBinary(module: ModuleBuilder, format: Format): void {
   defineHelper(module, format.name, ["i32"], "i32", (p, fn) => {
     const [slot] = parameters(fn);
     const dropped = p.i32(drop);
-    const encode = (sign: Val, body: Val): Val => sign.extU().shl(fractionBits + exponentBits).or(body);
+    const encode = (sign: Val, body: Val): Val =>
+      sign
+        .extU()
+        .shl(fractionBits + exponentBits)
+        .or(body);
     const indefinite = p.i64(((1n << BigInt(exponentBits + 2)) - 1n) << BigInt(fractionBits - 1));
     fn.if(isEmpty(p, slot), () => finish(p, p.i32(Fsw.IE | Fsw.SF), indefinite));
     const se = signExponent(p, slot);
@@ -60,8 +69,15 @@ function defineBinary(module: ModuleBuilder, format: Format): void {
       fn.if(kind.eq(Class.ZERO), () => finish(p, p.i32(0), encode(sign, p.i64(0))));
       fn.if(kind.eq(Class.UNSUPPORTED), () => finish(p, p.i32(Fsw.IE), indefinite));
       const quiet = kind.eq(Class.INFINITY).select(p.i64(0), p.i64(1n << BigInt(fractionBits - 1)));
-      const fraction = sig.shl(1).shrU(drop + 1).or(quiet);
-      finish(p, kind.eq(Class.SNAN), encode(sign, fraction.or(p.i64(BigInt(max) << BigInt(fractionBits)))));
+      const fraction = sig
+        .shl(1)
+        .shrU(drop + 1)
+        .or(quiet);
+      finish(
+        p,
+        kind.eq(Class.SNAN),
+        encode(sign, fraction.or(p.i64(BigInt(max) << BigInt(fractionBits)))),
+      );
     });
     const n = normalize(se.and(EXPONENT_MAX), sig);
     const exponent = n.exponent.sub(BIAS - bias);

@@ -3,13 +3,13 @@
  * Operand numbers and the memory operand's address are read from fixed slots. Used by the tests and by the comparison with silicon only.
  */
 import { Mode, S } from "../../core/layout.ts";
-import { ModuleBuilder } from "../../ir/module.ts";
 import type { FunctionBuilder } from "../../ir/function.ts";
+import { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
 import type { Bytes } from "../cpu.ts";
+import { arithmeticImage, setArithmeticImage } from "../flags.ts";
 import { Insn, type OperandShape, type Shape } from "../insn.ts";
 import { Procedure } from "../procedure.ts";
-import { arithmeticImage, setArithmeticImage } from "../flags.ts";
 import { defineX87Procedures, X87 } from "./index.ts";
 
 /** Register numbers of the operands (u32 each), and the memory operand. */
@@ -105,19 +105,40 @@ export function createBench(shapes: readonly BenchShape[]): Bench {
   m.function("memCommit", [], [], () => {});
   defineX87Procedures(m);
   m.function("flags", [], ["i32"], (fn) => fn.return(arithmeticImage(new Procedure(m, fn))), true);
-  m.function("setFlags", ["i32"], [], (fn) => setArithmeticImage(new Procedure(m, fn), fn.param(0)), true);
+  m.function(
+    "setFlags",
+    ["i32"],
+    [],
+    (fn) => setArithmeticImage(new Procedure(m, fn), fn.param(0)),
+    true,
+  );
   shapes.forEach((s, i) => {
     const shape: Shape = {
-      sem: s.sem, cc: -1, operands: s.operands, opsize: s.opsize ?? 4, addrSize: 8, mode: Mode.CODE64, rep: 0,
+      sem: s.sem,
+      cc: -1,
+      operands: s.operands,
+      opsize: s.opsize ?? 4,
+      addrSize: 8,
+      mode: Mode.CODE64,
+      rep: 0,
     };
-    m.function(`shape${i}`, [], ["i32"], (fn) => {
-      const insn = new BenchInsn(m, fn, shape);
-      X87[s.sem]!(insn);
-      fn.return(0);
-    }, true);
+    m.function(
+      `shape${i}`,
+      [],
+      ["i32"],
+      (fn) => {
+        const insn = new BenchInsn(m, fn, shape);
+        X87[s.sem]!(insn);
+        fn.return(0);
+      },
+      true,
+    );
   });
   const module = new WebAssembly.Module(m.finish());
-  const exports = new WebAssembly.Instance(module, { env: { memory } }).exports as Record<string, CallableFunction>;
+  const exports = new WebAssembly.Instance(module, { env: { memory } }).exports as Record<
+    string,
+    CallableFunction
+  >;
   const run = shapes.map((_, i) => exports[`shape${i}`] as () => number);
   return {
     memory: new DataView(memory.buffer),

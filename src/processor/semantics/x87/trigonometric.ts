@@ -14,8 +14,8 @@ import { S } from "../../core/layout.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
 import type { Procedure } from "../procedure.ts";
-import { endIf, endIfNan, indefinite } from "./integral.ts";
 import { Class, classOf, normalize } from "./nan.ts";
+import { endIf, endIfNan, indefinite } from "./outcome.ts";
 import { COSINE, REDUCTION_HALF_PI, SINE } from "./series.ts";
 import {
   BIAS,
@@ -23,8 +23,8 @@ import {
   EXPONENT_MAX,
   Fsw,
   INTEGER_BIT,
-  parameters,
   Pop,
+  parameters,
   Scratch,
   setSlot,
   signExponent,
@@ -44,8 +44,8 @@ import {
   subWide,
   toFraction,
   type Wide,
-  wideConstant,
   type WideFloat,
+  wideConstant,
 } from "./wide-float.ts";
 
 /** Fraction bits of the remainder. */
@@ -91,7 +91,10 @@ function defineReduce(module: ModuleBuilder): void {
     const above = atLeast(rest, other);
     const q = quotient.read().add(above);
     p.setRaw(4, Scratch.FLAGS, q.and(3).or(above.shl(2)));
-    const distance = { high: above.select(other.high, rest.high), low: above.select(other.low, rest.low) };
+    const distance = {
+      high: above.select(other.high, rest.high),
+      low: above.select(other.low, rest.low),
+    };
     const n = normalizeWide(p, distance);
     p.setRaw(4, Scratch.EXPONENT, p.i32(127 - REMAINDER_BITS).sub(n.shift));
     p.setRaw(8, Scratch.LOW, n.low);
@@ -103,7 +106,12 @@ function defineReduce(module: ModuleBuilder): void {
  * r * (1 - r^2/3! + ...) and 1 - r^2/2! + ..., less a little that keeps sin r < r, cos r < 1 and tan r > r where r^2 is too small to show.
  */
 function defineSeries(module: ModuleBuilder): void {
-  const series = (p: Procedure, r: WideFloat, coefficients: readonly bigint[], less: bigint): WideFloat => {
+  const series = (
+    p: Procedure,
+    r: WideFloat,
+    coefficients: readonly bigint[],
+    less: bigint,
+  ): WideFloat => {
     const f = toFraction(p, r);
     const sum = polynomial(p, mulWide(p, f, f), coefficients, null);
     return fixedToFloat(p, subWide(sum, wideConstant(p, less)), 127);
@@ -113,7 +121,11 @@ function defineSeries(module: ModuleBuilder): void {
 }
 
 /** Special operands. What is left: finite, not zero, below 2^63. */
-function begin(p: Procedure, slot: Val, special: { zero: (se: Val) => void; nan: () => void; invalid: () => void }): Val {
+function begin(
+  p: Procedure,
+  slot: Val,
+  special: { zero: (se: Val) => void; nan: () => void; invalid: () => void },
+): Val {
   const { fn } = p;
   const kind = classOf(p, slot);
   const se = signExponent(p, slot);
@@ -151,7 +163,12 @@ function reduce(p: Procedure, slot: Val): Reduced {
 }
 
 /** Sine (shift 0) or cosine (shift 1) of a reduced argument into a slot. */
-function storeCircular(p: Procedure, x: Reduced, shift: 0 | 1, end: { flags: Val; slot: Val; pop: number }): void {
+function storeCircular(
+  p: Procedure,
+  x: Reduced,
+  shift: 0 | 1,
+  end: { flags: Val; slot: Val; pop: number },
+): void {
   const q = x.quadrant.add(shift);
   const outer = q.shrU(1).and(1);
   const sign = shift === 0 ? x.sign.xor(outer) : outer;
@@ -163,14 +180,22 @@ function storeCircular(p: Procedure, x: Reduced, shift: 0 | 1, end: { flags: Val
 }
 
 function defineSinCos(module: ModuleBuilder): void {
-  for (const [name, shift] of [["x87Sin", 0], ["x87Cos", 1]] as const) {
+  for (const [name, shift] of [
+    ["x87Sin", 0],
+    ["x87Cos", 1],
+  ] as const) {
     defineHelper(module, name, ["i32"], null, (p, fn) => {
       const [slot] = parameters(fn);
       const end = (r: { se: Val; sig: Val; flags: Val }): void => endIf(p, p.i32(1), slot, () => r);
       const flags = begin(p, slot, {
         nan: () => endIfNan(p, p.i32(1), slot, slot, slot),
         invalid: () => end(indefinite(p)),
-        zero: (se) => end({ se: shift ? p.i32(BIAS) : se, sig: p.i64(shift ? INTEGER_BIT : 0n), flags: p.i32(0) }),
+        zero: (se) =>
+          end({
+            se: shift ? p.i32(BIAS) : se,
+            sig: p.i64(shift ? INTEGER_BIT : 0n),
+            flags: p.i32(0),
+          }),
       });
       storeCircular(p, reduce(p, slot), shift, { flags, slot, pop: Pop.NONE });
     });
@@ -178,7 +203,12 @@ function defineSinCos(module: ModuleBuilder): void {
 }
 
 /** Two results: `first` replaces ST(0), `second` is pushed; an unmasked pre-computation exception forbids both. */
-function storeTwo(p: Procedure, end: { slot: Val; above: Val; flags: Val }, first: SlotValue, second: SlotValue): void {
+function storeTwo(
+  p: Procedure,
+  end: { slot: Val; above: Val; flags: Val },
+  first: SlotValue,
+  second: SlotValue,
+): void {
   const { fn } = p;
   const stop = fn.call(p.module.get("x87Raise"), end.flags).and(Fsw.BEFORE);
   fn.if(stop, () => fn.return());
@@ -192,7 +222,12 @@ interface SlotValue {
   readonly sig: Val;
 }
 
-function beginTwo(p: Procedure, slot: Val, above: Val, zero: (se: Val) => [SlotValue, SlotValue]): Val {
+function beginTwo(
+  p: Procedure,
+  slot: Val,
+  above: Val,
+  zero: (se: Val) => [SlotValue, SlotValue],
+): Val {
   return begin(p, slot, {
     nan: () => {
       const flags = p.fn.call(p.module.get("x87ChooseNan"), slot, slot);

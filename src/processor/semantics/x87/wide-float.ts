@@ -74,14 +74,22 @@ export function normalizeWide(cpu: Cpu, a: Wide): Wide & { shift: Val } {
 /** Product of two wide floats, normalized. */
 export function mulFloat(cpu: Cpu, a: WideFloat, b: WideFloat): WideFloat {
   const product = normalizeWide(cpu, mulWide(cpu, a, b));
-  return { high: product.high, low: product.low, exponent: a.exponent.add(b.exponent).add(1).sub(product.shift) };
+  return {
+    high: product.high,
+    low: product.low,
+    exponent: a.exponent.add(b.exponent).add(1).sub(product.shift),
+  };
 }
 
 /** Quotient of two wide floats, normalized. */
 export function divFloat(cpu: Cpu, a: WideFloat, b: WideFloat): WideFloat {
   const high = cpu.fn.call(cpu.module.get("x87DivideWide"), a.high, a.low, b.high, b.low);
   const quotient = normalizeWide(cpu, { high, low: cpu.raw(8, Scratch.LOW) });
-  return { high: quotient.high, low: quotient.low, exponent: a.exponent.sub(b.exponent).sub(quotient.shift) };
+  return {
+    high: quotient.high,
+    low: quotient.low,
+    exponent: a.exponent.sub(b.exponent).sub(quotient.shift),
+  };
 }
 
 /** A wide float below one as fixed point with 128 fraction bits. */
@@ -93,7 +101,12 @@ export function toFraction(cpu: Cpu, a: WideFloat): Wide {
  * c0 -+ c1 z +- c2 z^2 ...: coefficients and result with 127 fraction bits, z with 128. `negate`: null for alternating signs, else
  * nonzero (i32) to make them alternate.
  */
-export function polynomial(cpu: Cpu, z: Wide, coefficients: readonly bigint[], negate: Val | null): Wide {
+export function polynomial(
+  cpu: Cpu,
+  z: Wide,
+  coefficients: readonly bigint[],
+  negate: Val | null,
+): Wide {
   const last = coefficients[coefficients.length - 1]!;
   let sum = wideConstant(cpu, last);
   for (let k = coefficients.length - 2; k >= 0; k--) {
@@ -126,7 +139,11 @@ export function fixedToFloat(cpu: Cpu, w: Wide, fractionBits: number): WideFloat
 }
 
 /** A function of one wide float: (high, low, exponent) -> high, the rest in Scratch.LOW and EXPONENT. */
-export function defineFloatFunction(module: ModuleBuilder, name: string, body: (p: Procedure, x: WideFloat) => WideFloat): void {
+export function defineFloatFunction(
+  module: ModuleBuilder,
+  name: string,
+  body: (p: Procedure, x: WideFloat) => WideFloat,
+): void {
   defineHelper(module, name, ["i64", "i64", "i32"], "i64", (p, fn) => {
     const [high, low, exponent] = parameters(fn);
     const r = body(p, { high, low, exponent });
@@ -142,13 +159,29 @@ export function callFloat(cpu: Cpu, name: string, x: WideFloat): WideFloat {
 }
 
 /** Rounds an irrational result into a slot: never exact, whatever the low bits say. */
-export function storeIrrational(p: Procedure, sign: Val, x: WideFloat, end: { flags: Val; slot: Val; pop: number }): void {
+export function storeIrrational(
+  p: Procedure,
+  sign: Val,
+  x: WideFloat,
+  end: { flags: Val; slot: Val; pop: number },
+): void {
   const biased = x.exponent.add(BIAS);
-  p.fn.callVoid(p.module.get("x87Round64"), sign, biased, x.high, x.low.or(p.i64(1)), end.flags, end.slot, end.pop);
+  p.fn.callVoid(
+    p.module.get("x87Round64"),
+    sign,
+    biased,
+    x.high,
+    x.low.or(p.i64(1)),
+    end.flags,
+    end.slot,
+    end.pop,
+  );
 }
 
 export function defineWideFloat(module: ModuleBuilder): void {
-  defineHelper(module, "x87MulHigh", ["i64", "i64"], "i64", (_, fn) => fn.return(mulHigh(fn.param(0), fn.param(1))));
+  defineHelper(module, "x87MulHigh", ["i64", "i64"], "i64", (_, fn) =>
+    fn.return(mulHigh(fn.param(0), fn.param(1))),
+  );
   defineHelper(module, "x87MulWide", ["i64", "i64", "i64", "i64"], "i64", (p, fn) => {
     const [ah, al, bh, bl] = parameters(fn);
     const high = module.get("x87MulHigh");
@@ -183,7 +216,11 @@ export function defineWideFloat(module: ModuleBuilder): void {
     const upper = fn.variable("i64", sum);
     const extra = fn.variable("i64", 0n);
     fn.while(
-      () => carry.read().nez().or(divisor.nez().and(upper.read().geU(divisor))),
+      () =>
+        carry
+          .read()
+          .nez()
+          .or(divisor.nez().and(upper.read().geU(divisor))),
       () => {
         const before = upper.read();
         carry.set(carry.read().sub(before.ltU(divisor).or(divisor.eqz()).extU()));

@@ -19,7 +19,12 @@ export function mulHigh(a: Val, b: Val): Val {
 }
 
 /** One 32-bit digit of a long division: (rest * 2^32 + digit) / divisor, with rest < divisor and bit 63 of the divisor set. */
-function quotientDigit(fn: FunctionBuilder, rest: Val, digit: Val, divisor: Val): { quotient: Val; rest: Val } {
+function quotientDigit(
+  fn: FunctionBuilder,
+  rest: Val,
+  digit: Val,
+  divisor: Val,
+): { quotient: Val; rest: Val } {
   const [dh, dl] = [divisor.shrU(32), divisor.and(LOW32)];
   const estimate = rest.divU(dh);
   const q = fn.variable("i64", estimate);

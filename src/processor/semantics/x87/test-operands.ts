@@ -46,13 +46,32 @@ const TOP_BIT = 1n << 63n;
 const ALL = (1n << 64n) - 1n;
 
 const SPECIAL_SIGNIFICANDS = [
-  0n, 1n, 2n, TOP_BIT, TOP_BIT | 1n, ALL, ALL - 1n, TOP_BIT - 1n, 0xc000_0000_0000_0000n, 0xc000_0000_0000_0001n, 0xa000_0000_0000_0000n,
-  0x8000_0000_0000_0400n, 0x8000_0000_0000_0200n, 0xffff_ffff_ffff_fc00n, 0xffff_ffff_ffff_fbffn, 0xffff_ff00_0000_0000n,
-  0xffff_ff7f_ffff_ffffn, 0xffff_ff80_0000_0000n, 0x8000_0080_0000_0000n, 0x8000_0100_0000_0000n, 0x4000_0000_0000_0000n,
+  0n,
+  1n,
+  2n,
+  TOP_BIT,
+  TOP_BIT | 1n,
+  ALL,
+  ALL - 1n,
+  TOP_BIT - 1n,
+  0xc000_0000_0000_0000n,
+  0xc000_0000_0000_0001n,
+  0xa000_0000_0000_0000n,
+  0x8000_0000_0000_0400n,
+  0x8000_0000_0000_0200n,
+  0xffff_ffff_ffff_fc00n,
+  0xffff_ffff_ffff_fbffn,
+  0xffff_ff00_0000_0000n,
+  0xffff_ff7f_ffff_ffffn,
+  0xffff_ff80_0000_0000n,
+  0x8000_0080_0000_0000n,
+  0x8000_0100_0000_0000n,
+  0x4000_0000_0000_0000n,
 ];
 const SPECIAL_EXPONENTS = [
-  0, 0, 0, 1, 2, 3, 63, 64, 65, 0x3f7f, 0x3f80, 0x3f81, 0x3f82, 0x3c00, 0x3c01, 0x3c02, 0x3ffe, 0x3fff, 0x3fff, 0x4000, 0x400e, 0x401e, 0x403d,
-  0x403e, 0x403f, 0x407e, 0x407f, 0x43fe, 0x43ff, 0x7ffd, 0x7ffe, 0x7fff, 0x7fff, 0x7fff,
+  0, 0, 0, 1, 2, 3, 63, 64, 65, 0x3f7f, 0x3f80, 0x3f81, 0x3f82, 0x3c00, 0x3c01, 0x3c02, 0x3ffe,
+  0x3fff, 0x3fff, 0x4000, 0x400e, 0x401e, 0x403d, 0x403e, 0x403f, 0x407e, 0x407f, 0x43fe, 0x43ff,
+  0x7ffd, 0x7ffe, 0x7fff, 0x7fff, 0x7fff,
 ];
 
 export function significand(r: Random): bigint {
@@ -95,9 +114,12 @@ export function related(r: Random, x: Extended): Extended {
     case 1:
       return { se: x.se ^ (r.below(2) << 15), sig: (x.sig + BigInt(r.below(5) - 2)) & ALL };
     case 2:
-      return { se: (x.se ^ (r.below(2) << 15)) ^ r.below(2), sig: significand(r) };
+      return { se: x.se ^ (r.below(2) << 15) ^ r.below(2), sig: significand(r) };
     case 3:
-      return { se: (x.se & 0x8000) | (Math.min(0x7fff, Math.max(0, (x.se & 0x7fff) + r.below(140) - 70))), sig: significand(r) | TOP_BIT };
+      return {
+        se: (x.se & 0x8000) | Math.min(0x7fff, Math.max(0, (x.se & 0x7fff) + r.below(140) - 70)),
+        sig: significand(r) | TOP_BIT,
+      };
     case 4:
       return { se: r.bits() & 1n ? 0x7fff : 0xffff, sig: significand(r) };
     default:
@@ -111,12 +133,16 @@ export function binary(r: Random, bytes: 4 | 8): bigint {
   const max = (1 << exponentBits) - 1;
   const exponents = [0, 0, 1, 2, max >> 1, (max >> 1) + 1, max - 1, max, max];
   const exponent = r.chance(40) ? exponents[r.below(exponents.length)]! : r.below(max + 1);
-  const fraction = (significand(r) << 1n & ALL) >> BigInt(64 - fractionBits);
+  const fraction = ((significand(r) << 1n) & ALL) >> BigInt(64 - fractionBits);
   const sign = BigInt(r.below(2));
-  return (sign << BigInt(fractionBits + exponentBits)) | (BigInt(exponent) << BigInt(fractionBits)) | (r.chance(10) ? 0n : fraction);
+  return (
+    (sign << BigInt(fractionBits + exponentBits)) |
+    (BigInt(exponent) << BigInt(fractionBits)) |
+    (r.chance(10) ? 0n : fraction)
+  );
 }
 
 export function integer(r: Random): bigint {
   const v = r.bits() >> BigInt(r.below(64));
-  return r.chance(50) ? v : (-v) & ALL;
+  return r.chance(50) ? v : -v & ALL;
 }
