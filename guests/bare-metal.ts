@@ -3,6 +3,7 @@
  * (end with a code), everything else is an error.
  */
 
+import type { EngineName } from "../src/control/protocol.ts";
 import type { CpuMode } from "../src/machine/boot/boot-state.ts";
 import { loadFlat } from "../src/machine/boot/flat.ts";
 import { DeterministicClock } from "../src/machine/clocks.ts";
@@ -12,6 +13,7 @@ import { Interpreter } from "../src/processor/interpreter/interpreter.ts";
 import { parseCpuModel } from "../src/processor/isa/cpuid.ts";
 import { ExitReason, exitReasonName } from "../src/processor/isa/exit-reasons.ts";
 import { Field, PinControl } from "../src/processor/isa/vmcs-fields.ts";
+import { Jit } from "../src/processor/jit/jit.ts";
 import { EptEntry, EptTables } from "../src/processor/memory/ept.ts";
 import { Processor } from "../src/processor/vmx/processor.ts";
 import { Vmcs } from "../src/processor/vmx/vmcs.ts";
@@ -33,6 +35,7 @@ export interface BareMetalOptions {
   readonly ramBytes?: number;
   readonly cpuModel?: string;
   readonly limit?: number;
+  readonly engine?: EngineName;
   /** Changes to the VMCS before the first entry. */
   readonly prepare?: (vmcs: Vmcs, view: DataView) => void;
   /** Sees every exit first; answers true if it has handled it. */
@@ -52,7 +55,12 @@ export function runBareMetal(options: BareMetalOptions): BareMetalResult {
     entropy: () => 42n,
     doorbell: () => processor.retired > limit,
   });
-  const engine = new Interpreter({ ramBytes, features: cpuid.features, services: processor });
+  const engine = new Interpreter({
+    ramBytes,
+    features: cpuid.features,
+    services: processor,
+    ...(options.engine === "jit" ? { regions: (host) => new Jit(host, () => 0) } : {}),
+  });
   processor.attach(engine);
   const ept = new EptTables(
     engine.view,

@@ -3,6 +3,7 @@
  * The image is a Multiboot kernel with load addresses, entered in flat protected mode at ORIGIN + HEADER_BYTES.
  */
 
+import type { EngineName } from "../src/control/protocol.ts";
 import { Machine } from "../src/machine/machine.ts";
 import { type Assembler, asm32, imm } from "../src/processor/isa/assemble.ts";
 import { DEFAULT_CPU_MODEL } from "../src/processor/isa/cpuid.ts";
@@ -54,7 +55,7 @@ function multibootImage(code: Uint8Array): Uint8Array {
 
 export function runHosted(
   build: (a: Assembler) => void,
-  options: { limit?: number; cpuModel?: string } = {},
+  options: { limit?: number; cpuModel?: string; engine?: EngineName } = {},
 ): HostedResult {
   const { limit = 100_000_000, cpuModel = DEFAULT_CPU_MODEL } = options;
   let output = "";
@@ -65,6 +66,7 @@ export function runHosted(
       memoryBytes: 32 << 20,
       cpuModel,
       clock: "deterministic",
+      engine: options.engine ?? "interpreter",
       traceExits: false,
       rtcEpochMs: 1_700_000_000_000,
     },

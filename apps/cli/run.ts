@@ -2,6 +2,7 @@
  * `hypo run`: supplies what the plan asks for, builds the machine's configuration, runs it.
  */
 import { fstatSync, readFileSync } from "node:fs";
+import { addAbortSignal } from "node:stream";
 import { HypolithError } from "../../src/base/errors.ts";
 import type { MachineConfig } from "../../src/control/protocol.ts";
 import {
@@ -40,7 +41,8 @@ export async function run(
   const trace = plan.tracePath === undefined ? undefined : new TraceFile(plan.tracePath, messages);
   const image = plan.flavor && (await supply(plan, words, messages, stops));
   const kernel = kernelFile ?? image!.kernel;
-  const initrd = await makeInitrd(plan, image, initrdFile, messages);
+  const job = plan.job && (await makeJob(plan, plan.job, messages, stops.signal));
+  const initrd = job ? makeInitrd(job, image!, initrdFile) : initrdFile;
   checkFit(initrd, kernel, plan);
   const config: MachineConfig = {
     kernel,
@@ -97,19 +99,21 @@ function readUserFile(path: string | undefined, what: "kernel" | "initrd"): Uint
   });
 }
 
-async function makeInitrd(
-  plan: RunPlan,
-  image: GuestImage | undefined,
+function makeInitrd(
+  job: GuestJob,
+  { busybox, modules }: GuestImage,
   foreign: Uint8Array | undefined,
-  messages: Messages,
-): Promise<Uint8Array | undefined> {
-  if (!plan.job) return foreign;
-  const { busybox, modules } = image!;
-  const parts: InitramfsParts = { busybox, modules, job: await makeJob(plan, plan.job, messages) };
+): Uint8Array {
+  const parts: InitramfsParts = { busybox, modules, job };
   return foreign ? joinForeignInitramfs(foreign, parts) : buildInitramfs(parts);
 }
 
-async function makeJob(plan: RunPlan, job: JobPlan, messages: Messages): Promise<GuestJob> {
+async function makeJob(
+  plan: RunPlan,
+  job: JobPlan,
+  messages: Messages,
+  signal: AbortSignal,
+): Promise<GuestJob> {
   const isConsole = plan.mode === "console";
   return {
     argv: job.argv,
@@ -123,7 +127,7 @@ async function makeJob(plan: RunPlan, job: JobPlan, messages: Messages): Promise
       ...(isConsole && { TERM: process.env.TERM || "linux" }),
     },
     mode: plan.mode,
-    input: isConsole ? { kind: "none" } : await chooseInput(plan, messages),
+    input: isConsole ? { kind: "none" } : await chooseInput(plan, messages, signal),
     window: windowSize(),
   };
 }
@@ -132,7 +136,11 @@ async function makeJob(plan: RunPlan, job: JobPlan, messages: Messages): Promise
  * A file as standard input travels with the initramfs: faster than any serial port. With the deterministic clock everything does,
  * for bytes that arrive while the guest runs would arrive at another instruction every time.
  */
-async function chooseInput(plan: RunPlan, messages: Messages): Promise<JobInput> {
+async function chooseInput(
+  plan: RunPlan,
+  messages: Messages,
+  signal: AbortSignal,
+): Promise<JobInput> {
   const deterministic = plan.clock === "deterministic";
   if (process.stdin.isTTY) {
     if (!deterministic) return { kind: "stream" };
@@ -144,9 +152,18 @@ async function chooseInput(plan: RunPlan, messages: Messages): Promise<JobInput>
   const fits = status.isFile() && status.size <= plan.memoryBytes / 8;
   if (fits) return { kind: "file", content: readFileSync(STDIN) };
   if (!deterministic) return { kind: "stream" };
+  return { kind: "file", content: await readToEnd(signal) };
+}
+
+async function readToEnd(signal: AbortSignal): Promise<Buffer> {
   const parts: Buffer[] = [];
-  for await (const part of process.stdin) parts.push(part as Buffer);
-  return { kind: "file", content: Buffer.concat(parts) };
+  try {
+    for await (const part of addAbortSignal(signal, process.stdin)) parts.push(part as Buffer);
+  } catch (cause) {
+    signal.throwIfAborted();
+    throw new HypolithError("stdin-unreadable", "standard input cannot be read", { cause });
+  }
+  return Buffer.concat(parts);
 }
 
 function checkFit(initrd: Uint8Array | undefined, kernel: Uint8Array, plan: RunPlan): void {

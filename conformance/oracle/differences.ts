@@ -42,6 +42,8 @@ const IMAGE_GAPS: Readonly<Record<string, readonly (readonly [number, number])[]
   xsave: [[6, 24], [28, 32]],
   xsavec: [[6, 24], [28, 32]],
   xsaveopt: [[6, 24], [28, 32]],
+  fnstenv: [[6, 28]],
+  fnsave: [[6, 14], [6, 28]],
 };
 
 /** Whether the bytes that differ all lie in a gap of a state image that the test stores. */
@@ -72,6 +74,13 @@ function isNearReciprocal(d: Difference): boolean {
     return exponent > 0 && exponent < 255 && Math.abs(a - b) <= 3 * 4096;
   });
 }
+
+/** Destination of LAR: bits 19:16 are what the descriptor has in its limit. */
+const LAR_UNDEFINED = 0xf_0000n;
+const GPR_FIELD = /^r([a-d]x|[sd]i|[sb]p|\d+)$/;
+const LAR = new Set(["lar"]);
+const MASKED_STORES = new Set(["maskmovq", "maskmovdqu"]);
+const STATE_AREAS = new Set(["fxsave", "fxrstor", "xsave", "xrstor", "xsavec", "xsaveopt", "fnsave", "frstor", "fnstenv", "fldenv"]);
 
 const APPROXIMATE_SSE = new Set(["rcpps", "rcpss", "rsqrtps", "rsqrtss"]);
 const PREFETCH_HINTS = new Set(["nop", "prefetch"]);
@@ -108,6 +117,21 @@ export const RULES: readonly Rule[] = [
     explains: (d, c) => d.field.startsWith("xmm") && has(c, APPROXIMATE_SSE) && isNearReciprocal(d),
   },
   {
+    name: "data pointer without operand",
+    why: 'SDM Vol. 1, "x87 FPU Instruction and Data (Operand) Pointers": undefined if the last non-control instruction had no memory operand',
+    explains: (d, c) => d.field === "fdp" && d.native === 0n && !lastX87HasMemory(c),
+  },
+  {
+    name: "LAR, bits 19:16",
+    why: 'SDM Vol. 2, "LAR": masked by 00FxFF00H, where x is undefined',
+    explains: (d, c) => has(c, LAR) && GPR_FIELD.test(d.field) && ((d.native ^ d.ours) & ~LAR_UNDEFINED) === 0n,
+  },
+  {
+    name: "address of a page fault in a wide operand",
+    why: "which of the bytes that fault is reported for masked stores and state areas is not architectural",
+    explains: (d, c) => d.field === "cr2" && (has(c, MASKED_STORES) || has(c, STATE_AREAS)),
+  },
+  {
     name: "prefetch of a register",
     why: "AMD64 APM Vol. 3, PREFETCH: #UD with a register operand; the SDM has a NOP there",
     explains: (_, c) => word(c.native, Result.STATUS) === 6 && atFault(c)?.row?.opcode === 0x0d && PREFETCH_HINTS.has(atFault(c)!.row!.sem),
@@ -118,6 +142,14 @@ export const RULES: readonly Rule[] = [
     explains: (d) => (d.field === "gs" || d.field === "fs") && d.native < 4n && d.ours < 4n,
   },
 ];
+
+/** Whether the last x87 instruction that ran, as far as can be told, had a memory operand. */
+function lastX87HasMemory(c: Context): boolean {
+  const fault = atFault(c);
+  const before = fault ? c.instructions.slice(0, c.instructions.indexOf(fault)) : c.instructions;
+  const last = before.findLast((i) => i.row?.feature === "fpu" && !i.row.sem.startsWith("fn"));
+  return last?.row?.specs.some((s) => s.mod === "mem") ?? false;
+}
 
 /** The instruction native RIP is at. */
 function atFault(c: Context): DraftInstruction | undefined {

@@ -447,19 +447,18 @@ static u32 probe_fsgsbase(void) {
   return works;
 }
 
-static volatile u32 seen_nt;
-
 static void on_trap(int sig, siginfo_t *info, void *context) {
-  (void)sig, (void)info;
-  seen_nt = ((ucontext_t *)context)->uc_mcontext.gregs[REG_EFL] >> 14 & 1;
+  (void)sig, (void)info, (void)context;
+  pass_flags(FLAGS_NT_ID);
 }
 
 static u32 probe_nt(void) {
   struct sigaction action = {.sa_sigaction = on_trap, .sa_flags = SA_SIGINFO};
   sigaction(SIGTRAP, &action, 0);
-  asm volatile("pushfq; orq $0x4000, (%%rsp); popfq; int3; pushfq; andq $~0x4000, (%%rsp); popfq" ::: "memory", "cc");
+  u64 flags;
+  asm volatile("int3; pushfq; popq %0; pushq $2; popfq" : "=r"(flags)::"memory", "cc");
   signal(SIGTRAP, SIG_DFL);
-  return seen_nt;
+  return flags >> 14 & 1;
 }
 
 static void note_facts(struct facts *f) {

@@ -276,9 +276,9 @@ const overflow: Setup = (d) => {
   if (d.instructions.length === 0 && d.r.chance(60)) d.rflags |= 0x800;
 };
 
-/** INT n of a vector that ring 3 may not use; 80h is the native kernel's. */
+/** INT n of a vector that ring 3 may not use; 3, 4 and 80h would enter the kernel. */
 const softwareInterrupt: Setup = (d, c) => {
-  const vector = d.r.pick([0, 1, 2, 3, 4, 5, 6, 8, 13, 14, 0x20, 0x7f, 0xff]);
+  const vector = d.r.pick([0, 1, 2, 5, 6, 8, 13, 14, 0x20, 0x7f, 0xff]);
   c.immediates[0]!.value = BigInt(vector);
 };
 

@@ -29,7 +29,7 @@ export async function idle(report: Report): Promise<void> {
     ...["run", "--pull", "never", "--memory", `${MEMORY_MIB}m`],
   ]);
   try {
-    await terminal.until(/# $/, BOOT_SECONDS);
+    await terminal.until(/root@hypolith:.*# /, BOOT_SECONDS);
     const answer = await terminal.ask("grep MemFree: /proc/meminfo", /MemFree: +(\d+) kB/);
     const inUse = MEMORY_MIB - Number(answer[1]) / 1024;
     await sleep(SETTLE_SECONDS * 1000);

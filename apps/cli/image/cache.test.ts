@@ -90,7 +90,7 @@ test("a full disk leaves no half-written entry behind", (t) => {
   assert.equal(stdout, "cache-full\n", stderr);
   assert.deepEqual(readdirSync(join(root, "staging")), []);
   assert.ok(!existsSync(join(root, "images")));
-  assert.deepEqual(readdirSync(join(root, "blobs")), []);
+  assert.ok(!existsSync(join(root, "blobs")));
 });
 
 test("what a killed process left half-done is swept away", (t) => {

@@ -63,7 +63,7 @@ test("a mirror that the user names is used even where there is apt", async (t) =
   const image = await supplyImage(optionsFor(t, { mirror: base, aptCommands }));
   assert.equal(image.release, FAKE_RELEASE);
   // Release, index, kernel and busybox; the meta package itself is never downloaded.
-  assert.equal(requests.length, 5 - 1 + 0);
+  assert.equal(requests.length, 4);
 });
 
 test("where apt's lists do not help, the mirror of its sources does", async (t) => {
@@ -101,7 +101,7 @@ test("without a network the message says so and what to do", async (t) => {
   const aptCommands = await aptIn(t, { targets, beforeDownload });
   await assert.rejects(supplyImage(optionsFor(t, { aptCommands })), (error: HypolithError) => {
     assert.equal(error.code, "network-unreachable");
-    assert.match(error.hint!, /--mirror[^]*--kernel/);
+    assert.match(error.hint!, /--mirror.*\n.*--kernel/);
     return true;
   });
 });

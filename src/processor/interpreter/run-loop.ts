@@ -226,7 +226,10 @@ export function defineRunLoop(
         fn.block((pending) => {
           fn.block((exit) => {
             fn.block((fault) => {
-              const slow = fn.load("i32.load", 0, S.SLOW.at);
+              // STEPPING outlives SLOW where the instruction stepped over has cleared TF: its trap is still due.
+              const slow = fn
+                .load("i32.load", 0, S.SLOW.at)
+                .or(fn.load("i32.load", 0, S.STEPPING.at));
               fn.if(
                 slow,
                 () => {

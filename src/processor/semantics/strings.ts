@@ -16,11 +16,13 @@ import {
   CONTEXT_NONE,
   Mode,
   S,
+  Slow,
   Status,
 } from "../core/layout.ts";
 import type { FunctionBuilder, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";
+import type { Cpu } from "./cpu.ts";
 import { Flag, flagsSub } from "./flags.ts";
 import type { Insn, Semantics, SemanticsTable } from "./insn.ts";
 import { Procedure } from "./procedure.ts";
@@ -49,6 +51,9 @@ function advance(insn: Insn, register: number, delta: Val): void {
   else insn.setGpr(register, addrSize, insn.gpr(register, addrSize).add(delta));
 }
 
+/** Nonzero under TF (or monitor trap): the trap comes after each element. SDM Vol. 3B, "Single-Step Exception Condition". */
+const isStepping = (cpu: Cpu): Val => cpu.get(S.STEPPING).and(Slow.SINGLE_STEP);
+
 // ---- chunks ----
 
 /**
@@ -75,8 +80,11 @@ class Chunk extends Procedure {
     this.isDown = this.get(S.RFLAGS_REST).and(Flag.DF);
     this.step = this.isDown.select(this.i32(-bytes), this.i32(bytes));
     this.room = fn.variable("i32", 1);
-    // With alignment checking on, every element takes the checked path.
-    const isPlain = fn.param(3).and(this.get(S.CONTEXT).ne(CONTEXT_NONE));
+    // With alignment checking on, every element takes the checked path; a single step ends after one.
+    const isPlain = fn
+      .param(3)
+      .and(this.get(S.CONTEXT).ne(CONTEXT_NONE))
+      .and(isStepping(this).eqz());
     fn.if(isPlain, () =>
       this.room.set(this.count.gtU(4096).select(this.i32(4096), this.count.wrap())),
     );
@@ -349,7 +357,7 @@ function repeat(insn: Insn, k: StringKey): void {
   const bytes = insn.bytes(0) as Size;
   const { addrSize, rep } = insn.shape;
   fn.if(insn.gpr(RCX, addrSize).eqz(), () => insn.leave(Status.NEXT));
-  const budget = fn.variable("i32", MAX_SINGLE);
+  const budget = fn.variable("i32", isStepping(insn).select(insn.i32(1), insn.i32(MAX_SINGLE)));
   fn.loop((again) => {
     const none = insn.i64(0n);
     const source = k.source ? insn.stringSource(bytes) : none;

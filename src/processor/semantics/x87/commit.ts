@@ -195,7 +195,7 @@ function defineStackFaults(module: ModuleBuilder): void {
   defineHelper(module, "x87Underflow", ["i32", "i32"], null, (p, fn) => {
     fn.callVoid(store, fn.param(0), INDEFINITE_SE, p.i64(INDEFINITE), Fsw.IE | Fsw.SF, fn.param(1));
   });
-  // FLD ST(i) of an empty register: both faults at once would be an overflow.
+  // FLD ST(i) of an empty register: a stack underflow, whether or not there is room for the result.
   defineHelper(module, "x87PushEmpty", [], null, (p, fn) => {
     fn.callVoid(
       store,
@@ -206,7 +206,7 @@ function defineStackFaults(module: ModuleBuilder): void {
       Pop.PUSH,
     );
   });
-  // FXTRACT, FPTAN, FSINCOS with ST(0) empty or no room: both results are the default NaN.
+  // FXTRACT, FPTAN, FSINCOS with ST(0) empty (underflow first) or no room: both results are the default NaN.
   defineHelper(module, "x87PushFault", ["i32", "i32"], null, (p, fn) => {
     const [slot, above] = parameters(fn);
     const overflow = isEmpty(p, slot).eqz().shl(9);

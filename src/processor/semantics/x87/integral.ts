@@ -7,7 +7,6 @@
 import { S } from "../../core/layout.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
-import type { Procedure } from "../procedure.ts";
 import { roundingFlags, roundSignificand, shiftRightSticky } from "./commit.ts";
 import { Class, classOf, normalize } from "./nan.ts";
 import { endIf, endIfNan, indefinite } from "./outcome.ts";

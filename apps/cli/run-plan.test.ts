@@ -1,0 +1,113 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { HypolithError } from "../../src/base/errors.ts";
+import { planRun, type RunOptions, type RunPlan } from "./run-plan.ts";
+
+const DEFAULTS: RunOptions = {
+  memory: "512m",
+  cpuModel: "x86-64-v2",
+  clock: "wall",
+  pull: "missing",
+  cache: true,
+};
+
+interface Words {
+  readonly image?: string;
+  readonly command?: readonly string[];
+  readonly terminal?: boolean;
+}
+
+function plan(
+  options: Partial<RunOptions>,
+  { image, command = [], terminal = true }: Words = {},
+): RunPlan {
+  const words = { image, command, stdinIsTerminal: terminal };
+  return planRun({ ...words, options: { ...DEFAULTS, ...options } });
+}
+
+const hasCode = (code: string) => (error: unknown) =>
+  error instanceof HypolithError && error.code === code;
+
+test("without words: Debian, a login shell on our terminal, the boot to be seen", () => {
+  const { flavor, job, mode, showBoot, memoryBytes } = plan({});
+  assert.equal(flavor?.image, "debian:cloud-amd64");
+  assert.deepEqual(job, { argv: ["sh", "-l"], inForeignInitrd: false });
+  assert.deepEqual([mode, showBoot, memoryBytes], ["console", true, 2 ** 29]);
+});
+
+test("without a terminal the shell reads our standard input by a pipe", () => {
+  assert.equal(plan({}, { terminal: false }).mode, "pipes");
+  assert.deepEqual(plan({ quiet: true }, { terminal: false }).job?.argv, ["sh"]);
+});
+
+test("a command runs by pipes, with --tty on the console", () => {
+  const command = ["ls", "-l"];
+  const { job, mode, showBoot } = plan({}, { command });
+  assert.deepEqual([job?.argv, mode, showBoot], [command, "pipes", false]);
+  assert.equal(plan({ tty: true }, { command }).mode, "console");
+});
+
+test("a kernel of the user's own is booted alone, unless an image or a command asks for more", () => {
+  const own = plan({ kernel: "k", initrd: "i" });
+  assert.deepEqual([own.flavor, own.job, own.mode], [undefined, undefined, "console"]);
+  assert.equal(plan({ kernel: "k" }).flavor, undefined);
+  assert.deepEqual(plan({ kernel: "k" }, { command: ["ls"] }).job, {
+    argv: ["ls"],
+    inForeignInitrd: false,
+  });
+  assert.deepEqual(plan({ kernel: "k" }, { image: "debian" }).job?.argv, ["sh", "-l"]);
+});
+
+test("an initrd of the user's own keeps its init, and runs our command if there is one", () => {
+  const own = plan({ initrd: "i" });
+  assert.deepEqual([own.flavor?.short, own.job], ["cloud", undefined]);
+  assert.deepEqual(plan({ initrd: "i" }, { command: ["ls"] }).job, {
+    argv: ["ls"],
+    inForeignInitrd: true,
+  });
+});
+
+test("images and flavors name the same kernels", () => {
+  assert.equal(plan({}, { image: "debian:686-pae" }).flavor?.architecture, "i386");
+  assert.equal(plan({ flavor: "rt" }).flavor?.metaPackage, "linux-image-rt-amd64");
+  assert.throws(() => plan({ flavor: "rt" }, { image: "debian" }), hasCode("usage"));
+});
+
+test("an image that is not there is answered with the nearest one", () => {
+  assert.throws(
+    () => plan({}, { image: "debain" }),
+    (error: HypolithError) => {
+      assert.equal(error.code, "image-unknown");
+      assert.equal(error.hint, "did you mean 'debian'?");
+      return true;
+    },
+  );
+  assert.throws(() => plan({}, { image: "uname" }), /uname/);
+});
+
+test("memory has a syntax, a least and a most", () => {
+  assert.throws(() => plan({ memory: "lots" }), hasCode("usage"));
+  assert.throws(() => plan({ memory: "63m" }), hasCode("memory-too-small"));
+  assert.throws(() => plan({ memory: "4g" }), hasCode("memory-too-large"));
+  assert.equal(plan({ memory: "64m" }).memoryBytes, 2 ** 26);
+  // Whole pages.
+  assert.equal(plan({ memory: "100000001" }).memoryBytes % 4096, 0);
+});
+
+test("CPU models and traces are checked for their form", () => {
+  assert.equal(
+    plan({ cpuModel: "x86-64-v2,-sse4_2,+rdrand" }).cpuModel,
+    "x86-64-v2,-sse4_2,+rdrand",
+  );
+  for (const cpuModel of ["", ",x", "a,b", "a,+", "a b"]) {
+    assert.throws(() => plan({ cpuModel }), hasCode("usage"), cpuModel);
+  }
+  assert.equal(plan({ trace: "exits=a=b" }).tracePath, "a=b");
+  for (const trace of ["", "exits", "exits=", "=x"]) {
+    assert.throws(() => plan({ trace }), hasCode("usage"), trace);
+  }
+  assert.throws(
+    () => plan({ trace: "exit=x" }),
+    (error: HypolithError) => error.hint === "did you mean exits=FILE?",
+  );
+});
