@@ -2,99 +2,11 @@
  * The command as its user has it: bin/hypo as a process, with a fake machine and a fake apt.
  */
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
-import { after, type TestContext, test } from "node:test";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
-import { type FakeAptOptions, makeFakeApt } from "./testing/fake-apt.ts";
-import { fakePackages } from "./testing/fake-packages.ts";
-import { scratchFolder } from "./testing/scratch.ts";
-
-const HYPO = fileURLToPath(new URL("../../bin/hypo", import.meta.url));
-/** Shared by all tests: the same code is compiled once, not for every process. */
-const COMPILED = mkdtempSync(join(tmpdir(), "hypo-test-"));
-after(() => rmSync(COMPILED, { recursive: true, force: true }));
-const WORKER = fileURLToPath(new URL("./testing/fake-worker.ts", import.meta.url));
-
-interface Result {
-  readonly code: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-interface World {
-  readonly folder: string;
-  readonly env: NodeJS.ProcessEnv;
-}
-
-async function makeWorld(test: TestContext, apt: FakeAptOptions = {}): Promise<World> {
-  const folder = scratchFolder(test);
-  const bin = join(folder, "bin");
-  mkdirSync(bin);
-  makeFakeApt(bin, await fakePackages(), apt);
-  const PATH = [bin, dirname(process.execPath), "/usr/bin", "/bin"].join(":");
-  const env = {
-    PATH,
-    HOME: folder,
-    HYPO_HOME: join(folder, "home"),
-    HYPO_MACHINE_WORKER: WORKER,
-    NODE_COMPILE_CACHE: COMPILED,
-  };
-  return { folder, env };
-}
-
-class Running {
-  readonly child: ChildProcess;
-  readonly ended: Promise<Result>;
-  stdout = "";
-  stderr = "";
-
-  constructor(
-    { env, folder }: World,
-    argv: readonly string[],
-    stdin: "ignore" | "pipe" | number = "ignore",
-  ) {
-    this.child = spawn(process.execPath, [HYPO, ...argv], {
-      env,
-      cwd: folder,
-      stdio: [stdin, "pipe", "pipe"],
-    });
-    this.child.stdout!.setEncoding("latin1").on("data", (text) => {
-      this.stdout += text;
-    });
-    this.child.stderr!.setEncoding("utf8").on("data", (text) => {
-      this.stderr += text;
-    });
-    this.ended = new Promise((resolve) => {
-      this.child.on("close", (code) => resolve({ code, stdout: this.stdout, stderr: this.stderr }));
-    });
-  }
-
-  async says(text: string): Promise<void> {
-    for (let i = 0; i < 1000 && !(this.stdout + this.stderr).includes(text); i++) await sleep(10);
-    assert.ok(
-      (this.stdout + this.stderr).includes(text),
-      `${text} in ${this.stdout}${this.stderr}`,
-    );
-  }
-}
-
-function hypo(world: World, ...argv: string[]): Promise<Result> {
-  return new Running(world, argv).ended;
-}
-
-const play = (part: string): string[] => ["run", "--append", `fake=${part}`];
+import { hypo, makeWorld, play, startHypo } from "./testing/hypo-process.ts";
 
 test("a job's output, errors and exit code are ours; --quiet leaves nothing else", async (t) => {
   const world = await makeWorld(t);
@@ -110,7 +22,7 @@ test("standard input reaches the job byte for byte", async (t) => {
   const content = Buffer.from(
     Uint8Array.from({ length: 100_000 }, (_, i) => (i * 7 + (i >> 8)) & 0xff),
   );
-  const run = new Running(world, [...play("cat"), "-q", "--", "cat"], "pipe");
+  const run = startHypo(world, [...play("cat"), "-q", "--", "cat"], "pipe");
   run.child.stdin!.end(content);
   const { code, stdout } = await run.ended;
   assert.equal(code, 0);
@@ -134,7 +46,7 @@ test("with a kernel and an initrd of the user's, nothing else is added", async (
   const world = await makeWorld(t);
   writeFileSync(join(world.folder, "kernel"), "kernel");
   writeFileSync(join(world.folder, "initrd"), "initrd");
-  const run = new Running(
+  const run = startHypo(
     world,
     [...play("console"), "--kernel", "kernel", "--initrd", "initrd"],
     "pipe",
@@ -180,31 +92,19 @@ test("the trace goes to its file", async (t) => {
 });
 
 test("the machine's log is shown from the level that was asked for", async (t) => {
-  const world = await makeWorld(t);
-  await hypo(world, ...play("exit7"), "--", "x");
-  const shown = async (...options: string[]): Promise<string[]> => {
-    const { stderr } = await hypo(world, ...play("log"), ...options, "--", "x");
-    return stderr.trimEnd().split("\n");
-  };
-  assert.deepEqual(await shown(), ["hypo: error: a error", "hypo: warn: a warn"]);
-  assert.deepEqual(await shown("-q"), ["hypo: error: a error"]);
-  assert.equal((await shown("--log-level", "debug")).length, 4);
+  const options = ["-q", "--log-level", "info", "--", "x"];
+  const { stderr } = await hypo(await makeWorld(t), ...play("log"), ...options);
+  assert.equal(stderr, "hypo: error: a error\nhypo: warn: a warn\nhypo: info: a info\n");
 });
 
 test("mistakes in the command line have status 2, in what it names 125", async (t) => {
   const world = await makeWorld(t);
-  writeFileSync(join(world.folder, "empty"), "");
   writeFileSync(join(world.folder, "big"), Buffer.alloc(70 << 20));
   const cases: ReadonlyArray<readonly [argv: string[], code: number, told: RegExp]> = [
     [["rnu"], 2, /did you mean run\?/],
-    [["run", "--memry", "1g"], 2, /did you mean --memory\?/],
-    [["run", "--memory", "x"], 2, /'x' is no memory size/],
     [["run", "--memory", "63m"], 125, /63 MiB of memory are too little/],
-    [["run", "debain"], 125, /did you mean 'debian'/],
     [["run", "--kernel", "nope"], 125, /the kernel nope cannot be read: there is no such file/],
     [["run", "--kernel", "."], 125, /the kernel \. cannot be read: EISDIR/],
-    [["run", "--kernel", "empty"], 125, /the kernel empty is empty/],
-    [["run", "--initrd", "nope"], 125, /the initrd nope cannot be read/],
     [["run", "--memory", "64m", "--initrd", "big"], 125, /initrd of 70 MiB does not fit into 64/],
   ];
   const check = async ([argv, code, told]: (typeof cases)[number]): Promise<void> => {
@@ -241,7 +141,7 @@ test("Ctrl-C while a package is being downloaded leaves nothing half-done", asyn
     ["SIGTERM", 143],
     ["SIGHUP", 129],
   ] as const) {
-    const run = new Running(world, [...play("exit7"), "--", "x"]);
+    const run = startHypo(world, [...play("exit7"), "--", "x"]);
     await run.says("downloading");
     await sleep(100);
     run.child.kill(signal);
@@ -253,7 +153,7 @@ test("Ctrl-C while a package is being downloaded leaves nothing half-done", asyn
 });
 
 test("Ctrl-C while the guest boots ends it at once", async (t) => {
-  const run = new Running(await makeWorld(t), [
+  const run = startHypo(await makeWorld(t), [
     ...play("booting"),
     "--log-level",
     "debug",
@@ -266,7 +166,7 @@ test("Ctrl-C while the guest boots ends it at once", async (t) => {
 });
 
 test("Ctrl-C reaches a running job, and the status is 130 whatever it makes of it", async (t) => {
-  const run = new Running(await makeWorld(t), [...play("polite"), "--", "x"]);
+  const run = startHypo(await makeWorld(t), [...play("polite"), "--", "x"]);
   await run.says("started");
   run.child.kill("SIGINT");
   const { code, stderr } = await run.ended;
@@ -275,7 +175,7 @@ test("Ctrl-C reaches a running job, and the status is 130 whatever it makes of i
 });
 
 test("Ctrl-C twice ends what does not listen", async (t) => {
-  const run = new Running(await makeWorld(t), [...play("stubborn"), "--", "x"]);
+  const run = startHypo(await makeWorld(t), [...play("stubborn"), "--", "x"]);
   await run.says("started");
   run.child.kill("SIGINT");
   await sleep(300);
@@ -285,7 +185,7 @@ test("Ctrl-C twice ends what does not listen", async (t) => {
 });
 
 test("a reader that goes away ends the run", async (t) => {
-  const run = new Running(await makeWorld(t), [...play("yes"), "-q", "--", "yes"]);
+  const run = startHypo(await makeWorld(t), [...play("yes"), "-q", "--", "yes"]);
   await run.says("y\n");
   run.child.stdout!.destroy();
   assert.equal((await run.ended).code, 141);

@@ -24,6 +24,8 @@ interface Rule {
 }
 
 const POINTERS = new Set(["fop", "fip", "fdp"]);
+/** Linux: TASK_SIZE_MAX. */
+const USER_END = 0x7fff_ffff_f000n;
 const FSW_SUMMARY = 0x80;
 const STATUS_GP = 13n;
 const FSW_C1 = 0x200n;
@@ -99,7 +101,7 @@ export const RULES: readonly Rule[] = [
   {
     name: "page fault on a kernel address",
     why: "Linux reports every fault above user space as a protection fault, so as not to show its layout (set_signal_archinfo)",
-    explains: (d, c) => d.field === "error" && (d.native ^ d.ours) === 1n && (c.native[Result.CR2 + 7]! & 0x80) !== 0,
+    explains: (d, c) => d.field === "error" && (d.native ^ d.ours) === 1n && quad(c.native, Result.CR2) >= USER_END,
   },
   {
     name: "resumed with a stack pointer that is not canonical",
@@ -137,9 +139,34 @@ export const RULES: readonly Rule[] = [
     explains: (_, c) => word(c.native, Result.STATUS) === 6 && atFault(c)?.row?.opcode === 0x0d && PREFETCH_HINTS.has(atFault(c)!.row!.sem),
   },
   {
-    name: "null selector with RPL in GS",
-    why: "the native kernel's entry code reloads GS: a null selector loses its RPL",
-    explains: (d) => (d.field === "gs" || d.field === "fs") && d.native < 4n && d.ours < 4n,
+    name: "null selector with RPL",
+    why: "IRET and the native kernel's entry code make a null selector zero (SDM Vol. 2, IRET: segment registers that may not be used become null)",
+    explains: (d) => /^[defg]s$/.test(d.field) && d.native === 0n && d.ours < 4n,
+  },
+  {
+    name: "effective address not canonical before the segment base",
+    why: "AMD checks the address before FS or GS base is added as well; the SDM checks the linear address alone, which is canonical here",
+    explains: (_, c) => word(c.native, Result.STATUS) === Number(STATUS_GP) && word(c.ours, Result.STATUS) === 14 && quad(c.ours, Result.CR2) >= USER_END && overridesFsGs(c),
+  },
+  {
+    name: "FXSAVE and the like, alignment",
+    why: 'SDM Vol. 2, "FXRSTOR": if #AC is enabled, signalling it instead of #GP for a misaligned area varies with implementation',
+    explains: (d, c) => d.field === "status" && [d.native, d.ours].every((s) => s === STATUS_GP || s === 17n) && STATE_AREAS.has(atFault(c)?.row?.sem ?? ""),
+  },
+  {
+    name: "x87 pointers that are not canonical",
+    why: "FXRSTOR and XRSTOR of a pointer that no instruction can have had: how many of its bits are kept is the implementation's affair",
+    explains: (d, c) => POINTERS.has(d.field) && has(c, STATE_AREAS) && ((d.native ^ d.ours) & 0xffff_ffff_ffffn) === 0n,
+  },
+  {
+    name: "IRET, address of a page fault in the frame",
+    why: "the order in which the frame's fields are read is not architectural",
+    explains: (d, c) => d.field === "cr2" && atFault(c)?.row?.sem === "iret" && d.native - d.ours < 40n && d.ours - d.native < 40n,
+  },
+  {
+    name: "masked store without a set mask",
+    why: 'SDM Vol. 2, "MASKMOVDQU": with a mask of all 0s, exceptions associated with addressing memory may still be signalled (implementation dependent)',
+    explains: (_, c) => word(c.native, Result.STATUS) === 14 && MASKED_STORES.has(atFault(c)?.row?.sem ?? ""),
   },
 ];
 
@@ -149,6 +176,12 @@ function lastX87HasMemory(c: Context): boolean {
   const before = fault ? c.instructions.slice(0, c.instructions.indexOf(fault)) : c.instructions;
   const last = before.findLast((i) => i.row?.feature === "fpu" && !i.row.sem.startsWith("fn"));
   return last?.row?.specs.some((s) => s.mod === "mem") ?? false;
+}
+
+/** The instruction at which it stopped natively has an FS or GS prefix. */
+function overridesFsGs(c: Context): boolean {
+  const i = atFault(c);
+  return i !== undefined && c.test.subarray(i.start, i.start + i.length).some((b) => b === 0x64 || b === 0x65);
 }
 
 /** The instruction native RIP is at. */

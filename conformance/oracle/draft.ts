@@ -19,6 +19,8 @@ export interface DraftInstruction {
   readonly row: Row | null;
   readonly start: number;
   readonly length: number;
+  /** RFLAGS bits without meaning once it has run. */
+  readonly undefinedFlags: number;
   /** Linear address of the memory operand if nothing before changes its registers; -1 if none. */
   readonly target: number;
 }

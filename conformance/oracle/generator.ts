@@ -156,7 +156,7 @@ export class Generator {
     this.#bytes.fill(0xcc);
     for (let i = start; i < d.code.length; i++) this.#bytes[i] = d.code[i]!;
     const length = this.#decoder.decode(this.#bytes, start, d.mode, this.#decoded);
-    d.instructions.push({ row: length > 0 ? this.#decoded.row : null, start, length: d.code.length - start, target: c.target });
+    d.instructions.push({ row: length > 0 ? this.#decoded.row : null, start, length: d.code.length - start, undefinedFlags: d.undefinedFlags, target: c.target });
   }
 }
 

@@ -340,6 +340,9 @@ static void child(void) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   memcpy(data, pristine, DATA_BYTES);
   memset(code_alias, 0xcc, CODE_BYTES);
+  /* Shared mappings are not copied by fork; a page not touched yet would make other error codes. */
+  for (u64 at = 0; at < CODE_BYTES; at += PAGE) (void)*(volatile u8 *)(CODE + at);
+  (void)*(volatile u8 *)READ_ONLY;
   const size_t stack_bytes = 1 << 17;
   u8 *stack = mmap((void *)0x600000000000, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_POPULATE, -1, 0);
   if (stack == MAP_FAILED) quit("handler stack");

@@ -6,7 +6,8 @@ import type { DraftInstruction } from "./draft.ts";
 import { Emulated } from "./emulated.ts";
 import { Generator, type GeneratorOptions } from "./generator.ts";
 import type { Native } from "./native.ts";
-import { Records, RECORD_BYTES, Result } from "./records.ts";
+import { RECORD_BYTES, Records, Result, Test } from "./records.ts";
+import { CODE } from "./world.ts";
 
 export interface Finding {
   readonly index: number;
@@ -20,7 +21,6 @@ export interface Finding {
 /** What a test is made of, kept while its batch is under way. */
 interface Plan {
   readonly instructions: readonly DraftInstruction[];
-  readonly undefinedFlags: number;
 }
 
 interface Batch {
@@ -38,6 +38,12 @@ export interface RunOptions extends GeneratorOptions {
   readonly selfCheck?: boolean;
   readonly onFinding: (finding: Finding) => void;
   readonly onProgress?: (done: number) => void;
+}
+
+/** RFLAGS bits without meaning when a test has ended at `rip`, relative to its code: at an instruction that faulted, or after the last. */
+function undefinedAt(instructions: readonly DraftInstruction[], rip: number): number {
+  const i = instructions.findIndex((x) => x.start === rip);
+  return (i < 0 ? instructions.at(-1) : instructions[i - 1])?.undefinedFlags ?? 0;
 }
 
 export class Run {
@@ -93,7 +99,7 @@ export class Run {
     const { draft } = this.#generator;
     for (let i = 0; i < count; i++) {
       this.#generator.generate(tests, i, first + i);
-      plans.push({ instructions: draft.instructions.slice(), undefinedFlags: draft.undefinedFlags });
+      plans.push({ instructions: draft.instructions.slice() });
     }
     return { first, count, slot, tests, plans };
   }
@@ -111,7 +117,8 @@ export class Run {
   #compareOne(batch: Batch, i: number): void {
     const plan = batch.plans[i]!;
     this.coverage.add(plan.instructions, this.#results.view.getUint32(i * RECORD_BYTES + Result.STATUS, true), this.#executed(i));
-    const flags = comparedFlags(plan.undefinedFlags, this.#native.facts.keepsNestedTask);
+    const undefinedFlags = undefinedAt(plan.instructions, this.#executed(i) - CODE - batch.tests.view.getUint16(i * RECORD_BYTES + Test.OFFSET, true));
+    const flags = comparedFlags(undefinedFlags, this.#native.facts.keepsNestedTask);
     if (isEqual(this.#results, this.#ours, i, flags)) return;
     const test = batch.tests.record(i);
     const context = { test, native: this.#results.record(i), ours: this.#ours.record(i), instructions: plan.instructions };
@@ -123,7 +130,7 @@ export class Run {
       index: batch.first + i,
       instructions: plan.instructions,
       differences: left,
-      undefinedFlags: plan.undefinedFlags,
+      undefinedFlags,
       test: test.slice(),
     });
   }

@@ -99,7 +99,7 @@ const compareExchangeWide: Setup = (d, c) => {
 
 const stringOperation: Setup = (d, c) => {
   const bytes = c.addrSize;
-  if (c.rep) d.setGpr(RCX, bytes, BigInt(d.r.chance(88) ? d.r.below(d.r.pick([2, 6, 40])) : d.r.below(700)));
+  if (c.rep) d.suggestGpr(RCX, bytes, BigInt(d.r.chance(88) ? d.r.below(d.r.pick([2, 6, 40])) : d.r.below(700)));
   if (c.row.sem !== "scas" && c.row.sem !== "cmps") return;
   // Runs of equal elements.
   if (d.r.chance(70)) {

@@ -35,7 +35,14 @@ test("a fault at ring 0 pushes six items on an aligned stack and sets RF in the 
   m.setGpr(4, At.STACK0 - 5);
   m.setFlags(IF | TF | 0x8d5);
   assert.equal(raise(13, 0x18), Status.JUMP);
-  assert.deepEqual(frame(true), [0x18, At.CODE, Sel.CODE64, IF | TF | 0x8d7 | RF, At.STACK0 - 5, Sel.DATA]);
+  assert.deepEqual(frame(true), [
+    0x18,
+    At.CODE,
+    Sel.CODE64,
+    IF | TF | 0x8d7 | RF,
+    At.STACK0 - 5,
+    Sel.DATA,
+  ]);
   assert.equal(m.gpr(4), ((At.STACK0 - 5) & ~15) - 48);
   assert.equal(m.flags(), 0x8d7);
   assert.deepEqual([m.vector, m.num(S.PENDING), m.num(S.VECTORING)], [13, 0, 0]);
@@ -66,7 +73,10 @@ test("a conforming handler segment keeps CPL and the user's stack", () => {
   m.setGate(6, { selector: Sel.FREE, offset: At.HANDLERS + 96, access: 0x8e });
   m.enterUser();
   assert.equal(raise(6), Status.JUMP);
-  assert.deepEqual([m.num(S.CPL), m.segment(Seg.CS).selector, m.gpr(4)], [3, Sel.FREE | 3, At.STACK3 - 40]);
+  assert.deepEqual(
+    [m.num(S.CPL), m.segment(Seg.CS).selector, m.gpr(4)],
+    [3, Sel.FREE | 3, At.STACK3 - 40],
+  );
 });
 
 test("IST selects its stack even without a change of privilege", () => {
@@ -87,14 +97,44 @@ test("an NMI or interrupt ends HLT and the interrupt shadow", () => {
 
 test("faults on the way to a handler have the error codes of the manual", () => {
   const cases: [string, () => void, number, number][] = [
-    ["gate not present", () => m.setGate(6, { selector: Sel.CODE64, offset: 0, access: 0x0e }), 11, 6 * 8 + 3],
-    ["gate type", () => m.setGate(6, { selector: Sel.CODE64, offset: 0, access: 0x85 }), 13, 6 * 8 + 3],
+    [
+      "gate not present",
+      () => m.setGate(6, { selector: Sel.CODE64, offset: 0, access: 0x0e }),
+      11,
+      6 * 8 + 3,
+    ],
+    [
+      "gate type",
+      () => m.setGate(6, { selector: Sel.CODE64, offset: 0, access: 0x85 }),
+      13,
+      6 * 8 + 3,
+    ],
     ["IDT limit", () => m.set(S.IDTR_LIMIT, 6 * 16 + 14), -1, 0],
     ["null CS", () => m.setGate(6, { selector: 3, offset: 0, access: 0x8e }), 13, 1],
-    ["CS beyond GDT", () => m.setGate(6, { selector: 0x1ff8, offset: 0, access: 0x8e }), 13, 0x1ff9],
-    ["CS is data", () => m.setGate(6, { selector: Sel.DATA, offset: 0, access: 0x8e }), 13, Sel.DATA | 1],
-    ["CS is 32-bit", () => m.setGate(6, { selector: Sel.CODE32, offset: 0, access: 0x8e }), 13, Sel.CODE32 | 1],
-    ["CS of an outer ring", () => m.setGate(6, { selector: Sel.CODE64_USER, offset: 0, access: 0x8e }), 13, 0x21],
+    [
+      "CS beyond GDT",
+      () => m.setGate(6, { selector: 0x1ff8, offset: 0, access: 0x8e }),
+      13,
+      0x1ff9,
+    ],
+    [
+      "CS is data",
+      () => m.setGate(6, { selector: Sel.DATA, offset: 0, access: 0x8e }),
+      13,
+      Sel.DATA | 1,
+    ],
+    [
+      "CS is 32-bit",
+      () => m.setGate(6, { selector: Sel.CODE32, offset: 0, access: 0x8e }),
+      13,
+      Sel.CODE32 | 1,
+    ],
+    [
+      "CS of an outer ring",
+      () => m.setGate(6, { selector: Sel.CODE64_USER, offset: 0, access: 0x8e }),
+      13,
+      0x21,
+    ],
     ["CS not present", () => m.setDescriptor(Sel.FREE, descriptor(0xa01b)), 11, Sel.FREE | 1],
   ];
   for (const [name, prepare, vector, error] of cases) {
@@ -104,7 +144,11 @@ test("faults on the way to a handler have the error codes of the manual", () => 
     const status = raise(6);
     if (vector < 0) {
       // #GP and #DF are beyond the limit as well.
-      assert.deepEqual([status, m.num(S.EXIT_REASON), m.num(S.ACTIVITY)], [Status.EXIT, 2, 2], name);
+      assert.deepEqual(
+        [status, m.num(S.EXIT_REASON), m.num(S.ACTIVITY)],
+        [Status.EXIT, 2, 2],
+        name,
+      );
     } else {
       assert.deepEqual([status, m.vector, frame(true)[0]], [Status.JUMP, vector, error], name);
       assert.equal(frame(true)[1], At.CODE, name);
@@ -136,16 +180,26 @@ test("the double-fault table holds for every pair of exceptions", () => {
     for (const [second, prepare] of [
       [11, () => m.setGate(first, { selector: Sel.CODE64, offset: 0, access: 0x0e })],
       [13, () => m.setGate(first, { selector: 0, offset: 0, access: 0x8e })],
-      [14, () => {
-        m.setGate(first, { selector: Sel.CODE64, offset: At.HANDLERS + 16 * first, access: 0x8e, extra: 3 });
-        m.write64(At.TSS + 0x34, 0x1f_0000n);
-        m.unmap(0x1e_f000);
-      }],
+      [
+        14,
+        () => {
+          m.setGate(first, {
+            selector: Sel.CODE64,
+            offset: At.HANDLERS + 16 * first,
+            access: 0x8e,
+            extra: 3,
+          });
+          m.write64(At.TSS + 0x34, 0x1f_0000n);
+          m.unmap(0x1e_f000);
+        },
+      ],
     ] as [number, () => void][]) {
       if (second === first) continue;
       m.reset("long");
       prepare();
-      const isPair = (contributory.has(first) && contributory.has(second)) || (first === 14 && (contributory.has(second) || second === 14));
+      const isPair =
+        (contributory.has(first) && contributory.has(second)) ||
+        (first === 14 && (contributory.has(second) || second === 14));
       assert.equal(raise(first), Status.JUMP, `${first} then ${second}`);
       assert.equal(m.vector, isPair ? 8 : second, `${first} then ${second}`);
       if (isPair) assert.equal(frame(true)[0], 0);
@@ -158,7 +212,10 @@ test("a contributory exception during #DF shuts down, a benign one does not", ()
   m.setGate(8, { selector: Sel.CODE64, offset: 0, access: 0x0e });
   m.setGate(13, { selector: Sel.CODE64, offset: 0, access: 0x0e });
   assert.equal(raise(13), Status.EXIT);
-  assert.deepEqual([m.num(S.EXIT_REASON), m.num(S.ACTIVITY), m.num(S.VECTORING), m.num(S.PENDING)], [2, 2, 0, 0]);
+  assert.deepEqual(
+    [m.num(S.EXIT_REASON), m.num(S.ACTIVITY), m.num(S.VECTORING), m.num(S.PENDING)],
+    [2, 2, 0, 0],
+  );
 });
 
 test("a page fault in the frame names the item that a processor would push first", () => {
@@ -180,14 +237,20 @@ test("#DB updates DR6 and clears DR7.GD; INT1 does neither", () => {
   m.reset("long");
   m.set(S.DR7, 0x2400n);
   m.step((a) => a.emit("int1"));
-  assert.deepEqual([m.vector, m.get(S.DR6), m.get(S.DR7), frame(false)[0]], [1, 0xffff_0ff0n, 0x2400n, At.CODE + 1]);
+  assert.deepEqual(
+    [m.vector, m.get(S.DR6), m.get(S.DR7), frame(false)[0]],
+    [1, 0xffff_0ff0n, 0x2400n, At.CODE + 1],
+  );
 });
 
 test("general detect faults before MOV DR with RF in the image", () => {
   m.reset("long");
   m.set(S.DR7, 0x2400n);
   m.step((a) => a.emit("mov", rax, dr0));
-  assert.deepEqual([m.vector, m.get(S.DR6), frame(false)[0], frame(false)[2]], [1, 0xffff_2ff0n, At.CODE, RF | 2]);
+  assert.deepEqual(
+    [m.vector, m.get(S.DR6), frame(false)[0], frame(false)[2]],
+    [1, 0xffff_2ff0n, At.CODE, RF | 2],
+  );
 });
 
 test("single step traps after the instruction with BS", () => {
@@ -195,7 +258,10 @@ test("single step traps after the instruction with BS", () => {
   m.setFlags(TF);
   m.engine.updateMode();
   m.step((a) => a.emit("nop"), 2);
-  assert.deepEqual([m.vector, m.get(S.DR6), frame(false)[0], frame(false)[2]], [1, 0xffff_4ff0n, At.CODE + 1, TF | 2]);
+  assert.deepEqual(
+    [m.vector, m.get(S.DR6), frame(false)[0], frame(false)[2]],
+    [1, 0xffff_4ff0n, At.CODE + 1, TF | 2],
+  );
 });
 
 // ---- software interrupts ----
@@ -231,13 +297,21 @@ function enterGuest(bitmap: number): void {
   m.set(S.CTL_EXCEPTION_BITMAP, bitmap);
 }
 
-const exit = (): number[] => [m.num(S.EXIT_REASON), m.num(S.EXIT_INTERRUPTION), m.num(S.EXIT_INTERRUPTION_ERROR), m.num(S.EXIT_QUALIFICATION)];
+const exit = (): number[] => [
+  m.num(S.EXIT_REASON),
+  m.num(S.EXIT_INTERRUPTION),
+  m.num(S.EXIT_INTERRUPTION_ERROR),
+  m.num(S.EXIT_QUALIFICATION),
+];
 
 test("an intercepted exception exits with its information and RF as it would have been pushed", () => {
   enterGuest(1 << 13);
   assert.equal(raise(13, 0x50), Status.EXIT);
   assert.deepEqual(exit(), [0, VALID + 0xb0d, 0x50, 0]);
-  assert.deepEqual([m.flags(), m.rip, m.num(S.VECTORING), m.num(S.PENDING)], [RF | 2, BigInt(At.CODE), 0, 0]);
+  assert.deepEqual(
+    [m.flags(), m.rip, m.num(S.VECTORING), m.num(S.PENDING)],
+    [RF | 2, BigInt(At.CODE), 0, 0],
+  );
 });
 
 test("an intercepted page fault gives CR2 as qualification and leaves CR2 alone", () => {
@@ -248,12 +322,22 @@ test("an intercepted page fault gives CR2 as qualification and leaves CR2 alone"
 
 test("page faults are filtered by error-code mask and match", () => {
   for (const [bit, mask, match, error, exits] of [
-    [1, 0, 0, 6, true], [1, 4, 4, 6, true], [1, 4, 4, 2, false], [0, 4, 4, 2, true], [0, 4, 4, 6, false], [0, 0, 0, 0, false], [0, 0, 1, 0, true],
+    [1, 0, 0, 6, true],
+    [1, 4, 4, 6, true],
+    [1, 4, 4, 2, false],
+    [0, 4, 4, 2, true],
+    [0, 4, 4, 6, false],
+    [0, 0, 0, 0, false],
+    [0, 0, 1, 0, true],
   ] as const) {
     enterGuest(bit << 14);
     m.set(S.CTL_PF_MASK, mask);
     m.set(S.CTL_PF_MATCH, match);
-    assert.equal(raise(14, error), exits ? Status.EXIT : Status.JUMP, `${bit} ${mask} ${match} ${error}`);
+    assert.equal(
+      raise(14, error),
+      exits ? Status.EXIT : Status.JUMP,
+      `${bit} ${mask} ${match} ${error}`,
+    );
   }
 });
 
@@ -282,15 +366,27 @@ test("an EPT violation while reading the IDT keeps the event as vectoring inform
   enterGuest(0);
   m.missing.add(At.IDT >> 12);
   assert.equal(raise(13, 5), Status.EXIT);
-  assert.deepEqual([m.num(S.EXIT_REASON), m.num(S.VECTORING), m.num(S.VECTORING_ERROR), m.num(S.PENDING)], [48, VALID + 0xb0d, 5, 0]);
+  assert.deepEqual(
+    [m.num(S.EXIT_REASON), m.num(S.VECTORING), m.num(S.VECTORING_ERROR), m.num(S.PENDING)],
+    [48, VALID + 0xb0d, 5, 0],
+  );
 });
 
 test("INT3 and INT1 exit by the bitmap before the gate is looked at, INT n never does", () => {
-  for (const [name, info] of [["int3", 0x603], ["int1", 0x501]] as const) {
+  for (const [name, info] of [
+    ["int3", 0x603],
+    ["int1", 0x501],
+  ] as const) {
     enterGuest((1 << 3) | (1 << 1));
     m.set(S.IDTR_LIMIT, 0);
-    assert.equal(m.step((a) => a.emit(name)), 1);
-    assert.deepEqual([exit(), m.num(S.EXIT_LENGTH), m.rip], [[0, VALID + info, 0, 0], 1, BigInt(At.CODE)]);
+    assert.equal(
+      m.step((a) => a.emit(name)),
+      1,
+    );
+    assert.deepEqual(
+      [exit(), m.num(S.EXIT_LENGTH), m.rip],
+      [[0, VALID + info, 0, 0], 1, BigInt(At.CODE)],
+    );
   }
   enterGuest(1 << 3);
   m.step((a) => a.bytes([0xcd, 3]));
@@ -300,8 +396,14 @@ test("INT3 and INT1 exit by the bitmap before the gate is looked at, INT n never
 test("a fault of INT n that exits reports the software interrupt and the instruction's length", () => {
   enterGuest(1 << 11);
   m.setGate(0x40, { selector: Sel.CODE64, offset: 0, access: 0x0e });
-  assert.equal(m.step((a) => a.emit("int", imm(0x40))), 1);
-  assert.deepEqual([exit(), m.num(S.VECTORING), m.num(S.EXIT_LENGTH)], [[0, VALID + 0xb0b, 0x202, 0], VALID + 0x440, 2]);
+  assert.equal(
+    m.step((a) => a.emit("int", imm(0x40))),
+    1,
+  );
+  assert.deepEqual(
+    [exit(), m.num(S.VECTORING), m.num(S.EXIT_LENGTH)],
+    [[0, VALID + 0xb0b, 0x202, 0], VALID + 0x440, 2],
+  );
 });
 
 test("event injection pushes RIP, or RIP plus length for software events, and touches neither CR2 nor RF", () => {
@@ -332,7 +434,10 @@ test("an IRET that faults after lifting NMI blocking sets bit 12 of the exit's i
   m.set(S.INTERRUPTIBILITY, 8);
   m.setGpr(4, SCRATCH);
   m.write64(SCRATCH + 8, 0n);
-  assert.equal(m.step((a) => a.emit("iretq")), 1);
+  assert.equal(
+    m.step((a) => a.emit("iretq")),
+    1,
+  );
   assert.deepEqual([exit().slice(0, 2), m.num(S.INTERRUPTIBILITY)], [[0, VALID + 0x1b0d], 0]);
 });
 
@@ -345,7 +450,13 @@ test("deliverDebugTrap enters the handler with the given DR6 bits", () => {
 });
 
 test("matchBreakpoints finds enabled breakpoints by kind, length and overlap", () => {
-  const hit = (dr7: number, address: bigint, access: bigint, bytes: number, kind: number): number => {
+  const hit = (
+    dr7: number,
+    address: bigint,
+    access: bigint,
+    bytes: number,
+    kind: number,
+  ): number => {
     m.reset("long");
     m.set(S.DR7, dr7 >>> 0);
     m.set(S.DR1, address);
@@ -354,7 +465,11 @@ test("matchBreakpoints finds enabled breakpoints by kind, length and overlap", (
   const [WRITE, IO, READ] = [1, 2, 3];
   const dr7 = (rw: number, len: number): number => 4 | (rw << 20) | (len << 22);
   assert.equal(hit(dr7(WRITE, 3), 0x1000n, 0x1003n, 1, WRITE), 2);
-  assert.equal(hit(dr7(WRITE, 3), 0x1002n, 0x1000n, 1, WRITE), 2, "the address is aligned to the length");
+  assert.equal(
+    hit(dr7(WRITE, 3), 0x1002n, 0x1000n, 1, WRITE),
+    2,
+    "the address is aligned to the length",
+  );
   assert.equal(hit(dr7(WRITE, 3), 0x1000n, 0x1004n, 1, WRITE), 0);
   assert.equal(hit(dr7(WRITE, 0), 0x1003n, 0x1000n, 4, WRITE), 2);
   assert.equal(hit(dr7(WRITE, 0), 0x1000n, 0x1000n, 1, READ), 0);

@@ -12,8 +12,10 @@ const GATE = Sel.FREE;
 const POINTER = At.SCRATCH;
 
 const error = (): number => m.read32(m.gpr(4));
-const words = (count: number): number[] => Array.from({ length: count }, (_, i) => m.read32(m.gpr(4) + 4 * i));
-const quads = (count: number): number[] => Array.from({ length: count }, (_, i) => Number(m.read64(m.gpr(4) + 8 * i)));
+const words = (count: number): number[] =>
+  Array.from({ length: count }, (_, i) => m.read32(m.gpr(4) + 4 * i));
+const quads = (count: number): number[] =>
+  Array.from({ length: count }, (_, i) => Number(m.read64(m.gpr(4) + 8 * i)));
 const cs = (): number => m.segment(Seg.CS).selector;
 
 /** An indirect far transfer through memory in 64-bit mode: m16:32. */
@@ -26,7 +28,10 @@ function indirect(extension: 3 | 5, selector: number, offset: number): void {
 test("real mode: far JMP, CALL and RET are arithmetic on selectors", () => {
   m.reset("real");
   m.step((a) => a.emit("jmp", far(0x500, 0x20)));
-  assert.deepEqual([m.rip, m.segment(Seg.CS)], [0x20n, { base: 0x5000n, limit: 0xffff, rights: 0x9b, selector: 0x500 }]);
+  assert.deepEqual(
+    [m.rip, m.segment(Seg.CS)],
+    [0x20n, { base: 0x5000n, limit: 0xffff, rights: 0x9b, selector: 0x500 }],
+  );
   m.step((a) => a.emit("call", far(0x600, 0x30)));
   assert.deepEqual([m.rip, cs(), m.gpr(4)], [0x30n, 0x600, At.STACK0 - 4]);
   m.step((a) => a.emit("retf", imm(2)));
@@ -37,7 +42,10 @@ test("far JMP to code sets RPL to CPL and the accessed bit", () => {
   m.reset("protected");
   m.setDescriptor(GATE, descriptor(0xc09a));
   m.step((a) => a.emit("jmp", far(GATE, TARGET)));
-  assert.deepEqual([m.rip, cs(), m.read64(At.GDT + GATE) >> 40n & 0xffn], [BigInt(TARGET), GATE, 0x9bn]);
+  assert.deepEqual(
+    [m.rip, cs(), (m.read64(At.GDT + GATE) >> 40n) & 0xffn],
+    [BigInt(TARGET), GATE, 0x9bn],
+  );
   m.reset("protected");
   m.enterUser(Sel.CODE32_USER);
   m.setDescriptor(GATE, descriptor(0xc09e));
@@ -99,8 +107,14 @@ test("RETF to an outer ring takes the outer stack and releases parameters on bot
     m.write32(sp + 4 * i, v);
   });
   m.step((a) => a.emit("retf", imm(8)));
-  assert.deepEqual([m.rip, cs(), m.num(S.CPL), m.gpr(4)], [BigInt(TARGET), Sel.CODE32_USER, 3, At.STACK3 + 8]);
-  assert.deepEqual([m.segment(Seg.SS).selector, m.segment(Seg.DS).rights >> 16], [Sel.DATA_USER, 1]);
+  assert.deepEqual(
+    [m.rip, cs(), m.num(S.CPL), m.gpr(4)],
+    [BigInt(TARGET), Sel.CODE32_USER, 3, At.STACK3 + 8],
+  );
+  assert.deepEqual(
+    [m.segment(Seg.SS).selector, m.segment(Seg.DS).rights >> 16],
+    [Sel.DATA_USER, 1],
+  );
 });
 
 test("RETF cannot go to an inner ring", () => {
@@ -113,7 +127,11 @@ test("RETF cannot go to an inner ring", () => {
 });
 
 test("64-bit RETF pops 8, 4 or 2 bytes each", () => {
-  for (const [code, size] of [[[0x48, 0xcb], 8], [[0xcb], 4], [[0x66, 0xcb], 2]] as const) {
+  for (const [code, size] of [
+    [[0x48, 0xcb], 8],
+    [[0xcb], 4],
+    [[0x66, 0xcb], 2],
+  ] as const) {
     m.reset("long");
     const sp = At.STACK0 - 2 * size;
     m.setGpr(4, sp);
@@ -139,7 +157,10 @@ test("64-bit far JMP and CALL through memory reach 64-bit and compatibility code
 // ---- call gates ----
 
 function gate(type: number, selector: number, dpl: number, parameters = 0): void {
-  m.setDescriptor(GATE, gateLow({ selector, offset: TARGET, access: 0x80 | (dpl << 5) | type, extra: parameters }));
+  m.setDescriptor(
+    GATE,
+    gateLow({ selector, offset: TARGET, access: 0x80 | (dpl << 5) | type, extra: parameters }),
+  );
 }
 
 test("a 32-bit call gate to ring 0 switches stacks and copies parameters", () => {
@@ -149,8 +170,18 @@ test("a 32-bit call gate to ring 0 switches stacks and copies parameters", () =>
   m.write32(At.STACK3, 0x1111);
   m.write32(At.STACK3 + 4, 0x2222);
   m.step((a) => a.emit("call", far(GATE, 0xdead)));
-  assert.deepEqual([m.rip, cs(), m.num(S.CPL), m.gpr(4)], [BigInt(TARGET), Sel.CODE32, 0, At.RSP0 - 24]);
-  assert.deepEqual(words(6), [At.CODE + 7, Sel.CODE32_USER, 0x1111, 0x2222, At.STACK3, Sel.DATA_USER]);
+  assert.deepEqual(
+    [m.rip, cs(), m.num(S.CPL), m.gpr(4)],
+    [BigInt(TARGET), Sel.CODE32, 0, At.RSP0 - 24],
+  );
+  assert.deepEqual(words(6), [
+    At.CODE + 7,
+    Sel.CODE32_USER,
+    0x1111,
+    0x2222,
+    At.STACK3,
+    Sel.DATA_USER,
+  ]);
   m.step((a) => a.emit("retf", imm(8)));
   assert.deepEqual([m.rip, m.num(S.CPL), m.gpr(4)], [BigInt(At.CODE + 7), 3, At.STACK3 + 8]);
 });
@@ -158,7 +189,10 @@ test("a 32-bit call gate to ring 0 switches stacks and copies parameters", () =>
 test("a 16-bit call gate pushes words and cuts the offset", () => {
   m.reset("protected");
   m.enterUser(Sel.CODE32_USER);
-  m.setDescriptor(GATE, gateLow({ selector: Sel.CODE32, offset: 0x1_5000, access: 0xe4, extra: 1 }));
+  m.setDescriptor(
+    GATE,
+    gateLow({ selector: Sel.CODE32, offset: 0x1_5000, access: 0xe4, extra: 1 }),
+  );
   m.write16(At.STACK3, 0x1111);
   m.step((a) => a.emit("call", far(GATE, 0)));
   assert.deepEqual([m.rip, m.gpr(4)], [0x5000n, At.RSP0 - 10]);
@@ -190,11 +224,26 @@ test("call gates fault by their own DPL and presence, then by their target", () 
     m.step((a) => a.emit("call", far(selector, 0)));
     return [m.vector, error()];
   };
-  assert.deepEqual(user(() => gate(0xc, Sel.CODE32, 2)), [13, GATE]);
-  assert.deepEqual(user(() => m.setDescriptor(GATE, gateLow({ selector: 8, offset: 0, access: 0x6c }))), [11, GATE]);
-  assert.deepEqual(user(() => gate(0xc, 0, 3)), [13, 0]);
-  assert.deepEqual(user(() => gate(0xc, Sel.DATA, 3)), [13, Sel.DATA]);
-  assert.deepEqual(user(() => gate(0xc, 0x1ff8, 3)), [13, 0x1ff8]);
+  assert.deepEqual(
+    user(() => gate(0xc, Sel.CODE32, 2)),
+    [13, GATE],
+  );
+  assert.deepEqual(
+    user(() => m.setDescriptor(GATE, gateLow({ selector: 8, offset: 0, access: 0x6c }))),
+    [11, GATE],
+  );
+  assert.deepEqual(
+    user(() => gate(0xc, 0, 3)),
+    [13, 0],
+  );
+  assert.deepEqual(
+    user(() => gate(0xc, Sel.DATA, 3)),
+    [13, Sel.DATA],
+  );
+  assert.deepEqual(
+    user(() => gate(0xc, 0x1ff8, 3)),
+    [13, 0x1ff8],
+  );
   user(() => {
     gate(0xc, Sel.CODE32, 3);
     m.write32(At.TSS + 8, 0);
@@ -209,7 +258,10 @@ test("a 64-bit call gate pushes SS, RSP, CS, RIP and loads a null SS", () => {
   m.write64(At.GDT + GATE + 8, 0n);
   indirect(3, GATE, 0);
   assert.deepEqual([m.rip, m.num(S.CPL), m.segment(Seg.SS).selector], [BigInt(TARGET), 0, 0]);
-  assert.deepEqual([m.gpr(4), quads(4)], [At.RSP0 - 32, [At.CODE + 7, Sel.CODE64_USER, At.STACK3, Sel.DATA_USER]]);
+  assert.deepEqual(
+    [m.gpr(4), quads(4)],
+    [At.RSP0 - 32, [At.CODE + 7, Sel.CODE64_USER, At.STACK3, Sel.DATA_USER]],
+  );
   m.reset("long");
   gate(0xc, Sel.CODE32, 0);
   m.write64(At.GDT + GATE + 8, 0n);

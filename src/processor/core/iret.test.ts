@@ -56,7 +56,10 @@ test("IRETQ to ring 3 changes CPL and drops data segments of inner rings, but no
   assert.deepEqual([m.rip, m.num(S.CPL), m.gpr(4)], [BigInt(TARGET), 3, At.STACK3]);
   const [ds, es, fs, gs] = [Seg.DS, Seg.ES, Seg.FS, Seg.GS].map((s) => m.segment(s));
   assert.deepEqual([ds!.selector, es!.selector, fs!.selector], [Sel.DATA_USER, 0, 0]);
-  assert.deepEqual([es!.rights >> 16, fs!.rights >> 16, fs!.base, gs!.base], [1, 1, 0x1234n, 0x5678n]);
+  assert.deepEqual(
+    [es!.rights >> 16, fs!.rights >> 16, fs!.base, gs!.base],
+    [1, 1, 0x1234n, 0x5678n],
+  );
 });
 
 test("IRETQ to compatibility mode enters 32-bit code", () => {
@@ -114,7 +117,11 @@ test("IRETQ faults leave the state alone and have the right error code", () => {
     const sp = m.gpr(4);
     iretq();
     assert.deepEqual([m.vector, error()], [vector, code], name);
-    assert.deepEqual([m.read64(m.gpr(4) + 8), m.read64(m.gpr(4) + 32)], [BigInt(At.CODE), BigInt(sp)], name);
+    assert.deepEqual(
+      [m.read64(m.gpr(4) + 8), m.read64(m.gpr(4) + 32)],
+      [BigInt(At.CODE), BigInt(sp)],
+      name,
+    );
   }
   m.reset("long");
   m.setFlags(NT);
@@ -170,14 +177,36 @@ test("IRETD enters virtual-8086 mode with nine items, and #GP brings it back to 
   push32(0x10, 0x400, VM | IF | 2, 0xfff0, 0x900, 0x11, 0x22, 0x33, 0x44);
   m.step((a) => a.emit("iretd"));
   assert.deepEqual([m.rip, m.num(S.CPL), m.gpr(4), m.flags()], [0x10n, 3, 0xfff0, VM | IF | 2]);
-  assert.deepEqual(m.segment(Seg.CS), { base: 0x4000n, limit: 0xffff, rights: 0xf3, selector: 0x400 });
-  assert.deepEqual([Seg.ES, Seg.DS, Seg.FS, Seg.GS].map((s) => m.segment(s).selector), [0x11, 0x22, 0x33, 0x44]);
+  assert.deepEqual(m.segment(Seg.CS), {
+    base: 0x4000n,
+    limit: 0xffff,
+    rights: 0xf3,
+    selector: 0x400,
+  });
+  assert.deepEqual(
+    [Seg.ES, Seg.DS, Seg.FS, Seg.GS].map((s) => m.segment(s).selector),
+    [0x11, 0x22, 0x33, 0x44],
+  );
   m.step((a) => a.emit("cli"));
   assert.deepEqual([m.vector, m.num(S.CPL), m.mode & 0x10], [13, 0, 0]);
   const sp = m.gpr(4);
   const items = Array.from({ length: 10 }, (_, i) => m.read32(sp + 4 * i));
-  assert.deepEqual(items, [0, 0x10, 0x400, VM | IF | 0x1_0002, 0xfff0, 0x900, 0x11, 0x22, 0x33, 0x44]);
-  assert.deepEqual([sp, m.segment(Seg.DS).rights >> 16, m.segment(Seg.SS).selector], [At.RSP0 - 40, 1, Sel.DATA]);
+  assert.deepEqual(items, [
+    0,
+    0x10,
+    0x400,
+    VM | IF | 0x1_0002,
+    0xfff0,
+    0x900,
+    0x11,
+    0x22,
+    0x33,
+    0x44,
+  ]);
+  assert.deepEqual(
+    [sp, m.segment(Seg.DS).rights >> 16, m.segment(Seg.SS).selector],
+    [At.RSP0 - 40, 1, Sel.DATA],
+  );
 });
 
 test("virtual-8086 mode: INT n needs IOPL 3, IRET changes neither IOPL nor VM", () => {
@@ -198,7 +227,10 @@ test("virtual-8086 mode: INT n needs IOPL 3, IRET changes neither IOPL nor VM", 
   m.write16(0x9000 + 0xff02, 0x500);
   m.write16(0x9000 + 0xff04, 0x0fd7);
   m.step((a) => a.emit("iret"));
-  assert.deepEqual([m.rip, m.segment(Seg.CS).selector, m.flags(), m.gpr(4)], [0x20n, 0x500, VM | 0x3fd7, 0xff06]);
+  assert.deepEqual(
+    [m.rip, m.segment(Seg.CS).selector, m.flags(), m.gpr(4)],
+    [0x20n, 0x500, VM | 0x3fd7, 0xff06],
+  );
 });
 
 test("virtual-8086 mode with CR4.VME redirects vectors whose bit is clear", () => {
@@ -220,7 +252,10 @@ test("real mode: INT and IRET go through the vector table", () => {
   m.set(S.RFLAGS_REST, IF | 2);
   m.step((a) => a.bytes([0xcd, 0x21]));
   assert.deepEqual([m.vector, m.flags(), m.gpr(4)], [0x21, 0x8d7, At.STACK0 - 6]);
-  assert.deepEqual([m.read16(At.STACK0 - 6), m.read16(At.STACK0 - 4), m.read16(At.STACK0 - 2)], [At.CODE + 2, 0, IF | 0x8d7]);
+  assert.deepEqual(
+    [m.read16(At.STACK0 - 6), m.read16(At.STACK0 - 4), m.read16(At.STACK0 - 2)],
+    [At.CODE + 2, 0, IF | 0x8d7],
+  );
   m.step((a) => a.emit("iret"));
   assert.deepEqual([m.rip, m.flags(), m.gpr(4)], [BigInt(At.CODE + 2), IF | 0x8d7, At.STACK0]);
 });
@@ -246,9 +281,22 @@ test("SYSCALL saves RIP and RFLAGS, masks RFLAGS, loads flat ring-0 segments", (
   m.enterUser();
   m.setFlags(IF | 0x8d5);
   m.step((a) => a.emit("syscall"));
-  assert.deepEqual([m.rip, m.gpr(1), m.gpr(11), m.flags(), m.num(S.CPL)], [BigInt(TARGET), At.CODE + 2, IF | 0x8d7, 0x8d7, 0]);
-  assert.deepEqual(m.segment(Seg.CS), { base: 0n, limit: 0xffff_ffff, rights: 0xa09b, selector: 8 });
-  assert.deepEqual(m.segment(Seg.SS), { base: 0n, limit: 0xffff_ffff, rights: 0xc093, selector: 16 });
+  assert.deepEqual(
+    [m.rip, m.gpr(1), m.gpr(11), m.flags(), m.num(S.CPL)],
+    [BigInt(TARGET), At.CODE + 2, IF | 0x8d7, 0x8d7, 0],
+  );
+  assert.deepEqual(m.segment(Seg.CS), {
+    base: 0n,
+    limit: 0xffff_ffff,
+    rights: 0xa09b,
+    selector: 8,
+  });
+  assert.deepEqual(m.segment(Seg.SS), {
+    base: 0n,
+    limit: 0xffff_ffff,
+    rights: 0xc093,
+    selector: 16,
+  });
 });
 
 test("SYSCALL is undefined without EFER.SCE and outside 64-bit mode", () => {
@@ -263,7 +311,10 @@ test("SYSCALL is undefined without EFER.SCE and outside 64-bit mode", () => {
 });
 
 test("SYSRET goes to 64-bit or compatibility code by operand size", () => {
-  for (const [code, selector, rights] of [[[0x48, 0x0f, 0x07], 0x33, 0xa0fb], [[0x0f, 0x07], 0x23, 0xc0fb]] as const) {
+  for (const [code, selector, rights] of [
+    [[0x48, 0x0f, 0x07], 0x33, 0xa0fb],
+    [[0x0f, 0x07], 0x23, 0xc0fb],
+  ] as const) {
     prepareSyscall();
     m.setGpr(1, TARGET);
     m.setGpr(11, IF | 0x1_0000 | VM | 0xd7);
@@ -296,7 +347,10 @@ test("SYSENTER and SYSEXIT use the SYSENTER MSRs in 32-bit and 64-bit modes", ()
     m.setFlags(IF);
     m.step((a) => a.emit("sysenter"));
     assert.deepEqual([m.rip, m.gpr(4), m.flags(), m.num(S.CPL)], [BigInt(TARGET), 0x7000, 2, 0]);
-    assert.deepEqual([m.segment(Seg.CS).selector, m.segment(Seg.CS).rights], [8, isLong ? 0xa09b : 0xc09b]);
+    assert.deepEqual(
+      [m.segment(Seg.CS).selector, m.segment(Seg.CS).rights],
+      [8, isLong ? 0xa09b : 0xc09b],
+    );
     m.setGpr(1, At.STACK3);
     m.setGpr(2, 0x5100);
     m.step((a) => a.bytes(isLong ? [0x48, 0x0f, 0x35] : [0x0f, 0x35]));

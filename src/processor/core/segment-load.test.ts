@@ -10,7 +10,13 @@ const m = new TestMachine();
 const FREE = Sel.FREE;
 const error = (): number => m.read32(m.gpr(4));
 
-function load(mode: "long" | "protected", segment: typeof ds, selector: number, rights?: number, user = false): number {
+function load(
+  mode: "long" | "protected",
+  segment: typeof ds,
+  selector: number,
+  rights?: number,
+  user = false,
+): number {
   m.reset(mode);
   if (user) m.enterUser(mode === "long" ? Sel.CODE64_USER : Sel.CODE32_USER);
   if (rights !== undefined) m.setDescriptor(FREE, descriptor(rights, 0x1234_5678, 0x1_2345));
@@ -22,7 +28,12 @@ function load(mode: "long" | "protected", segment: typeof ds, selector: number, 
 test("a data segment takes base, limit and rights from its descriptor and marks it accessed", () => {
   for (const mode of ["long", "protected"] as const) {
     assert.equal(load(mode, es, FREE, 0xc092), -1);
-    assert.deepEqual(m.segment(Seg.ES), { base: 0x1234_5678n, limit: 0x1234_5fff, rights: 0xc093, selector: FREE });
+    assert.deepEqual(m.segment(Seg.ES), {
+      base: 0x1234_5678n,
+      limit: 0x1234_5fff,
+      rights: 0xc093,
+      selector: FREE,
+    });
     assert.equal(Number((m.read64(At.GDT + FREE) >> 40n) & 0xffn), 0x93);
     assert.equal(load(mode, gs, FREE | 3, 0x40f2), -1);
     assert.equal(m.segment(Seg.GS).limit, 0x1_2345);
@@ -51,7 +62,11 @@ test("data segment loads fault as the manual says", () => {
       assert.notEqual(m.segment(Seg.DS).selector, selector, name);
     }
   }
-  assert.equal(load("protected", ds, FREE | 3, 0xc09e, true), -1, "conforming code of an inner ring is readable");
+  assert.equal(
+    load("protected", ds, FREE | 3, 0xc09e, true),
+    -1,
+    "conforming code of an inner ring is readable",
+  );
 });
 
 test("SS must be writable data of exactly this ring", () => {
@@ -142,7 +157,12 @@ test("real mode loads keep limit and rights", () => {
   m.setSegment(Seg.DS, { limit: 0xffff_ffff, rights: 0x8093 });
   m.setGpr(0, 0x1234);
   m.step((a) => a.emit("mov", ds, ax));
-  assert.deepEqual(m.segment(Seg.DS), { base: 0x1_2340n, limit: 0xffff_ffff, rights: 0x8093, selector: 0x1234 });
+  assert.deepEqual(m.segment(Seg.DS), {
+    base: 0x1_2340n,
+    limit: 0xffff_ffff,
+    rights: 0x8093,
+    selector: 0x1234,
+  });
 });
 
 test("LTR marks its TSS busy; busy, missing and wrong descriptors fault", () => {
@@ -154,12 +174,21 @@ test("LTR marks its TSS busy; busy, missing and wrong descriptors fault", () => 
     m.step((a) => a.bytes([0x0f, 0x00, 0xd8]));
   };
   ltr("long", FREE, 0x89);
-  assert.deepEqual(m.segment(Seg.TR), { base: 0xffff_8000_0000_3000n, limit: 0x67, rights: 0x8b, selector: FREE });
+  assert.deepEqual(m.segment(Seg.TR), {
+    base: 0xffff_8000_0000_3000n,
+    limit: 0x67,
+    rights: 0x8b,
+    selector: FREE,
+  });
   assert.equal(Number((m.read64(At.GDT + FREE) >> 40n) & 0xffn), 0x8b);
   ltr("protected", FREE, 0x81);
   assert.equal(m.segment(Seg.TR).rights, 0x83);
   for (const [mode, selector, rights, vector, code] of [
-    ["long", 0, 0x89, 13, 0], ["long", FREE, 0x8b, 13, FREE], ["long", FREE, 0x81, 13, FREE], ["long", FREE, 0x09, 11, FREE], ["protected", FREE | 4, 0x89, 13, FREE | 4],
+    ["long", 0, 0x89, 13, 0],
+    ["long", FREE, 0x8b, 13, FREE],
+    ["long", FREE, 0x81, 13, FREE],
+    ["long", FREE, 0x09, 11, FREE],
+    ["protected", FREE | 4, 0x89, 13, FREE | 4],
   ] as const) {
     ltr(mode, selector, rights);
     assert.deepEqual([m.vector, error()], [vector, code]);

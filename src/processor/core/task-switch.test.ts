@@ -35,9 +35,15 @@ test("CALL to a TSS nests: link, NT, both busy, registers swapped", () => {
   prepare();
   m.step((a) => a.emit("call", far(NEW, 0)));
   assert.deepEqual([m.rip, m.gpr(0), m.gpr(4), m.flags()], [BigInt(EIP), 0x100, STACK, NT | 2]);
-  assert.deepEqual([m.segment(Seg.TR), m.num(S.CR0) & 8], [{ base: BigInt(TSS2), limit: 0x67, rights: 0x8b, selector: NEW }, 8]);
+  assert.deepEqual(
+    [m.segment(Seg.TR), m.num(S.CR0) & 8],
+    [{ base: BigInt(TSS2), limit: 0x67, rights: 0x8b, selector: NEW }, 8],
+  );
   assert.deepEqual([m.read16(TSS2), access(NEW), access(Sel.TSS)], [Sel.TSS, 0x8b, 0x8b]);
-  assert.deepEqual([m.read32(At.TSS + 0x20), m.read32(At.TSS + 0x28), m.read32(At.TSS + 0x4c)], [At.CODE + 7, 0xaaaa, Sel.CODE32]);
+  assert.deepEqual(
+    [m.read32(At.TSS + 0x20), m.read32(At.TSS + 0x28), m.read32(At.TSS + 0x4c)],
+    [At.CODE + 7, 0xaaaa, Sel.CODE32],
+  );
   m.step((a) => a.emit("iretd"));
   assert.deepEqual([m.rip, m.gpr(0), m.flags()], [BigInt(At.CODE + 7), 0xaaaa, 2]);
   assert.deepEqual([access(NEW), access(Sel.TSS), m.read32(TSS2 + 0x24)], [0x89, 0x8b, 2]);
@@ -60,7 +66,10 @@ test("task gates work from code and from the IDT, with an error code on the new 
   m.engine.updateMode();
   m.step((a) => a.bytes([0x8b, 0x03])); // mov eax, [ebx]
   assert.equal(m.rip, BigInt(EIP + 1));
-  assert.deepEqual([m.gpr(4), m.read32(STACK - 4), m.read32(At.TSS + 0x20)], [STACK - 4, 0, At.CODE]);
+  assert.deepEqual(
+    [m.gpr(4), m.read32(STACK - 4), m.read32(At.TSS + 0x20)],
+    [STACK - 4, 0, At.CODE],
+  );
   assert.equal(m.read32(At.TSS + 0x24) & 0x1_0000, 0x1_0000, "RF of a fault");
 });
 
@@ -75,7 +84,10 @@ test("a 16-bit TSS holds 16-bit state", () => {
     m.write16(TSS2 + 0x22 + 2 * i, s);
   });
   m.step((a) => a.emit("jmp", far(NEW, 0)));
-  assert.deepEqual([m.rip, m.gpr(0) & 0xffff, m.gpr(4) & 0xffff, m.segment(Seg.TR).rights], [BigInt(EIP), 0x200, STACK, 0x83]);
+  assert.deepEqual(
+    [m.rip, m.gpr(0) & 0xffff, m.gpr(4) & 0xffff, m.segment(Seg.TR).rights],
+    [BigInt(EIP), 0x200, STACK, 0x83],
+  );
 });
 
 test("faults before the switch belong to the old task", () => {
@@ -88,7 +100,11 @@ test("faults before the switch belong to the old task", () => {
     prepare();
     change();
     m.step((a) => a.emit("call", far(NEW, 0)));
-    assert.deepEqual([m.vector, m.read32(m.gpr(4)), m.segment(Seg.TR).selector], [vector, code, Sel.TSS], name);
+    assert.deepEqual(
+      [m.vector, m.read32(m.gpr(4)), m.segment(Seg.TR).selector],
+      [vector, code, Sel.TSS],
+      name,
+    );
   }
 });
 
@@ -98,10 +114,15 @@ test("faults of the new segments belong to the new task", () => {
     ["CS is data", () => m.write32(TSS2 + 0x4c, Sel.DATA), 10, Sel.DATA],
     ["DS is beyond the table", () => m.write32(TSS2 + 0x54, 0x1ff8), 10, 0x1ff8],
     ["LDT is no LDT", () => m.write32(TSS2 + 0x60, Sel.DATA), 10, Sel.DATA],
-    ["EIP beyond the limit", () => {
-      m.setDescriptor(Sel.FREE + 16, descriptor(0x409b, 0, 0xfff));
-      m.write32(TSS2 + 0x4c, Sel.FREE + 16);
-    }, 13, 0],
+    [
+      "EIP beyond the limit",
+      () => {
+        m.setDescriptor(Sel.FREE + 16, descriptor(0x409b, 0, 0xfff));
+        m.write32(TSS2 + 0x4c, Sel.FREE + 16);
+      },
+      13,
+      0,
+    ],
   ];
   for (const [name, change, vector, code] of cases) {
     prepare();
@@ -132,18 +153,30 @@ test("in VMX non-root operation a task switch exits with selector and source, af
     run();
     return [m.num(S.EXIT_REASON), m.num(S.EXIT_QUALIFICATION)];
   };
-  assert.deepEqual(qualification(() => m.step((a) => a.emit("call", far(NEW, 0)))), [9, NEW]);
-  assert.deepEqual(qualification(() => m.step((a) => a.emit("jmp", far(NEW, 0)))), [9, 0x8000_0000 + NEW]);
-  assert.deepEqual(qualification(() => {
-    m.setFlags(NT);
-    m.write16(At.TSS, NEW);
-    m.setDescriptor(NEW, descriptor(0x8b, TSS2, 0x67));
-    m.step((a) => a.emit("iretd"));
-  }), [9, 0x4000_0000 + NEW]);
-  assert.deepEqual(qualification(() => {
-    m.write64(At.IDT + 8 * 6, gateLow({ selector: NEW, offset: 0, access: 0x85 }));
-    m.step((a) => a.emit("ud2"));
-  }), [9, 0xc000_0000 + NEW]);
+  assert.deepEqual(
+    qualification(() => m.step((a) => a.emit("call", far(NEW, 0)))),
+    [9, NEW],
+  );
+  assert.deepEqual(
+    qualification(() => m.step((a) => a.emit("jmp", far(NEW, 0)))),
+    [9, 0x8000_0000 + NEW],
+  );
+  assert.deepEqual(
+    qualification(() => {
+      m.setFlags(NT);
+      m.write16(At.TSS, NEW);
+      m.setDescriptor(NEW, descriptor(0x8b, TSS2, 0x67));
+      m.step((a) => a.emit("iretd"));
+    }),
+    [9, 0x4000_0000 + NEW],
+  );
+  assert.deepEqual(
+    qualification(() => {
+      m.write64(At.IDT + 8 * 6, gateLow({ selector: NEW, offset: 0, access: 0x85 }));
+      m.step((a) => a.emit("ud2"));
+    }),
+    [9, 0xc000_0000 + NEW],
+  );
   assert.equal(m.num(S.VECTORING), 0x8000_0306);
   prepare();
   m.set(S.NON_ROOT, 1);

@@ -8,8 +8,9 @@
  * step() executes one instruction at S.RIP. If it faults, the event is delivered and the handler's first NOP runs in its place, so
  * `vector` tells which one.
  */
-import { asm16, asm32, asm64, type Assembler } from "../isa/assemble.ts";
+
 import { Interpreter } from "../interpreter/interpreter.ts";
+import { type Assembler, asm16, asm32, asm64 } from "../isa/assemble.ts";
 import { ALL_FEATURES } from "../isa/features.ts";
 import { readRflags, writeRflags } from "../vmx/rflags.ts";
 import { Cr0, Cr4, Efer } from "./control-bits.ts";
@@ -30,13 +31,32 @@ import {
 } from "./layout.ts";
 
 export const At = {
-  GDT: 0x1000, IDT: 0x2000, TSS: 0x3000, CODE: 0x4000, HANDLERS: 0x6000, STACK0: 0x8000, RSP0: 0x9000, IST1: 0x9800, STACK3: 0xa000,
-  SCRATCH: 0xb000, PML4: 0x1_0000, PAGE_TABLE: 0x1_3000, PAGE_TABLE_HIGH: 0x1_4000,
+  GDT: 0x1000,
+  IDT: 0x2000,
+  TSS: 0x3000,
+  CODE: 0x4000,
+  HANDLERS: 0x6000,
+  STACK0: 0x8000,
+  RSP0: 0x9000,
+  IST1: 0x9800,
+  STACK3: 0xa000,
+  SCRATCH: 0xb000,
+  PML4: 0x1_0000,
+  PAGE_TABLE: 0x1_3000,
+  PAGE_TABLE_HIGH: 0x1_4000,
 } as const;
 
 /** Selectors of the standard GDT. */
 export const Sel = {
-  CODE64: 0x08, DATA: 0x10, CODE32: 0x18, CODE64_USER: 0x23, DATA_USER: 0x2b, CODE32_USER: 0x33, CODE16: 0x38, TSS: 0x40, FREE: 0x60,
+  CODE64: 0x08,
+  DATA: 0x10,
+  CODE32: 0x18,
+  CODE64_USER: 0x23,
+  DATA_USER: 0x2b,
+  CODE32_USER: 0x33,
+  CODE16: 0x38,
+  TSS: 0x40,
+  FREE: 0x60,
 } as const;
 
 const RAM_BYTES = 0x20_0000;
@@ -54,7 +74,13 @@ export function descriptor(rights: number, base = 0, limit = 0xf_ffff): bigint {
   const b = BigInt(base);
   const l = BigInt(limit);
   const r = BigInt(rights);
-  return (l & 0xffffn) | ((b & 0xff_ffffn) << 16n) | ((r & 0xf0ffn) << 40n) | ((l >> 16n) << 48n) | ((b >> 24n) << 56n);
+  return (
+    (l & 0xffffn) |
+    ((b & 0xff_ffffn) << 16n) |
+    ((r & 0xf0ffn) << 40n) |
+    ((l >> 16n) << 48n) |
+    ((b >> 24n) << 56n)
+  );
 }
 
 export interface Gate {
@@ -136,7 +162,9 @@ export class TestMachine {
   }
 
   #tables(isLong: boolean): void {
-    const gdt = [0n, 0xa09bn, 0xc093n, 0xc09bn, 0xa0fbn, 0xc0f3n, 0xc0fbn, 0x809bn].map((r) => (r === 0n ? 0n : descriptor(Number(r))));
+    const gdt = [0n, 0xa09bn, 0xc093n, 0xc09bn, 0xa0fbn, 0xc0f3n, 0xc0fbn, 0x809bn].map((r) =>
+      r === 0n ? 0n : descriptor(Number(r)),
+    );
     gdt.forEach((d, i) => {
       this.write64(At.GDT + 8 * i, d);
     });
@@ -151,7 +179,11 @@ export class TestMachine {
     const bytes = new Uint8Array(this.view.buffer, RAM_BASE + At.HANDLERS, 0x1000);
     bytes.fill(0x90);
     for (let v = 0; v < 256; v++) {
-      const gate = { selector: isLong ? Sel.CODE64 : Sel.CODE32, offset: At.HANDLERS + 16 * v, access: 0x8e };
+      const gate = {
+        selector: isLong ? Sel.CODE64 : Sel.CODE32,
+        offset: At.HANDLERS + 16 * v,
+        access: 0x8e,
+      };
       this.setGate(v, gate, isLong);
     }
   }
@@ -192,15 +224,31 @@ export class TestMachine {
     this.set(S.CR0, BigInt(Cr0.ET));
     this.set(S.IDTR_LIMIT, 0x3ff);
     this.#loadSegments(0, 0x9b);
-    for (let seg = 0; seg < 6; seg++) this.setSegment(seg, { base: 0n, limit: 0xffff, rights: seg === Seg.CS ? 0x9b : 0x93, selector: 0 });
+    for (let seg = 0; seg < 6; seg++)
+      this.setSegment(seg, {
+        base: 0n,
+        limit: 0xffff,
+        rights: seg === Seg.CS ? 0x9b : 0x93,
+        selector: 0,
+      });
     for (let v = 0; v < 256; v++) this.write32(At.IDT + 4 * v, At.HANDLERS + 16 * v);
   }
 
   /** Ring 3 code and stack. */
   enterUser(code: number = Sel.CODE64_USER): void {
-    this.setSegment(Seg.CS, { base: 0n, limit: 0xffff_ffff, rights: code === Sel.CODE64_USER ? 0xa0fb : 0xc0fb, selector: code });
+    this.setSegment(Seg.CS, {
+      base: 0n,
+      limit: 0xffff_ffff,
+      rights: code === Sel.CODE64_USER ? 0xa0fb : 0xc0fb,
+      selector: code,
+    });
     for (const seg of [Seg.SS, Seg.DS, Seg.ES]) {
-      this.setSegment(seg, { base: 0n, limit: 0xffff_ffff, rights: 0xc0f3, selector: Sel.DATA_USER });
+      this.setSegment(seg, {
+        base: 0n,
+        limit: 0xffff_ffff,
+        rights: 0xc0f3,
+        selector: Sel.DATA_USER,
+      });
     }
     this.set(S.CPL, 3);
     this.setGpr(4, At.STACK3);

@@ -39,6 +39,7 @@ export function bucketAddress(physical: Val, mode: Val): Val {
 const INTERRUPT_WINDOW = 7;
 const NMI_WINDOW = 8;
 const DR6_BS = 0x4000;
+const BLOCKING_BY_MOV_SS = 2;
 
 export function defineBlocks(
   module: ModuleBuilder,
@@ -212,22 +213,23 @@ function defineSlowEnter(module: ModuleBuilder): void {
     fn.if(stepping, () => {
       // The instruction executed on its own is done.
       p.set(S.STEPPING, 0);
-      p.set(S.INTERRUPTIBILITY, p.get(S.INTERRUPTIBILITY).and(p.get(S.STEP_BLOCKING).not()));
+      const blocking = p.get(S.INTERRUPTIBILITY).and(p.get(S.STEP_BLOCKING).not());
+      p.set(S.INTERRUPTIBILITY, blocking);
       fn.callVoid(module.get("updateSlow"));
-      fn.if(stepping.and(Slow.SINGLE_STEP), () => {
-        fn.if(
-          p
-            .get(S.CTL_PRIMARY)
-            .and(1 << 27)
-            .ne(0)
-            .and(p.get(S.NON_ROOT)),
-          () => {
-            p.set(S.EXIT_REASON, 37);
-            p.set(S.EXIT_QUALIFICATION, 0n);
-            p.set(S.EXIT_LENGTH, 0);
-            fn.return(Found.VM_EXIT);
-          },
-        );
+      const monitors = p
+        .get(S.CTL_PRIMARY)
+        .and(1 << 27)
+        .ne(0)
+        .and(p.get(S.NON_ROOT));
+      // An instruction that has just loaded SS holds its own trap back for good.
+      const isDue = monitors.or(blocking.and(BLOCKING_BY_MOV_SS).eqz());
+      fn.if(stepping.and(Slow.SINGLE_STEP).ne(0).and(isDue), () => {
+        fn.if(monitors, () => {
+          p.set(S.EXIT_REASON, 37);
+          p.set(S.EXIT_QUALIFICATION, 0n);
+          p.set(S.EXIT_LENGTH, 0);
+          fn.return(Found.VM_EXIT);
+        });
         p.set(S.PENDING, Pending.EVENT);
         p.set(S.PENDING_VECTOR, Vector.DB);
         p.set(S.PENDING_ERROR, 0);
@@ -252,13 +254,12 @@ function defineSlowEnter(module: ModuleBuilder): void {
     });
     const block = fn.call(module.get("lookup"));
     fn.if(block.leU(Found.VM_EXIT), () => fn.return(block));
-    // TF as it is before the instruction decides about the trap after it; MOV SS holds it back.
+    // TF as it is before the instruction decides about the trap after it.
     const blocking = p.get(S.INTERRUPTIBILITY).and(3);
     const trap = p
       .get(S.RFLAGS_REST)
       .and(Flag.TF)
       .ne(0)
-      .and(blocking.and(2).eqz())
       .or(p.get(S.CTL_PRIMARY).shrU(27).and(1).and(p.get(S.NON_ROOT)));
     p.set(S.STEPPING, trap.select(fn.i32(Slow.SINGLE_STEP | Slow.SHADOW), fn.i32(Slow.SHADOW)));
     p.set(S.STEP_BLOCKING, blocking);

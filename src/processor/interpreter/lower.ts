@@ -53,6 +53,9 @@ export function writeRecord(
   view.setUint16(at + Rec.HANDLER, handler, true);
   view.setUint8(at + Rec.LENGTH, insn.length);
   view.setUint16(at + Rec.OFFSET, offset, true);
+  // No x87 instruction has a third operand.
+  if (insn.row.feature === "fpu")
+    view.setUint16(at + Rec.OP2, ((insn.row.opcode & 7) << 8) | insn.modrm, true);
   const isString = isStringKey(insn.row.sem);
   let immediates = 0;
   for (let i = 0; i < insn.opCount; i++) {

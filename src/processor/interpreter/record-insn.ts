@@ -58,6 +58,10 @@ export abstract class RecordInsn extends Insn {
     return this.#slot(i);
   }
 
+  override x87Opcode(): Val {
+    return this.field16(Rec.OP2);
+  }
+
   immediate(i: number): Val {
     // A far pointer counts as two: its offset and its selector.
     const earlier = this.shape.operands.slice(0, i).some((o) => o.kind === "i" || o.kind === "f");

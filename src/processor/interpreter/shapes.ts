@@ -37,6 +37,10 @@ const ADDRESS_DEPENDENT = new Set([
   "maskmovq",
   "maskmovdqu",
   "monitor",
+  "bt",
+  "bts",
+  "btr",
+  "btc",
 ]);
 const STRING_KEYS = new Set([...Object.keys(STRINGS), "ins", "outs"]);
 

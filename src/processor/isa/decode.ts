@@ -213,6 +213,7 @@ export class Decoder {
     if ((flags & RowFlag.REP_IS_OPCODE) !== 0) out.rep = 0;
     input.opsize = size;
     out.opsize = (2 << size) as 2 | 4 | 8;
+    out.modrm = input.modrm;
     out.opCount = rowTable.opCounts[row]!;
   }
 }

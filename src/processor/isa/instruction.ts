@@ -79,6 +79,8 @@ export class Instruction {
   rep: 0 | 0xf2 | 0xf3 = 0;
   /** Segment override that counts (in 64-bit mode only FS and GS do), or -1. */
   segOverride = -1;
+  /** ModRM byte of rows that have one. */
+  modrm = 0;
   /** REX byte that counts, or 0. */
   rex = 0;
   opCount = 0;

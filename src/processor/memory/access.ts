@@ -96,13 +96,38 @@ function defineTranslate(module: ModuleBuilder): void {
   );
 }
 
+const nonCanonical = (linear: Val): Val => linear.shl(16).shrS(16).ne(linear);
+
+/** Every byte must have a canonical address, before anything else is checked; leaves with #GP(0) or #SS(0). */
+function checkCanonical(p: Procedure, linear: Val, bytes: Val, flags: Val): void {
+  const { fn } = p;
+  fn.if(p.get(S.EFER).and(Efer.LMA).ne(0), () => {
+    const last = linear.add(bytes.extU()).sub(1);
+    fn.if(nonCanonical(linear).or(nonCanonical(last)), () => {
+      fn.if(linear.eq(POISON), () => fn.if(p.get(S.PENDING), () => fn.return(0)));
+      raise(p, flags.and(Access.STACK).select(fn.i32(Vector.SS), fn.i32(Vector.GP)), 0);
+      fn.return(0);
+    });
+  });
+}
+
+/**
+ * What an access of so many bytes must be aligned to: itself, at most 8; 4 for m16:32, 2 or 4 for x87 environments and state.
+ * SDM Vol. 3A, "Interrupt 17 - Alignment Check Exception (#AC)".
+ */
+function alignmentOf(bytes: Val): Val {
+  const { fn } = bytes;
+  const is16 = bytes.eq(14).or(bytes.eq(94));
+  const is32 = bytes.eq(28).or(bytes.eq(108)).or(bytes.eq(6));
+  const plain = bytes.gtU(8).select(fn.i32(8), bytes);
+  return is16.select(fn.i32(2), is32.select(fn.i32(4), plain));
+}
+
 /** Alignment check of an explicit access; leaves with #AC(0). */
 function checkAlignment(p: Procedure, linear: Val, bytes: Val, flags: Val): void {
   const { fn } = p;
   fn.if(p.get(S.CONTEXT).eq(CONTEXT_NONE).and(flags.and(Access.SYSTEM).eqz()), () => {
-    const size = bytes.gtU(8).select(fn.i32(8), bytes);
-    const isPower = size.popcnt().eq(1);
-    fn.if(isPower.and(linear.wrap().and(size.sub(1)).ne(0)), () => {
+    fn.if(linear.wrap().and(alignmentOf(bytes).sub(1)), () => {
       raise(p, fn.i32(Vector.AC), 0);
       fn.return(0);
     });
@@ -141,6 +166,7 @@ function defineRead(module: ModuleBuilder): void {
       fn.if(isHit(fn, TLB_READ, at, linear, bytes, contextFor(p, flags)), () =>
         fn.return(linear.wrap().add(addend(fn, TLB_READ, at))),
       );
+      checkCanonical(p, linear, bytes, flags);
       checkAlignment(p, linear, bytes, flags);
       const host = fn.call(module.get("translate"), linear, Walk.READ, flags);
       fn.if(host.eqz(), () => fn.return(0));
@@ -211,6 +237,7 @@ function defineWrite(module: ModuleBuilder): void {
       fn.if(isHit(fn, TLB_WRITE, at, linear, bytes, contextFor(p, flags)), () =>
         fn.return(linear.wrap().add(addend(fn, TLB_WRITE, at))),
       );
+      checkCanonical(p, linear, bytes, flags);
       checkAlignment(p, linear, bytes, flags);
       const host = fn.call(module.get("translate"), linear, Walk.WRITE, flags);
       fn.if(host.eqz(), () => fn.return(0));

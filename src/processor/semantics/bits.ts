@@ -27,7 +27,12 @@ function elementAddress(insn: Insn, offset: Val, write: boolean): Val {
   const signed = bytes === 8 ? offset : (bytes === 2 ? offset.sext16() : offset).extS();
   const log2 = LOG2[bytes];
   const displacement = signed.shrS(log2 + 3).shl(log2);
-  const linear = insn.ea(bytes, write).add(displacement);
+  // The effective address wraps at the address size with the displacement in it; the segment's base comes after.
+  const effective = insn.offset();
+  const { addrSize } = insn.shape;
+  const mask = addrSize === 8 ? -1n : addrSize === 4 ? 0xffff_ffffn : 0xffffn;
+  const moved = effective.add(displacement).and(mask).sub(effective);
+  const linear = insn.ea(bytes, write).add(moved);
   const isLong = insn.get(S.MODE).and(Mode.CODE_MASK).eq(Mode.CODE64);
   return isLong.select(linear, linear.and(0xffff_ffffn));
 }

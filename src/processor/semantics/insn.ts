@@ -62,6 +62,10 @@ export abstract class Insn extends Cpu {
   /** Linear address of a string operand, RSI through its segment or RDI through ES, checked for an access of `bytes`. */
   abstract stringSource(bytes: number): Val;
   abstract stringDestination(bytes: number, write: boolean): Val;
+  /** FOP of this x87 instruction (i32): low bits of its first opcode byte, and ModRM. Null where a reading does not know its bytes. */
+  x87Opcode(): Val | null {
+    return null;
+  }
   /** RIP of this instruction and of the next one (i64). */
   abstract rip(): Val;
   abstract nextRip(): Val;

@@ -9,7 +9,12 @@ import { ax, cr0, cr2, cr3, cr4, cr8, dr4, dr6, dr7, eax, rax, rbx } from "../..
 const m = new TestMachine();
 const PG = 0x8000_0000;
 
-function toCr(mode: "long" | "protected", register: typeof cr0, value: number | bigint, prepare?: () => void): number {
+function toCr(
+  mode: "long" | "protected",
+  register: typeof cr0,
+  value: number | bigint,
+  prepare?: () => void,
+): number {
   m.reset(mode);
   prepare?.();
   m.setGpr(0, value);
@@ -39,10 +44,19 @@ test("paging with EFER.LME activates IA-32e mode, and needs PAE and a 32-bit TSS
       m.write64(At.PML4 + 0x2000, 0x87n);
       prepare();
     });
-  assert.equal(enable(() => {}), -1);
+  assert.equal(
+    enable(() => {}),
+    -1,
+  );
   assert.deepEqual([m.num(S.EFER), m.mode & 3], [Efer.LME | Efer.LMA, 1]);
-  assert.equal(enable(() => m.set(S.CR4, 0n)), 13);
-  assert.equal(enable(() => m.setSegment(Seg.TR, { rights: 0x83 })), 13);
+  assert.equal(
+    enable(() => m.set(S.CR4, 0n)),
+    13,
+  );
+  assert.equal(
+    enable(() => m.setSegment(Seg.TR, { rights: 0x83 })),
+    13,
+  );
 });
 
 test("paging with PAE loads the four page-directory pointers and checks their reserved bits", () => {
@@ -67,14 +81,22 @@ test("CR4 refuses unknown bits and changes that IA-32e mode or PCIDs forbid", ()
   assert.equal(toCr("long", cr4, base | Cr4.VMXE), 13);
   assert.equal(toCr("long", cr4, Cr4.PGE), 13);
   assert.equal(toCr("long", cr4, base | Cr4.PCIDE), -1);
-  assert.equal(toCr("long", cr4, base | Cr4.PCIDE, () => m.set(S.CR3, BigInt(At.PML4 | 8))), 13);
+  assert.equal(
+    toCr("long", cr4, base | Cr4.PCIDE, () => m.set(S.CR3, BigInt(At.PML4 | 8))),
+    13,
+  );
   assert.equal(toCr("protected", cr4, Cr4.PCIDE), 13);
 });
 
 test("CR3 takes bit 63 only with PCIDs and no bits above the physical width", () => {
   assert.equal(toCr("long", cr3, BigInt(At.PML4) | (1n << 63n)), 13);
   assert.equal(toCr("long", cr3, BigInt(At.PML4) | (1n << 45n)), 13);
-  assert.equal(toCr("long", cr3, BigInt(At.PML4) | (1n << 63n), () => m.set(S.CR4, BigInt(Cr4.PAE | Cr4.PCIDE))), -1);
+  assert.equal(
+    toCr("long", cr3, BigInt(At.PML4) | (1n << 63n), () =>
+      m.set(S.CR4, BigInt(Cr4.PAE | Cr4.PCIDE)),
+    ),
+    -1,
+  );
   assert.equal(m.get(S.CR3), BigInt(At.PML4));
 });
 
@@ -94,7 +116,10 @@ test("CR1 and ring 3 are refused in that order; CR8 takes four bits", () => {
 
 // ---- VMX non-root operation ----
 
-function guest(prepare: () => void, run: () => number): { exits: number; reason: number; qualification: number } {
+function guest(
+  prepare: () => void,
+  run: () => number,
+): { exits: number; reason: number; qualification: number } {
   m.reset("long");
   m.set(S.NON_ROOT, 1);
   prepare();
@@ -118,10 +143,13 @@ test("a change of a host-owned CR0 or CR4 bit exits; equal bits keep the real va
   assert.deepEqual(changed, { exits: 1, reason: 28, qualification: 0x300 });
   guest(own, () => m.step((a) => a.emit("mov", rax, cr0)));
   assert.equal(m.gpr(0), longCr0() - Cr0.NE + Cr0.TS, "reads give the shadow");
-  const cr4Change = guest(() => m.set(S.CTL_CR4_MASK, BigInt(Cr4.PGE)), () => {
-    m.setGpr(0, Cr4.PAE | Cr4.PGE);
-    return m.step((a) => a.emit("mov", cr4, rax));
-  });
+  const cr4Change = guest(
+    () => m.set(S.CTL_CR4_MASK, BigInt(Cr4.PGE)),
+    () => {
+      m.setGpr(0, Cr4.PAE | Cr4.PGE);
+      return m.step((a) => a.emit("mov", cr4, rax));
+    },
+  );
   assert.deepEqual(cr4Change, { exits: 1, reason: 28, qualification: 4 });
 });
 
@@ -139,9 +167,18 @@ test("CR3 exits unless the value is a target; CR3 and CR8 reads and writes by th
   };
   assert.equal(guest(control(load), write(At.PML4)).exits, 0);
   assert.deepEqual(guest(control(load), write(0x5000)), { exits: 1, reason: 28, qualification: 3 });
-  assert.deepEqual(guest(control(1 << 16), () => m.step((a) => a.emit("mov", rbx, cr3))), { exits: 1, reason: 28, qualification: 0x313 });
-  assert.deepEqual(guest(control(1 << 19), () => m.step((a) => a.emit("mov", cr8, rax))), { exits: 1, reason: 28, qualification: 8 });
-  assert.deepEqual(guest(control(1 << 20), () => m.step((a) => a.emit("mov", rax, cr8))), { exits: 1, reason: 28, qualification: 0x18 });
+  assert.deepEqual(
+    guest(control(1 << 16), () => m.step((a) => a.emit("mov", rbx, cr3))),
+    { exits: 1, reason: 28, qualification: 0x313 },
+  );
+  assert.deepEqual(
+    guest(control(1 << 19), () => m.step((a) => a.emit("mov", cr8, rax))),
+    { exits: 1, reason: 28, qualification: 8 },
+  );
+  assert.deepEqual(
+    guest(control(1 << 20), () => m.step((a) => a.emit("mov", rax, cr8))),
+    { exits: 1, reason: 28, qualification: 0x18 },
+  );
 });
 
 test("CLTS and LMSW exit by the host's bits", () => {
@@ -196,11 +233,13 @@ test("DR6 and DR7 keep fixed bits, DR4 and DR5 are their aliases unless CR4.DE",
 });
 
 test("MOV-DR exiting wins over CPL and over #UD of the aliases", () => {
-  const r = guest(() => {
-    m.enterUser();
-    m.set(S.CTL_PRIMARY, 1 << 23);
-    m.set(S.CR4, BigInt(Cr4.PAE | Cr4.DE));
-  }, () => m.step((a) => a.emit("mov", rbx, dr4)));
+  const r = guest(
+    () => {
+      m.enterUser();
+      m.set(S.CTL_PRIMARY, 1 << 23);
+      m.set(S.CR4, BigInt(Cr4.PAE | Cr4.DE));
+    },
+    () => m.step((a) => a.emit("mov", rbx, dr4)),
+  );
   assert.deepEqual(r, { exits: 1, reason: 29, qualification: 0x314 });
 });
-

@@ -15,7 +15,12 @@ type Build = (a: Assembler) => void;
 
 const inDx: Build = (a) => a.emit("in", al, dx);
 
-function guest(primary: number, port: number, build: Build, prepare = (): void => {}): [number, number] | null {
+function guest(
+  primary: number,
+  port: number,
+  build: Build,
+  prepare = (): void => {},
+): [number, number] | null {
   m.reset("long");
   m.set(S.NON_ROOT, 1);
   m.set(S.CTL_PRIMARY, primary);
@@ -27,14 +32,24 @@ function guest(primary: number, port: number, build: Build, prepare = (): void =
 test("qualifications name port, size, direction, encoding", () => {
   const at = (port: number, low: number): [number, number] => [30, port * 0x1_0000 + low];
   assert.deepEqual(guest(UNCONDITIONAL, 0x3f8, inDx), at(0x3f8, 8));
-  assert.deepEqual(guest(UNCONDITIONAL, 0xfff0, (a) => a.emit("out", dx, ax)), at(0xfff0, 1));
-  assert.deepEqual(guest(UNCONDITIONAL, 0, (a) => a.emit("in", eax, imm(0x80))), at(0x80, 0x4b));
-  assert.deepEqual(guest(UNCONDITIONAL, 0, (a) => a.emit("out", imm(0x21), al)), at(0x21, 0x40));
+  assert.deepEqual(
+    guest(UNCONDITIONAL, 0xfff0, (a) => a.emit("out", dx, ax)),
+    at(0xfff0, 1),
+  );
+  assert.deepEqual(
+    guest(UNCONDITIONAL, 0, (a) => a.emit("in", eax, imm(0x80))),
+    at(0x80, 0x4b),
+  );
+  assert.deepEqual(
+    guest(UNCONDITIONAL, 0, (a) => a.emit("out", imm(0x21), al)),
+    at(0x21, 0x40),
+  );
 });
 
 test("bitmaps decide per byte and replace the unconditional control", () => {
   const withBit = (port: number) => (): void => {
-    for (let i = 0; i < 4096; i += 4) for (const map of [BITMAP_A, BITMAP_B]) m.view.setUint32(map + i, 0, true);
+    for (let i = 0; i < 4096; i += 4)
+      for (const map of [BITMAP_A, BITMAP_B]) m.view.setUint32(map + i, 0, true);
     const at = (port < 0x8000 ? BITMAP_A : BITMAP_B) + ((port & 0x7fff) >> 3);
     m.view.setUint8(at, 1 << (port & 7));
     m.set(S.CTL_IO_BITMAP_A, BITMAP_A);
@@ -43,8 +58,15 @@ test("bitmaps decide per byte and replace the unconditional control", () => {
   const both = UNCONDITIONAL | BITMAPS;
   assert.equal(guest(both, 0x60, inDx, withBit(0x61)), null);
   assert.notEqual(guest(both, 0x61, inDx, withBit(0x61)), null);
-  assert.notEqual(guest(both, 0x7ffe, (a) => a.emit("in", eax, dx), withBit(0x8001)), null);
-  assert.notEqual(guest(both, 0xffff, (a) => a.emit("in", ax, dx), withBit(0)), null, "around the end: always");
+  assert.notEqual(
+    guest(both, 0x7ffe, (a) => a.emit("in", eax, dx), withBit(0x8001)),
+    null,
+  );
+  assert.notEqual(
+    guest(both, 0xffff, (a) => a.emit("in", ax, dx), withBit(0)),
+    null,
+    "around the end: always",
+  );
   assert.equal(guest(both, 0xffff, inDx, withBit(0)), null);
 });
 
@@ -60,7 +82,13 @@ test("a port that nobody intercepts reads ones; a 32-bit read clears the upper h
 });
 
 test("outside IOPL the TSS bitmap decides, and its end counts as denied", () => {
-  const user = (limit: number, base: number, set: [number, number] | null, port: number, build: Build): number => {
+  const user = (
+    limit: number,
+    base: number,
+    set: [number, number] | null,
+    port: number,
+    build: Build,
+  ): number => {
     m.reset("long");
     m.enterUser();
     m.setSegment(Seg.TR, { limit });
@@ -83,7 +111,10 @@ test("outside IOPL the TSS bitmap decides, and its end counts as denied", () => 
 });
 
 test("permission faults come before exits", () => {
-  assert.equal(guest(UNCONDITIONAL, 0x3f8, inDx, () => m.enterUser()), null);
+  assert.equal(
+    guest(UNCONDITIONAL, 0x3f8, inDx, () => m.enterUser()),
+    null,
+  );
   assert.equal(m.vector, 13);
 });
 
@@ -93,11 +124,32 @@ test("string instructions exit with linear address and information before any me
     m.setGpr(6, At.SCRATCH);
     m.setGpr(1, 3);
   };
-  assert.deepEqual(guest(UNCONDITIONAL, 0x1f0, (a) => a.emit("rep insw"), set), [30, 0x1f0_0000 + 0x39]);
-  assert.deepEqual([m.get(S.EXIT_LINEAR), m.num(S.EXIT_INSTRUCTION_INFO)], [0x8000_0000_0000n, 2 << 7]);
-  assert.deepEqual(guest(UNCONDITIONAL, 0x1f0, (a) => a.emit("outsb"), set), [30, 0x1f0_0000 + 0x10]);
-  assert.deepEqual([m.num(S.EXIT_LINEAR), m.num(S.EXIT_INSTRUCTION_INFO)], [At.SCRATCH, (2 << 7) | (3 << 15)]);
-  assert.equal(guest(UNCONDITIONAL, 0x1f0, (a) => a.emit("rep outsb"), () => m.setGpr(1, 0)), null, "count zero does nothing");
+  assert.deepEqual(
+    guest(UNCONDITIONAL, 0x1f0, (a) => a.emit("rep insw"), set),
+    [30, 0x1f0_0000 + 0x39],
+  );
+  assert.deepEqual(
+    [m.get(S.EXIT_LINEAR), m.num(S.EXIT_INSTRUCTION_INFO)],
+    [0x8000_0000_0000n, 2 << 7],
+  );
+  assert.deepEqual(
+    guest(UNCONDITIONAL, 0x1f0, (a) => a.emit("outsb"), set),
+    [30, 0x1f0_0000 + 0x10],
+  );
+  assert.deepEqual(
+    [m.num(S.EXIT_LINEAR), m.num(S.EXIT_INSTRUCTION_INFO)],
+    [At.SCRATCH, (2 << 7) | (3 << 15)],
+  );
+  assert.equal(
+    guest(
+      UNCONDITIONAL,
+      0x1f0,
+      (a) => a.emit("rep outsb"),
+      () => m.setGpr(1, 0),
+    ),
+    null,
+    "count zero does nothing",
+  );
   assert.equal(m.num(S.RIP), At.CODE + 2);
 });
 
@@ -128,4 +180,3 @@ test("16-bit addresses wrap and leave the upper parts of the registers", () => {
   m.step((a) => a.bytes([0xf3, 0x6c]));
   assert.deepEqual([m.gpr(7), m.gpr(1)], [0xabcd_0000, 0x5678_0000]);
 });
-

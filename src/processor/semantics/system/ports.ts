@@ -156,8 +156,13 @@ function element(insn: Insn, s: StringPort): void {
 }
 
 function stringPort(insn: Insn, s: StringPort): void {
-  if (insn.shape.rep === 0) element(insn, s);
-  else insn.fn.if(counter(insn, RCX).ne(0), () => element(insn, s));
+  if (insn.shape.rep === 0) {
+    element(insn, s);
+    return;
+  }
+  // Permission is needed even for no element at all, as processors have it.
+  perform(insn, "checkPort", insn.gpr(RDX, 2), insn.bytes(s.operand));
+  insn.fn.if(counter(insn, RCX).ne(0), () => element(insn, s));
 }
 
 function ins(insn: Insn): void {

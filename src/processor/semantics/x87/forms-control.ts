@@ -30,6 +30,8 @@ export const CONTROL_FORMS: SemanticsTable = {
     checkAvailable(insn);
     insn.fn.callVoid(insn.module.get("x87Initialize"));
   },
+  // Of the 8087 and 80287; no-operations since. Being FN forms they report no earlier exception.
+  fnnop: checkAvailable,
   fnclex: (insn) => {
     checkAvailable(insn);
     insn.set(S.FSW, insn.get(S.FSW).and(Fsw.TOP | Fsw.CONDITIONS));

@@ -53,7 +53,7 @@ function opcode(insn: Insn): Val {
 export function setPointers(insn: Insn): void {
   insn.set(S.FIP, insn.rip());
   insn.set(S.FCS, insn.segSelector(Seg.CS));
-  insn.set(S.FOP, opcode(insn));
+  insn.set(S.FOP, insn.x87Opcode() ?? opcode(insn));
   if (!insn.shape.operands.some((o) => o.kind === "m")) return;
   insn.set(S.FDP, insn.offset());
   const isStack = insn.memFlags().and(Access.STACK);
