@@ -8,7 +8,7 @@ import type { CpuMode } from "../src/machine/boot/boot-state.ts";
 import { loadFlat } from "../src/machine/boot/flat.ts";
 import { DeterministicClock } from "../src/machine/clocks.ts";
 import { configureVmcs } from "../src/machine/guest-state.ts";
-import { HYPERVISOR_BASE, HYPERVISOR_BYTES, RAM_BASE } from "../src/processor/core/layout.ts";
+import { HYPERVISOR_BASE, HYPERVISOR_BYTES, RAM_BASE } from "../src/processor/state/layout.ts";
 import { Interpreter } from "../src/processor/interpreter/interpreter.ts";
 import { parseCpuModel } from "../src/processor/isa/cpuid.ts";
 import { ExitReason, exitReasonName } from "../src/processor/isa/exit-reasons.ts";

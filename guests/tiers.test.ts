@@ -3,7 +3,7 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { gprAt, RAM_BASE } from "../src/processor/core/layout.ts";
+import { gprAt, RAM_BASE } from "../src/processor/state/layout.ts";
 import {
   type Assembler,
   addr,

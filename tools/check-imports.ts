@@ -67,16 +67,8 @@ const LEVELS = [...ROOMS.keys()];
 /** Folders beside src/ and apps/ whose code may import anything: it is not part of the product. */
 const WORKSHOPS = new Set(["conformance", "bench", "tools", "guests"]);
 
-/** Files that belong to another room than their folder, until they move there. */
-const MOVING: Readonly<Record<string, string>> = {
-  "src/processor/core/layout.ts": "state",
-  "src/processor/core/control-bits.ts": "state",
-};
-
 /** The room of a file, by its key in ROOMS; a workshop's name; or undefined for a folder nobody knows. */
 function roomOf(path: string): string | undefined {
-  const moving = MOVING[path];
-  if (moving) return moving;
   const [top = "", second = "", third = ""] = path.split("/");
   if (WORKSHOPS.has(top)) return top;
   if (top === "apps") return "apps/*";

@@ -2,8 +2,8 @@
  * The emulated machine around the tests: page tables, descriptor tables and control registers that give ring 3 the same world as Linux gives
  * the native process (world.ts).
  */
-import { Cr0, Cr4, Efer } from "../../src/processor/core/control-bits.ts";
-import { RAM_BASE, S, SEG_BASE, SEG_LIMIT, SEG_RIGHTS, SEG_SELECTOR, Seg, segmentAt } from "../../src/processor/core/layout.ts";
+import { Cr0, Cr4, Efer } from "../../src/processor/state/control-bits.ts";
+import { RAM_BASE, S, SEG_BASE, SEG_LIMIT, SEG_RIGHTS, SEG_SELECTOR, Seg, segmentAt } from "../../src/processor/state/layout.ts";
 import type { Facts } from "./native.ts";
 import { CODE, DATA, descriptorOf, GLOBAL_SEGMENTS, LOCAL_TABLE, PAGE, READ_ONLY, Selector } from "./world.ts";
 

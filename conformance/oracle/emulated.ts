@@ -4,7 +4,7 @@
  * There is no guest operating system. Ring-3 state is put into the engine's state block, every exception is a VM exit, and the exit
  * information becomes the result. Between tests only what tests can change is set anew.
  */
-import { FPR, GPR, Page, PHYSICAL_MAP, RAM_BASE, S, SEG_SELECTOR, Seg, segmentAt, XMM } from "../../src/processor/core/layout.ts";
+import { FPR, GPR, Page, PHYSICAL_MAP, RAM_BASE, S, SEG_SELECTOR, Seg, segmentAt, XMM } from "../../src/processor/state/layout.ts";
 import { Interpreter } from "../../src/processor/interpreter/interpreter.ts";
 import { ALL_FEATURES, type CpuFeatures } from "../../src/processor/isa/features.ts";
 import { readRflags, writeRflags } from "../../src/processor/vmx/rflags.ts";

@@ -1,8 +1,8 @@
 /**
  * The VMCS of a new guest: registers after boot loading, and the execution controls under which the micro-hypervisor runs it.
  */
-import { Cr0, Cr4, Efer } from "../processor/core/control-bits.ts";
-import { gprAt, HYPERVISOR_BASE, S } from "../processor/core/layout.ts";
+import { Cr0, Cr4, Efer } from "../processor/state/control-bits.ts";
+import { gprAt, HYPERVISOR_BASE, S } from "../processor/state/layout.ts";
 import { type CpuidModel, PHYSICAL_BITS } from "../processor/isa/cpuid.ts";
 import {
   EntryControl,

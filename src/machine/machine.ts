@@ -19,7 +19,7 @@ import type { ServiceDomain } from "../hypervisor/kernel/service-domain.ts";
 import { createHypercalls, deliverInterrupt } from "../hypervisor/kernel/services.ts";
 import { Vcpu } from "../hypervisor/kernel/vcpu.ts";
 import type { Vm } from "../hypervisor/kernel/vm.ts";
-import { HYPERVISOR_BASE, HYPERVISOR_BYTES, RAM_BASE } from "../processor/core/layout.ts";
+import { HYPERVISOR_BASE, HYPERVISOR_BYTES, RAM_BASE } from "../processor/state/layout.ts";
 import { Interpreter, type RegionHost } from "../processor/interpreter/interpreter.ts";
 import { type CpuidModel, PHYSICAL_BITS, parseCpuModel } from "../processor/isa/cpuid.ts";
 import { Jit } from "../processor/jit/jit.ts";

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { imm } from "../isa/assemble.ts";
 import { dr0, rax } from "../isa/registers.ts";
-import { Pending, S, Seg, Status } from "./layout.ts";
+import { Pending, S, Seg, Status } from "../state/layout.ts";
 import { At, descriptor, Sel, TestMachine } from "./test-machine.ts";
 
 const m = new TestMachine();

@@ -54,7 +54,7 @@ import {
   SYS,
   selectorFaultIf,
 } from "../semantics/system/state.ts";
-import { POISON, S, Seg, Status } from "./layout.ts";
+import { POISON, S, Seg, Status } from "../state/layout.ts";
 import { TaskSource } from "./task-switch.ts";
 
 /** Leaves with #GP(0) if an instruction pointer is not one in code segment `d`: its limit, or canonical form for 64-bit code. */

@@ -7,8 +7,8 @@ import { Flag, rflagsImage } from "../semantics/flags.ts";
 import type { Procedure } from "../semantics/procedure.ts";
 import { call, type ProcedureText } from "../semantics/system/procedure-text.ts";
 import { hasWideTss, ioplOf, TSS_IO_BASE, TSS_MINIMUM_LIMIT } from "../semantics/system/state.ts";
-import { Cr4 } from "./control-bits.ts";
-import { S, Seg, Status } from "./layout.ts";
+import { Cr4 } from "../state/control-bits.ts";
+import { S, Seg, Status } from "../state/layout.ts";
 
 const REDIRECTION_BYTES = 32;
 

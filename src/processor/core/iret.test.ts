@@ -1,7 +1,7 @@
 /** IRET in every mode, and the fast system calls. SDM Vol. 2, "IRET/IRETD/IRETQ", "SYSCALL", "SYSRET", "SYSENTER", "SYSEXIT". */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { S, Seg } from "./layout.ts";
+import { S, Seg } from "../state/layout.ts";
 import { At, descriptor, Sel, TestMachine } from "./test-machine.ts";
 
 const m = new TestMachine();

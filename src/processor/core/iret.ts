@@ -25,10 +25,10 @@ import {
   longMode,
   SYS,
 } from "../semantics/system/state.ts";
-import { Cr4 } from "./control-bits.ts";
+import { Cr4 } from "../state/control-bits.ts";
 import { arrive, checkTarget } from "./far-transfer.ts";
 import { commitOuter, isLongTarget, returnStackPointer } from "./far-transfer-return.ts";
-import { S, Seg } from "./layout.ts";
+import { S, Seg } from "../state/layout.ts";
 import { TaskSource } from "./task-switch.ts";
 
 const NMI_EXITING = 1 << 3;

@@ -6,8 +6,8 @@ import type { Val } from "../ir/value.ts";
 import { Rights } from "../memory/segment.ts";
 import { Flag } from "../semantics/flags.ts";
 import { Procedure } from "../semantics/procedure.ts";
-import { Cr0, Cr4, Efer } from "./control-bits.ts";
-import { CONTEXT_NONE, Mode, S, Seg, Slow } from "./layout.ts";
+import { Cr0, Cr4, Efer } from "../state/control-bits.ts";
+import { CONTEXT_NONE, Mode, S, Seg, Slow } from "../state/layout.ts";
 
 const INTERRUPT_WINDOW_EXITING = 1 << 2;
 const NMI_WINDOW_EXITING = 1 << 22;

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { mem } from "../isa/assemble.ts";
 import { ax, ds, eax, es, fs, gs, rbx, ss } from "../isa/registers.ts";
-import { S, Seg } from "./layout.ts";
+import { S, Seg } from "../state/layout.ts";
 import { At, descriptor, Sel, TestMachine } from "./test-machine.ts";
 
 const m = new TestMachine();

@@ -51,7 +51,7 @@ import {
   Seg,
   Status,
   segmentAt,
-} from "./layout.ts";
+} from "../state/layout.ts";
 
 /** (segment number, selector, vector): ES, DS, FS, GS in protected mode. */
 function loadDataSegment(p: Procedure): void {

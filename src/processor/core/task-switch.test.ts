@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { far } from "../isa/assemble.ts";
-import { S, Seg } from "./layout.ts";
+import { S, Seg } from "../state/layout.ts";
 import { At, descriptor, gateLow, Sel, TestMachine } from "./test-machine.ts";
 
 const m = new TestMachine();

@@ -48,8 +48,8 @@ import {
   TASK_SEGMENTS,
   wrapLinear,
 } from "../semantics/system/state.ts";
-import { Cr0 } from "./control-bits.ts";
-import { GPR, S, Seg, Status, segmentAt } from "./layout.ts";
+import { Cr0 } from "../state/control-bits.ts";
+import { GPR, S, Seg, Status, segmentAt } from "../state/layout.ts";
 
 /** Source of a task switch, as in the exit qualification. */
 export const TaskSource = { CALL: 0, IRET: 1, JMP: 2, GATE: 3 } as const;

@@ -13,7 +13,7 @@ import { Interpreter } from "../interpreter/interpreter.ts";
 import { type Assembler, asm16, asm32, asm64 } from "../isa/assemble.ts";
 import { ALL_FEATURES } from "../isa/features.ts";
 import { readRflags, writeRflags } from "../vmx/rflags.ts";
-import { Cr0, Cr4, Efer } from "./control-bits.ts";
+import { Cr0, Cr4, Efer } from "../state/control-bits.ts";
 import {
   type Field,
   GPR,
@@ -28,7 +28,7 @@ import {
   SEG_SELECTOR,
   Seg,
   segmentAt,
-} from "./layout.ts";
+} from "../state/layout.ts";
 
 export const At = {
   GDT: 0x1000,

@@ -2,7 +2,7 @@
  * Finding decoded blocks: from S.RIP through the execute TLB and the block hash, else by the embedder-side translator.
  * Also the careful entry for single steps, interrupt shadows, breakpoints and windows.
  */
-import { Efer } from "../core/control-bits.ts";
+import { Efer } from "../state/control-bits.ts";
 import {
   BLOCK_BUCKETS,
   BLOCK_HASH,
@@ -18,7 +18,7 @@ import {
   Slow,
   TLB_EXECUTE,
   TLB_PAGE,
-} from "../core/layout.ts";
+} from "../state/layout.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";
 import { entryOffset, isHit } from "../memory/tlb.ts";

@@ -1,7 +1,7 @@
 /**
  * Decoded blocks: made when first executed, found by physical address and mode, dropped when their bytes are written.
  *
- * Blocks live in the arena (core/layout.ts); this class is the writer of the arena, the block hash and the code map. A block lies in one page;
+ * Blocks live in the arena (state/layout.ts); this class is the writer of the arena, the block hash and the code map. A block lies in one page;
  * only an instruction that crosses a page end makes a block of its own that also names the second page. Dropping a block turns its
  * records into RESYNC, so that chains into it and its own execution find their way; the arena is reused only as a whole.
  */
@@ -25,7 +25,7 @@ import {
   TLB_ENTRY_BYTES,
   TLB_PAGE,
   TLB_WRITE,
-} from "../core/layout.ts";
+} from "../state/layout.ts";
 import type { Decoder } from "../isa/decode.ts";
 import { DecodeError, type Mode as DecodeMode, Instruction } from "../isa/instruction.ts";
 import { ROWS } from "../isa/table.ts";

@@ -1,7 +1,7 @@
 /**
  * A handler as a function of its own: (record) -> Status. Lazy flags, budget and instruction pointer are in the state block.
  */
-import { Mode, S, Status } from "../core/layout.ts";
+import { Mode, S, Status } from "../state/layout.ts";
 import type { Val } from "../ir/value.ts";
 import { Vector } from "../semantics/cpu.ts";
 import { RecordInsn } from "./record-insn.ts";

@@ -2,7 +2,7 @@
  * A handler inlined in the run loop: registers in memory, lazy flags, context and budget in locals, TLB inlined at each access.
  * Hot path.
  */
-import { Rec, S, Status, TLB_READ, TLB_WRITE } from "../core/layout.ts";
+import { Rec, S, Status, TLB_READ, TLB_WRITE } from "../state/layout.ts";
 import type { FunctionBuilder, Label, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Operand, Val } from "../ir/value.ts";

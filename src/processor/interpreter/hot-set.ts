@@ -3,7 +3,7 @@
  * Chosen by profile of kernel boots and compiled C: what is rare only makes the loop's function larger.
  */
 import { invariant } from "../../base/invariant.ts";
-import { Mode } from "../core/layout.ts";
+import { Mode } from "../state/layout.ts";
 import { BITS } from "../semantics/bits.ts";
 import { BRANCH } from "../semantics/branch.ts";
 import type { OperandKind, SemanticsTable, Shape } from "../semantics/insn.ts";

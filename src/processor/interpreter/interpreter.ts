@@ -8,7 +8,7 @@ import {
   TLB_ENTRIES,
   TLB_ENTRY_BYTES,
   TLB_READ,
-} from "../core/layout.ts";
+} from "../state/layout.ts";
 import { Decoder } from "../isa/decode.ts";
 import type { CpuFeatures } from "../isa/features.ts";
 import { semanticsOf } from "../semantics/index.ts";

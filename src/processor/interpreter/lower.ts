@@ -1,9 +1,9 @@
 /**
- * From a decoded instruction to its record in memory (core/layout.ts, Rec).
+ * From a decoded instruction to its record in memory (state/layout.ts, Rec).
  * Hot path of cold code: called once per instruction when its block is first met.
  */
 import { invariant } from "../../base/invariant.ts";
-import { Ea, FPR, GPR, Mode, Rec, S, SEG_BASE, segmentAt, XMM, ZERO_SLOT } from "../core/layout.ts";
+import { Ea, FPR, GPR, Mode, Rec, S, SEG_BASE, segmentAt, XMM, ZERO_SLOT } from "../state/layout.ts";
 import { BASE_RIP, type Instruction, type Operand } from "../isa/instruction.ts";
 import { isStringKey } from "./shapes.ts";
 

@@ -1,8 +1,8 @@
 /**
- * Operands of an instruction read from its decoded record (core/layout.ts). Shared by the two placements of a handler.
+ * Operands of an instruction read from its decoded record (state/layout.ts). Shared by the two placements of a handler.
  * Hot path: this text is emitted into every handler.
  */
-import { Ea, GPR, Mode, Rec, S, Seg } from "../core/layout.ts";
+import { Ea, GPR, Mode, Rec, S, Seg } from "../state/layout.ts";
 import type { FunctionBuilder } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";

@@ -1,7 +1,7 @@
 /**
  * From a decoded instruction to the shape of its handler. Two instructions with the same key share a handler.
  */
-import { Mode } from "../core/layout.ts";
+import { Mode } from "../state/layout.ts";
 import type { Instruction, Operand } from "../isa/instruction.ts";
 import { BITS } from "../semantics/bits.ts";
 import { BRANCH } from "../semantics/branch.ts";

@@ -5,7 +5,7 @@
  * takes its length from the budget when it is entered; leaving in the middle gives the rest back, so counts are exact. There is one epilogue:
  * it writes the registers that the region may have changed, the flags, S.RIP and S.BUDGET.
  */
-import { gprAt, Mode, S } from "../core/layout.ts";
+import { gprAt, Mode, S } from "../state/layout.ts";
 import { shapeOf } from "../interpreter/shapes.ts";
 import type { FunctionBuilder, Label, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";

@@ -4,7 +4,7 @@
  * XMM and MMX registers stay in the state block, at constant addresses. An access whose TLB entry does not match leaves the region before the
  * instruction has changed anything, and the interpreter executes it; so do faults the semantics find themselves.
  */
-import { FPR, SEG_BASE, Status, segmentAt, TLB_READ, TLB_WRITE, XMM } from "../core/layout.ts";
+import { FPR, SEG_BASE, Status, segmentAt, TLB_READ, TLB_WRITE, XMM } from "../state/layout.ts";
 import type { FunctionBuilder, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val, Operand as ValOperand } from "../ir/value.ts";

@@ -6,7 +6,7 @@
  * read, scattered by memCommit after a write. Both pages of a crossing write are checked before anything is written.
  * Alignment checking (CPL 3, CR0.AM, RFLAGS.AC) rides on the slow path: while it is on, no TLB entry matches (CONTEXT_NONE).
  */
-import { Cr0, Efer } from "../core/control-bits.ts";
+import { Cr0, Efer } from "../state/control-bits.ts";
 import {
   BOUNCE_READ,
   BOUNCE_WRITE,
@@ -19,7 +19,7 @@ import {
   S,
   TLB_READ,
   TLB_WRITE,
-} from "../core/layout.ts";
+} from "../state/layout.ts";
 import type { FunctionBuilder } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";

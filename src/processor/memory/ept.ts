@@ -2,7 +2,7 @@
  * Extended page tables: guest-physical to host-physical translation. SDM Vol. 3C, "The Extended Page Table Mechanism (EPT)".
  *
  * Tables are real 4-level tables in the VM's memory, built by the hypervisor and read by the processor (walkEpt). Host-physical addresses are
- * addresses in that memory. The processor caches walks in the physical map (core/layout.ts); INVEPT empties it.
+ * addresses in that memory. The processor caches walks in the physical map (state/layout.ts); INVEPT empties it.
  * Vendor bit 52 of a not-present entry marks a device page: its violations carry access assist.
  */
 import { invariant } from "../../base/invariant.ts";

@@ -16,7 +16,7 @@ import {
   Pending,
   PHYSICAL_MAP,
   S,
-} from "../core/layout.ts";
+} from "../state/layout.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Operand, Val } from "../ir/value.ts";
 import type { Cpu } from "../semantics/cpu.ts";

@@ -2,7 +2,7 @@
  * Segmentation: logical to linear addresses with limit and type checks. SDM Vol. 3A, "Limit Checking", "Type Checking".
  * A violation is recorded in PENDING and answered as POISON, which no access can translate, so that callers need no check of their own.
  */
-import { Cr0 } from "../core/control-bits.ts";
+import { Cr0 } from "../state/control-bits.ts";
 import {
   Ea,
   Mode,
@@ -15,7 +15,7 @@ import {
   SEG_RIGHTS,
   SEGMENTS,
   Seg,
-} from "../core/layout.ts";
+} from "../state/layout.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import { Vector } from "../semantics/cpu.ts";
 import { Procedure } from "../semantics/procedure.ts";

@@ -9,7 +9,7 @@
  *
  * Hot path: hitAddress is inlined at every access of the interpreter.
  */
-import { Cr4 } from "../core/control-bits.ts";
+import { Cr4 } from "../state/control-bits.ts";
 import {
   ADDRESS_SPACES,
   CODE_MAP,
@@ -25,7 +25,7 @@ import {
   TLB_READ,
   TLB_TAG,
   TLB_WRITE,
-} from "../core/layout.ts";
+} from "../state/layout.ts";
 import type { FunctionBuilder } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Operand, Val } from "../ir/value.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Mode, S, Status } from "../core/layout.ts";
+import { Mode, S, Status } from "../state/layout.ts";
 import { BCD } from "./bcd.ts";
 import { Vector } from "./cpu.ts";
 import { Flag } from "./flags.ts";

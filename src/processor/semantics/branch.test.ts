@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Mode, S, Seg, Status } from "../core/layout.ts";
+import { Mode, S, Seg, Status } from "../state/layout.ts";
 import { BRANCH } from "./branch.ts";
 import { Vector } from "./cpu.ts";
 import { Flag } from "./flags.ts";

@@ -19,7 +19,7 @@ import {
   Status,
   segmentAt,
   XMM,
-} from "../core/layout.ts";
+} from "../state/layout.ts";
 import type { FunctionBuilder } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Operand, Val } from "../ir/value.ts";

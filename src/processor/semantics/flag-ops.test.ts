@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { S, Status } from "../core/layout.ts";
+import { S, Status } from "../state/layout.ts";
 import { FLAG_OPS } from "./flag-ops.ts";
 import { Flag } from "./flags.ts";
 import { Bench, type BenchEntry } from "./test-bench.ts";

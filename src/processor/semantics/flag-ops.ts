@@ -1,7 +1,7 @@
 /**
  * Flag instructions and the unprivileged leftovers of the one-byte map. SDM Vol. 2, one entry per key.
  */
-import { GPR, S } from "../core/layout.ts";
+import { GPR, S } from "../state/layout.ts";
 import { arithmeticImage, Flag, readCf, readOf, setArithmeticImage, setCf } from "./flags.ts";
 import type { Semantics, SemanticsTable } from "./insn.ts";
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { S, Status } from "../core/layout.ts";
+import { S, Status } from "../state/layout.ts";
 import { Vector } from "./cpu.ts";
 import { Flag } from "./flags.ts";
 import { MULTIPLY } from "./multiply.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { Mode, S, Seg, Status } from "../core/layout.ts";
+import { Mode, S, Seg, Status } from "../state/layout.ts";
 import { Flag } from "./flags.ts";
 import { STRINGS } from "./strings.ts";
 import { Bench, type BenchEntry, DEVICE_PAGE } from "./test-bench.ts";

@@ -18,7 +18,7 @@ import {
   S,
   Slow,
   Status,
-} from "../core/layout.ts";
+} from "../state/layout.ts";
 import type { FunctionBuilder, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";

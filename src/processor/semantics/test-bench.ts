@@ -20,7 +20,7 @@ import {
   TLB_ENTRIES,
   TLB_ENTRY_BYTES,
   TLB_READ,
-} from "../core/layout.ts";
+} from "../state/layout.ts";
 import { defineMode } from "../core/mode.ts";
 import type { FunctionBuilder } from "../ir/function.ts";
 import { ModuleBuilder } from "../ir/module.ts";

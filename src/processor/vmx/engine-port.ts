@@ -25,7 +25,7 @@ export interface Engine {
 
 /** Imports of the engine that VMX serves. */
 export interface EngineServices {
-  /** Physical-map entry (core/layout.ts, Page) of a guest-physical page that is not in the map. */
+  /** Physical-map entry (state/layout.ts, Page) of a guest-physical page that is not in the map. */
   physicalFill(page: number): number;
   /** Stores in S.TSC the guest's time-stamp counter after `retired` instructions of the current run. */
   readTsc(retired: number): void;

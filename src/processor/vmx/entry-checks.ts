@@ -3,7 +3,7 @@
  * Each answers null, or the rule that is broken (for logs; the processor reports only that there is one).
  * Not checked: host state (root mode is not x86 code here) and fields of controls that are not offered.
  */
-import { Cr0, Cr4, Efer } from "../core/control-bits.ts";
+import { Cr0, Cr4, Efer } from "../state/control-bits.ts";
 import {
   EntryControl,
   ExitControl,
@@ -65,6 +65,7 @@ export function checkControls(vmcs: Vmcs): string | null {
       "NMI-window exiting requires virtual NMIs",
     ],
     [(primary & PrimaryControl.TPR_SHADOW) !== 0, "TPR shadow is not offered"],
+    [(primary & PrimaryControl.HLT) === 0, "HLT exiting must be 1"],
     [vmcs.number(Field.CR3_TARGET_COUNT) > 4, "CR3-target count"],
     [
       (secondary & SecondaryControl.UNRESTRICTED_GUEST) !== 0 &&

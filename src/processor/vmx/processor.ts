@@ -16,7 +16,7 @@ import {
   PHYSICAL_MAP_PAGES,
   S,
   Status,
-} from "../core/layout.ts";
+} from "../state/layout.ts";
 import { ENTRY_FAILURE, ExitReason } from "../isa/exit-reasons.ts";
 import {
   ExitControl,

@@ -1,7 +1,7 @@
 /**
  * RFLAGS of a state block as a number: the embedder-side reader and writer of the lazy flags that semantics/flags.ts defines.
  */
-import { S } from "../core/layout.ts";
+import { S } from "../state/layout.ts";
 
 const PARITY_EVEN = Uint8Array.from({ length: 256 }, (_, n) => {
   let ones = 0;

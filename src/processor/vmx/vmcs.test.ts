@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { S } from "../core/layout.ts";
+import { S } from "../state/layout.ts";
 import {
   Field,
   fieldWidth,
@@ -31,6 +31,7 @@ function validGuest(): Vmcs {
   vmcs.set(Field.GUEST_CR4, 0x20);
   vmcs.set(Field.GUEST_EFER, 0x500);
   vmcs.set(Field.ENTRY_CONTROLS, 1 << 9);
+  vmcs.set(Field.PRIMARY_CONTROLS, PrimaryControl.HLT);
   vmcs.set(Field.GUEST_RFLAGS, 2);
   vmcs.set(Field.GUEST_RIP, 0x1000);
   return vmcs;
@@ -111,11 +112,11 @@ test("VM entry refuses controls that contradict each other", () => {
     v.set(Field.PIN_CONTROLS, PinControl.VIRTUAL_NMI),
   );
   expectRule("I/O bitmap alignment", (v) => {
-    v.set(Field.PRIMARY_CONTROLS, PrimaryControl.IO_BITMAPS);
+    v.set(Field.PRIMARY_CONTROLS, PrimaryControl.HLT | PrimaryControl.IO_BITMAPS);
     v.set(Field.IO_BITMAP_A, 0x1001);
   });
   expectRule("unrestricted guest requires EPT", (v) => {
-    v.set(Field.PRIMARY_CONTROLS, PrimaryControl.SECONDARY >>> 0);
+    v.set(Field.PRIMARY_CONTROLS, (PrimaryControl.HLT | PrimaryControl.SECONDARY) >>> 0);
     v.set(Field.SECONDARY_CONTROLS, SecondaryControl.UNRESTRICTED_GUEST);
   });
   expectRule("saving an inactive preemption timer", (v) => v.set(Field.EXIT_CONTROLS, 1 << 22));

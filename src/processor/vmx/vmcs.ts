@@ -16,7 +16,7 @@ import {
   SEG_RIGHTS,
   SEG_SELECTOR,
   segmentAt,
-} from "../core/layout.ts";
+} from "../state/layout.ts";
 import { Field, fieldWidth, VendorField } from "../isa/vmcs-fields.ts";
 import { readRflags, writeRflags } from "./rflags.ts";
 
@@ -163,7 +163,7 @@ export class Vmcs {
   }
 
   /**
-   * Registers that the VMCS has no field for (general registers, CR2, XMM ...): the state block, at core/layout.ts addresses. Valid
+   * Registers that the VMCS has no field for (general registers, CR2, XMM ...): the state block, at state/layout.ts addresses. Valid
    * whether or not the VMCS is active.
    */
   get state(): DataView {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { S } from "../../core/layout.ts";
+import { S } from "../../state/layout.ts";
 import { F32, F64, type Format } from "./float-format.ts";
 import { Driver } from "./testing/driver.ts";
 import { slot } from "./testing/harness.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { S } from "../../core/layout.ts";
+import { S } from "../../state/layout.ts";
 import { Driver } from "./testing/driver.ts";
 import { slot } from "./testing/harness.ts";
 import { DOUBLES, Rng, randomVector } from "./testing/values.ts";

@@ -4,7 +4,7 @@
  * To integers: rounded to an integral value first; what does not fit is IE and the most negative integer. Denormals raise no DE.
  * From integers and to binary32: native if MXCSR is plain, else exact (soft-arithmetic.ts). To binary64: always exact.
  */
-import { S } from "../../core/layout.ts";
+import { S } from "../../state/layout.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";

@@ -3,7 +3,7 @@
  *
  * WebAssembly has all four directions as exact operations; they keep the sign of zero. Denormals raise no DE here, DAZ makes them zeros.
  */
-import { S } from "../../core/layout.ts";
+import { S } from "../../state/layout.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
 import type { Cpu } from "../cpu.ts";

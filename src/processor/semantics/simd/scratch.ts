@@ -1,6 +1,6 @@
 /**
  * Working storage of the SIMD procedures in the state page: nothing here lives longer than one instruction, so it is no part of the
- * processor's state. It lies beyond the fields of core/layout.ts.
+ * processor's state. It lies beyond the fields of state/layout.ts.
  */
 import type { Val } from "../../ir/value.ts";
 import type { Cpu } from "../cpu.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { FPR, S } from "../../core/layout.ts";
+import { FPR, S } from "../../state/layout.ts";
 import { Driver } from "./testing/driver.ts";
 import { DATA } from "./testing/harness.ts";
 

@@ -1,7 +1,7 @@
 /**
  * LGDT, LIDT, SGDT, SIDT. SDM Vol. 2, their pages; Vol. 3C, "Instructions That Cause VM Exits Conditionally" (descriptor-table exiting).
  */
-import { type Field, S } from "../../core/layout.ts";
+import { type Field, S } from "../../state/layout.ts";
 import { Vector } from "../cpu.ts";
 import type { Semantics, SemanticsTable } from "../insn.ts";
 import { ExitReason, ring0 } from "./common.ts";

@@ -15,7 +15,7 @@ import {
   SEGMENT_BYTES,
   SEGMENTS,
   Seg,
-} from "../../core/layout.ts";
+} from "../../state/layout.ts";
 import type { Val } from "../../ir/value.ts";
 import { Access, type Cpu, Vector } from "../cpu.ts";
 import type { Procedure } from "../procedure.ts";

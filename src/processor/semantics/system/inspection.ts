@@ -3,7 +3,7 @@
  * A selector that names nothing usable clears ZF; only memory itself can fault.
  */
 
-import { S, Seg } from "../../core/layout.ts";
+import { S, Seg } from "../../state/layout.ts";
 import type { Val } from "../../ir/value.ts";
 import { Access } from "../cpu.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";

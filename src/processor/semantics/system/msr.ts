@@ -3,8 +3,8 @@
  * on the bare processor it does not exist (#GP).
  * Spec: SDM Vol. 2, "RDMSR", "WRMSR"; Vol. 3C, "MSR-Bitmap Address"; Vol. 4, the registers.
  */
-import { Cr0, Efer } from "../../core/control-bits.ts";
-import { type Field, S, SEG_BASE, Seg, segmentAt } from "../../core/layout.ts";
+import { Cr0, Efer } from "../../state/control-bits.ts";
+import { type Field, S, SEG_BASE, Seg, segmentAt } from "../../state/layout.ts";
 import type { Val } from "../../ir/value.ts";
 import { type Cpu, Vector } from "../cpu.ts";
 import type { Insn, SemanticsTable } from "../insn.ts";

@@ -3,7 +3,7 @@
  * other in any order. All are exported: handlers compiled later import them by name.
  */
 
-import { Status } from "../../core/layout.ts";
+import { Status } from "../../state/layout.ts";
 import type { FunctionBuilder } from "../../ir/function.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Type } from "../../ir/ops.ts";

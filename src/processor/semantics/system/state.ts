@@ -6,8 +6,8 @@
  * have their EXT bit clear.
  */
 
-import { Cr0, Efer } from "../../core/control-bits.ts";
-import { type Field, Mode, Pending, S, Seg, Status } from "../../core/layout.ts";
+import { Cr0, Efer } from "../../state/control-bits.ts";
+import { type Field, Mode, Pending, S, Seg, Status } from "../../state/layout.ts";
 import type { Operand, Val } from "../../ir/value.ts";
 import type { Cpu } from "../cpu.ts";
 import { Flag } from "../flags.ts";

@@ -5,7 +5,7 @@
  *
  * Exit qualification (displacement) and instruction information of memory operands are in the decoded record, which this text does not see.
  */
-import { Mode, S, Seg } from "../../core/layout.ts";
+import { Mode, S, Seg } from "../../state/layout.ts";
 import { Vector } from "../cpu.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
 import { Secondary, secondary, undefinedIf } from "./common.ts";

@@ -4,7 +4,7 @@
  *
  * A relation is a number with C0, C2, C3 in bits 0, 2, 6: their places in the upper byte of the status word, and those of CF, PF, ZF.
  */
-import { S } from "../../core/layout.ts";
+import { S } from "../../state/layout.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
 import { Class, classOf, normalize } from "./nan.ts";

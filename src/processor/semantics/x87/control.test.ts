@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Cr0 } from "../../core/control-bits.ts";
-import { S } from "../../core/layout.ts";
+import { Cr0 } from "../../state/control-bits.ts";
+import { S } from "../../state/layout.ts";
 import { Vector } from "../cpu.ts";
 import { MEMORY_OPERAND } from "./test-bench.ts";
 import {

@@ -6,7 +6,7 @@
  *   x87StoreEnvironment16/32(host, real), x87LoadEnvironment16/32(host, real): images of 14 and 28 bytes, `real` = real-address form
  *   x87StoreRegisters(host), x87LoadRegisters(host): the eighty bytes after them
  */
-import { S } from "../../core/layout.ts";
+import { S } from "../../state/layout.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
 import type { Procedure } from "../procedure.ts";

@@ -2,8 +2,8 @@
  * Table entries of the control instructions. The FN forms do not wait: they report no earlier exception.
  * Spec: SDM Vol. 2.
  */
-import { Cr0 } from "../../core/control-bits.ts";
-import { Mode, S } from "../../core/layout.ts";
+import { Cr0 } from "../../state/control-bits.ts";
+import { Mode, S } from "../../state/layout.ts";
 import type { Val } from "../../ir/value.ts";
 import { Vector } from "../cpu.ts";
 import type { Insn, SemanticsTable } from "../insn.ts";

@@ -1,7 +1,7 @@
 /**
  * Table entries of loads, stores, exchanges and constants. Spec: SDM Vol. 2.
  */
-import { S } from "../../core/layout.ts";
+import { S } from "../../state/layout.ts";
 import type { Val } from "../../ir/value.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
 import { begin, beginWithNumber, readOperand, setPointers, slotOf, writeOperand } from "./forms.ts";

@@ -5,7 +5,7 @@
  * FIP, FCS, FDP are kept for every non-control instruction. Two approximations, invisible where FOP and FDS are not saved as newer
  * processors may choose: the opcode of a memory form has zero for mod and r/m, and FDS knows DS and SS only.
  */
-import { S, Seg } from "../../core/layout.ts";
+import { S, Seg } from "../../state/layout.ts";
 import type { Val } from "../../ir/value.ts";
 import { SIZES } from "../../isa/operand.ts";
 import type { Row } from "../../isa/row.ts";

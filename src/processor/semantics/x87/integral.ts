@@ -4,7 +4,7 @@
  *
  *   x87RoundInteger(slot) · x87Scale(slot, by) · x87Extract(slot, above)
  */
-import { S } from "../../core/layout.ts";
+import { S } from "../../state/layout.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
 import { roundingFlags, roundSignificand, shiftRightSticky } from "./commit.ts";

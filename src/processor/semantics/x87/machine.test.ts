@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Cr0 } from "../../core/control-bits.ts";
-import { GPR, S, Seg } from "../../core/layout.ts";
+import { Cr0 } from "../../state/control-bits.ts";
+import { GPR, S, Seg } from "../../state/layout.ts";
 import { At, TestMachine } from "../../core/test-machine.ts";
 import { Vector } from "../cpu.ts";
 

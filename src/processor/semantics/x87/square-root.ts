@@ -1,7 +1,7 @@
 /**
  * FSQRT: x87Sqrt(slot), rounded to the precision in force. Spec: SDM Vol. 2, FSQRT.
  */
-import { S } from "../../core/layout.ts";
+import { S } from "../../state/layout.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import { Class, classOf, normalize } from "./nan.ts";
 import { endIf, endIfNan, indefinite } from "./outcome.ts";

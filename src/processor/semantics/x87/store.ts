@@ -5,7 +5,7 @@
  *
  *   x87ToSingle(slot), x87ToDouble(slot), x87ToInteger(slot, bytes, truncate), x87ToBcd(slot), x87ToExtended(slot)
  */
-import { S } from "../../core/layout.ts";
+import { S } from "../../state/layout.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
 import type { Procedure } from "../procedure.ts";

@@ -1,8 +1,8 @@
 /**
  * Test support: one FPU to run single instructions on, and readers of its state. Values are written "sign and exponent:significand".
  */
-import { Cr0 } from "../../core/control-bits.ts";
-import { FPR, S } from "../../core/layout.ts";
+import { Cr0 } from "../../state/control-bits.ts";
+import { FPR, S } from "../../state/layout.ts";
 import { type BenchShape, createBench, MEMORY_OPERAND, NUMBERS } from "./test-bench.ts";
 
 const st = { kind: "t", bytes: 10 } as const;

@@ -1,7 +1,7 @@
 /**
  * Test support: x87 states as records, random ones, and their way into a bench and back. The record is that of native-oracle.c.
  */
-import { FPR, GPR, S } from "../../core/layout.ts";
+import { FPR, GPR, S } from "../../state/layout.ts";
 import { Vector } from "../cpu.ts";
 import { type Bench, type BenchShape, MEMORY_OPERAND, NUMBERS } from "./test-bench.ts";
 import type { Case, MemoryFormat } from "./test-cases.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { S } from "../../core/layout.ts";
+import { S } from "../../state/layout.ts";
 import { LN2, PI, TWO_OVER_LN2 } from "./series.ts";
 import { conditions, flags, ONE, PE, reset, run, set, stack, THREE } from "./test-fpu.ts";
 

@@ -10,7 +10,7 @@
  *   x87Sine(r), x87Cosine(r): wide float functions
  *   x87Sin(slot), x87Cos(slot), x87SinCos(slot, above), x87Tan(slot, above)
  */
-import { S } from "../../core/layout.ts";
+import { S } from "../../state/layout.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
 import type { Procedure } from "../procedure.ts";

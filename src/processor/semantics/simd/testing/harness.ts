@@ -3,7 +3,7 @@
  * would load from a decoded record. Linear addresses are addresses of the module's memory; outside DATA an access is a page fault.
  */
 import { invariant } from "../../../../base/invariant.ts";
-import { FPR, GPR, Mode, Pending, S, Status, XMM } from "../../../core/layout.ts";
+import { FPR, GPR, Mode, Pending, S, Status, XMM } from "../../../state/layout.ts";
 import type { FunctionBuilder } from "../../../ir/function.ts";
 import { ModuleBuilder } from "../../../ir/module.ts";
 import type { Val } from "../../../ir/value.ts";

@@ -6,7 +6,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { FPR, GPR, S, XMM } from "../../../core/layout.ts";
+import { FPR, GPR, S, XMM } from "../../../state/layout.ts";
 import { type Bench, DATA, resetState } from "./harness.ts";
 
 /** Bytes of memory in a record, unless said otherwise. */
