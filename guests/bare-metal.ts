@@ -8,13 +8,13 @@ import type { CpuMode } from "../src/machine/boot/boot-state.ts";
 import { loadFlat } from "../src/machine/boot/flat.ts";
 import { DeterministicClock } from "../src/machine/clocks.ts";
 import { configureVmcs } from "../src/machine/guest-state.ts";
-import { HYPERVISOR_BASE, HYPERVISOR_BYTES, RAM_BASE } from "../src/processor/state/layout.ts";
 import { Interpreter } from "../src/processor/interpreter/interpreter.ts";
 import { parseCpuModel } from "../src/processor/isa/cpuid.ts";
 import { ExitReason, exitReasonName } from "../src/processor/isa/exit-reasons.ts";
 import { Field, PinControl } from "../src/processor/isa/vmcs-fields.ts";
 import { Jit } from "../src/processor/jit/jit.ts";
 import { EptEntry, EptTables } from "../src/processor/memory/ept.ts";
+import { HYPERVISOR_BASE, HYPERVISOR_BYTES, RAM_BASE } from "../src/processor/state/layout.ts";
 import { Processor } from "../src/processor/vmx/processor.ts";
 import { Vmcs } from "../src/processor/vmx/vmcs.ts";
 

@@ -4,7 +4,6 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { gprAt, RAM_BASE } from "../src/processor/state/layout.ts";
 import {
   type Assembler,
   addr,
@@ -29,6 +28,7 @@ import {
   rsi,
 } from "../src/processor/isa/registers.ts";
 import { Field } from "../src/processor/isa/vmcs-fields.ts";
+import { gprAt, RAM_BASE } from "../src/processor/state/layout.ts";
 import { type BareMetalResult, EXIT_PORT, runBareMetal } from "./bare-metal.ts";
 
 const ORIGIN = 0x10_0000;

@@ -3,7 +3,6 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { gprAt, RAM_BASE } from "../src/processor/state/layout.ts";
 import {
   type Assembler,
   addr,
@@ -31,6 +30,7 @@ import {
   xmm1,
 } from "../src/processor/isa/registers.ts";
 import { Field } from "../src/processor/isa/vmcs-fields.ts";
+import { gprAt, RAM_BASE } from "../src/processor/state/layout.ts";
 import type { Vmcs } from "../src/processor/vmx/vmcs.ts";
 import { EXIT_PORT, runBareMetal } from "./bare-metal.ts";
 import { powerOff, runHosted } from "./hosted.ts";

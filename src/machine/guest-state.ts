@@ -1,8 +1,7 @@
 /**
  * The VMCS of a new guest: registers after boot loading, and the execution controls under which the micro-hypervisor runs it.
  */
-import { Cr0, Cr4, Efer } from "../processor/state/control-bits.ts";
-import { gprAt, HYPERVISOR_BASE, S } from "../processor/state/layout.ts";
+
 import { type CpuidModel, PHYSICAL_BITS } from "../processor/isa/cpuid.ts";
 import {
   EntryControl,
@@ -12,6 +11,8 @@ import {
   PrimaryControl,
   SecondaryControl,
 } from "../processor/isa/vmcs-fields.ts";
+import { Cr0, Cr4, Efer } from "../processor/state/control-bits.ts";
+import { gprAt, HYPERVISOR_BASE, S } from "../processor/state/layout.ts";
 import type { Vmcs } from "../processor/vmx/vmcs.ts";
 import type { BootState } from "./boot/boot-state.ts";
 

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { gprAt } from "../../processor/state/layout.ts";
 import { Field } from "../../processor/isa/vmcs-fields.ts";
+import { gprAt } from "../../processor/state/layout.ts";
 import { Vmcs } from "../../processor/vmx/vmcs.ts";
 import { Message, StateGroup } from "../abi/message.ts";
 import { checkReply, commitReply, fillMessage, skipInstruction } from "./commit.ts";

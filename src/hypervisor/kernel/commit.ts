@@ -2,8 +2,9 @@
  * The two directions of a message: guest state out to a portal, and a reply back, validated before anything is committed.
  * A reply can name only the groups of its portal; control fields, host addresses and bitmaps are in no group.
  */
-import { GPR } from "../../processor/state/layout.ts";
+
 import { Field, INTERRUPTION_VALID, VendorField } from "../../processor/isa/vmcs-fields.ts";
+import { GPR } from "../../processor/state/layout.ts";
 import type { Vmcs } from "../../processor/vmx/vmcs.ts";
 import { IN_ONLY_GROUPS, type Message, StateGroup } from "../abi/message.ts";
 import type { Portal } from "./portal.ts";

@@ -2,7 +2,7 @@
  * Exit dispatch: the kernel's own duties here, everything else as a message to a portal.
  * SDM Vol. 3C, "VM Exits"; mechanisms: route, message, validate, commit.
  */
-import { GPR, S } from "../../processor/state/layout.ts";
+
 import { ExitReason, exitReasonName } from "../../processor/isa/exit-reasons.ts";
 import {
   Field,
@@ -10,6 +10,7 @@ import {
   INTERRUPTION_VALID,
   VendorField,
 } from "../../processor/isa/vmcs-fields.ts";
+import { GPR, S } from "../../processor/state/layout.ts";
 import type { Engine } from "../../processor/vmx/engine-port.ts";
 import { DeviceAccess, Message } from "../abi/message.ts";
 import type { ServiceProgram } from "../abi/service.ts";

@@ -4,8 +4,9 @@
  *
  * Faults of the memory operand are raised in the guest before the device is touched, so that an instruction that faults has done nothing.
  */
-import { gprAt, S } from "../../processor/state/layout.ts";
+
 import { Field } from "../../processor/isa/vmcs-fields.ts";
+import { gprAt, S } from "../../processor/state/layout.ts";
 import type { Engine } from "../../processor/vmx/engine-port.ts";
 import { skipInstruction } from "./commit.ts";
 import { raise, type Vcpu } from "./vcpu.ts";

@@ -29,8 +29,8 @@ import {
   SYS,
   TASK_FAULT,
 } from "../semantics/system/state.ts";
-import { Kind } from "./interrupts.ts";
 import { type Field, Pending, S, Status } from "../state/layout.ts";
+import { Kind } from "./interrupts.ts";
 
 /** Basic exit reasons. SDM Vol. 3D, "VMX Basic Exit Reasons". */
 const EXIT_EXCEPTION = 0;

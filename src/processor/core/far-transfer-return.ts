@@ -29,8 +29,8 @@ import {
   stackMask,
 } from "../semantics/system/stack-frame.ts";
 import { inReal, longMode, selectorFaultIf, wrapLinear } from "../semantics/system/state.ts";
-import { arrive, checkTarget, loadItem } from "./far-transfer.ts";
 import { S, Seg } from "../state/layout.ts";
+import { arrive, checkTarget, loadItem } from "./far-transfer.ts";
 
 /** Stands for the descriptor of a null SS, which 64-bit returns to rings 0..2 allow. Present, and never a real one. */
 const NULL_STACK = -1n;

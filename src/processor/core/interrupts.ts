@@ -50,8 +50,8 @@ import {
   selectorFaultIf,
   wrapLinear,
 } from "../semantics/system/state.ts";
-import { arrive, checkTarget, innerFrame } from "./far-transfer.ts";
 import { POISON, S, Seg, Status } from "../state/layout.ts";
+import { arrive, checkTarget, innerFrame } from "./far-transfer.ts";
 import { TaskSource } from "./task-switch.ts";
 
 /** Properties of an event: pushes an error code · gate DPL is checked (INT n, INT3, INTO) · RF is set in the pushed image (faults). */

@@ -26,9 +26,9 @@ import {
   SYS,
 } from "../semantics/system/state.ts";
 import { Cr4 } from "../state/control-bits.ts";
+import { S, Seg } from "../state/layout.ts";
 import { arrive, checkTarget } from "./far-transfer.ts";
 import { commitOuter, isLongTarget, returnStackPointer } from "./far-transfer-return.ts";
-import { S, Seg } from "../state/layout.ts";
 import { TaskSource } from "./task-switch.ts";
 
 const NMI_EXITING = 1 << 3;

@@ -3,9 +3,9 @@
  */
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";
-import { Rights } from "../memory/segment.ts";
 import { Flag } from "../semantics/flags.ts";
 import { Procedure } from "../semantics/procedure.ts";
+import { Rights } from "../semantics/system/rights.ts";
 import { Cr0, Cr4, Efer } from "../state/control-bits.ts";
 import { CONTEXT_NONE, Mode, S, Seg, Slow } from "../state/layout.ts";
 

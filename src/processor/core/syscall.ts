@@ -17,8 +17,8 @@ import type { ProcedureText } from "../semantics/system/procedure-text.ts";
 import { RSP } from "../semantics/system/stack-frame.ts";
 import { in64, isProtected, longMode, nonCanonical } from "../semantics/system/state.ts";
 import { Efer } from "../state/control-bits.ts";
-import { arrive } from "./far-transfer.ts";
 import { S, Seg, segmentAt } from "../state/layout.ts";
+import { arrive } from "./far-transfer.ts";
 
 /** Access rights of the fixed segments, ring 0; the DPL is added. Accessed, present, 4 GiB. */
 const CODE64 = 0xa09b;

@@ -12,7 +12,6 @@
 import { Interpreter } from "../interpreter/interpreter.ts";
 import { type Assembler, asm16, asm32, asm64 } from "../isa/assemble.ts";
 import { ALL_FEATURES } from "../isa/features.ts";
-import { readRflags, writeRflags } from "../vmx/rflags.ts";
 import { Cr0, Cr4, Efer } from "../state/control-bits.ts";
 import {
   type Field,
@@ -29,6 +28,7 @@ import {
   Seg,
   segmentAt,
 } from "../state/layout.ts";
+import { readRflags, writeRflags } from "../vmx/rflags.ts";
 
 export const At = {
   GDT: 0x1000,

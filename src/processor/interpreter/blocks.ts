@@ -2,6 +2,14 @@
  * Finding decoded blocks: from S.RIP through the execute TLB and the block hash, else by the embedder-side translator.
  * Also the careful entry for single steps, interrupt shadows, breakpoints and windows.
  */
+
+import type { ModuleBuilder } from "../ir/module.ts";
+import type { Val } from "../ir/value.ts";
+import { entryOffset, isHit } from "../memory/tlb.ts";
+import { Walk } from "../memory/walk.ts";
+import { Vector } from "../semantics/cpu.ts";
+import { Flag } from "../semantics/flags.ts";
+import { Procedure } from "../semantics/procedure.ts";
 import { Efer } from "../state/control-bits.ts";
 import {
   BLOCK_BUCKETS,
@@ -19,13 +27,6 @@ import {
   TLB_EXECUTE,
   TLB_PAGE,
 } from "../state/layout.ts";
-import type { ModuleBuilder } from "../ir/module.ts";
-import type { Val } from "../ir/value.ts";
-import { entryOffset, isHit } from "../memory/tlb.ts";
-import { Walk } from "../memory/walk.ts";
-import { Vector } from "../semantics/cpu.ts";
-import { Flag } from "../semantics/flags.ts";
-import { Procedure } from "../semantics/procedure.ts";
 
 /** Answers of lookup and slowEnter below any block address. */
 export const Found = { PENDING: 0, AGAIN: 2, VM_EXIT: 3 } as const;

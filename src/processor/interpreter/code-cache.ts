@@ -5,6 +5,10 @@
  * only an instruction that crosses a page end makes a block of its own that also names the second page. Dropping a block turns its
  * records into RESYNC, so that chains into it and its own execution find their way; the arena is reused only as a whole.
  */
+
+import type { Decoder } from "../isa/decode.ts";
+import { DecodeError, type Mode as DecodeMode, Instruction } from "../isa/instruction.ts";
+import { ROWS } from "../isa/table.ts";
 import {
   ARENA,
   ARENA_BYTES,
@@ -26,9 +30,6 @@ import {
   TLB_PAGE,
   TLB_WRITE,
 } from "../state/layout.ts";
-import type { Decoder } from "../isa/decode.ts";
-import { DecodeError, type Mode as DecodeMode, Instruction } from "../isa/instruction.ts";
-import { ROWS } from "../isa/table.ts";
 import type { Handlers } from "./handlers.ts";
 import { writeRecord } from "./lower.ts";
 import { Handler } from "./run-loop.ts";

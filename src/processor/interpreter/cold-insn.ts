@@ -1,9 +1,10 @@
 /**
  * A handler as a function of its own: (record) -> Status. Lazy flags, budget and instruction pointer are in the state block.
  */
-import { Mode, S, Status } from "../state/layout.ts";
+
 import type { Val } from "../ir/value.ts";
 import { Vector } from "../semantics/cpu.ts";
+import { Mode, S, Status } from "../state/layout.ts";
 import { RecordInsn } from "./record-insn.ts";
 
 export class ColdInsn extends RecordInsn {

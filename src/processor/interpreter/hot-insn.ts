@@ -2,12 +2,13 @@
  * A handler inlined in the run loop: registers in memory, lazy flags, context and budget in locals, TLB inlined at each access.
  * Hot path.
  */
-import { Rec, S, Status, TLB_READ, TLB_WRITE } from "../state/layout.ts";
+
 import type { FunctionBuilder, Label, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Operand, Val } from "../ir/value.ts";
 import { addend, entryOffset, isHit } from "../memory/tlb.ts";
 import type { Shape } from "../semantics/insn.ts";
+import { Rec, S, Status, TLB_READ, TLB_WRITE } from "../state/layout.ts";
 import { RecordInsn } from "./record-insn.ts";
 
 /** Locals of the run loop and the places a handler can go. */

@@ -3,7 +3,6 @@
  * Chosen by profile of kernel boots and compiled C: what is rare only makes the loop's function larger.
  */
 import { invariant } from "../../base/invariant.ts";
-import { Mode } from "../state/layout.ts";
 import { BITS } from "../semantics/bits.ts";
 import { BRANCH } from "../semantics/branch.ts";
 import type { OperandKind, SemanticsTable, Shape } from "../semantics/insn.ts";
@@ -13,6 +12,7 @@ import { SHIFT } from "../semantics/shift.ts";
 import { MOVES } from "../semantics/simd/moves.ts";
 import { PACKED_INTEGER } from "../semantics/simd/packed-integer.ts";
 import { STACK } from "../semantics/stack.ts";
+import { Mode } from "../state/layout.ts";
 import type { HotHandler } from "./run-loop.ts";
 
 type Sized = readonly [OperandKind, number];
@@ -203,25 +203,61 @@ function* branchShapes(): Generator<Shape> {
 function* vectorShapes(): Generator<Shape> {
   const moves = ["movaps", "movups", "movdqa", "movdqu"];
   for (const sem of moves) {
-    yield shape(sem, [["x", 16], ["x", 16]]);
-    yield shape(sem, [["x", 16], ["m", 16]]);
-    yield shape(sem, [["m", 16], ["x", 16]]);
+    yield shape(sem, [
+      ["x", 16],
+      ["x", 16],
+    ]);
+    yield shape(sem, [
+      ["x", 16],
+      ["m", 16],
+    ]);
+    yield shape(sem, [
+      ["m", 16],
+      ["x", 16],
+    ]);
   }
-  yield shape("movq", [["x", 8], ["m", 8]]);
-  yield shape("movq", [["m", 8], ["x", 8]]);
+  yield shape("movq", [
+    ["x", 8],
+    ["m", 8],
+  ]);
+  yield shape("movq", [
+    ["m", 8],
+    ["x", 8],
+  ]);
   for (const n of WIDE) {
-    yield shape("movd", [["x", n], ["r", n]]);
-    yield shape("movd", [["r", n], ["x", n]]);
+    yield shape("movd", [
+      ["x", n],
+      ["r", n],
+    ]);
+    yield shape("movd", [
+      ["r", n],
+      ["x", n],
+    ]);
   }
-  yield shape("movsd_xmm", [["x", 8], ["m", 8]]);
-  yield shape("movsd_xmm", [["m", 8], ["x", 8]]);
-  yield shape("pmovmskb", [["r", 4], ["x", 16]]);
+  yield shape("movsd_xmm", [
+    ["x", 8],
+    ["m", 8],
+  ]);
+  yield shape("movsd_xmm", [
+    ["m", 8],
+    ["x", 8],
+  ]);
+  yield shape("pmovmskb", [
+    ["r", 4],
+    ["x", 16],
+  ]);
 }
 
 function* packedShapes(): Generator<Shape> {
   for (const sem of ["pxor", "por", "pand", "pcmpeqb", "pminub", "psubb", "paddd", "paddq"]) {
-    yield shape(sem, [["x", 16], ["x", 16]]);
-    yield shape(sem, [["x", 16], ["m", 16]]);
+    yield shape(sem, [
+      ["x", 16],
+      ["x", 16],
+    ]);
+    yield shape(sem, [
+      ["x", 16],
+      ["m", 16],
+    ]);
   }
 }
 

@@ -1,6 +1,10 @@
 /**
  * The interpreter tier as an execution engine: the VM's memory, the core module, the handlers and the code cache, put together.
  */
+
+import { Decoder } from "../isa/decode.ts";
+import type { CpuFeatures } from "../isa/features.ts";
+import { semanticsOf } from "../semantics/index.ts";
 import {
   BOUNCE_WRITE,
   RAM_BASE,
@@ -9,9 +13,6 @@ import {
   TLB_ENTRY_BYTES,
   TLB_READ,
 } from "../state/layout.ts";
-import { Decoder } from "../isa/decode.ts";
-import type { CpuFeatures } from "../isa/features.ts";
-import { semanticsOf } from "../semantics/index.ts";
 import type { Engine, EngineServices } from "../vmx/engine-port.ts";
 import { CodeCache, type RegionTier } from "./code-cache.ts";
 import { buildCoreModule, COLD_SLOTS, REGION_SLOTS } from "./core-module.ts";

@@ -3,8 +3,19 @@
  * Hot path of cold code: called once per instruction when its block is first met.
  */
 import { invariant } from "../../base/invariant.ts";
-import { Ea, FPR, GPR, Mode, Rec, S, SEG_BASE, segmentAt, XMM, ZERO_SLOT } from "../state/layout.ts";
 import { BASE_RIP, type Instruction, type Operand } from "../isa/instruction.ts";
+import {
+  Ea,
+  FPR,
+  GPR,
+  Mode,
+  Rec,
+  S,
+  SEG_BASE,
+  segmentAt,
+  XMM,
+  ZERO_SLOT,
+} from "../state/layout.ts";
 import { isStringKey } from "./shapes.ts";
 
 const SS = 2;

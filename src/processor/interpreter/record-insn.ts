@@ -2,12 +2,13 @@
  * Operands of an instruction read from its decoded record (state/layout.ts). Shared by the two placements of a handler.
  * Hot path: this text is emitted into every handler.
  */
-import { Ea, GPR, Mode, Rec, S, Seg } from "../state/layout.ts";
+
 import type { FunctionBuilder } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";
 import type { Bytes } from "../semantics/cpu.ts";
 import { Insn, type Shape } from "../semantics/insn.ts";
+import { Ea, GPR, Mode, Rec, S, Seg } from "../state/layout.ts";
 
 const LOAD = {
   1: "i32.load8_u",

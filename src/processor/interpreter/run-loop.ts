@@ -10,10 +10,11 @@
  * Handlers 0..3 are the loop's own; then the inlined ones; larger numbers are slots of the table of cold handlers.
  * Hot path.
  */
-import { Head, Pending, RECORD_BYTES, Rec, S, Status } from "../state/layout.ts";
+
 import type { Body, FunctionBuilder, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Semantics, Shape } from "../semantics/insn.ts";
+import { Head, Pending, RECORD_BYTES, Rec, S, Status } from "../state/layout.ts";
 import { Found } from "./blocks.ts";
 import { HotInsn, type RunContext } from "./hot-insn.ts";
 

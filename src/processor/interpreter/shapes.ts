@@ -1,7 +1,7 @@
 /**
  * From a decoded instruction to the shape of its handler. Two instructions with the same key share a handler.
  */
-import { Mode } from "../state/layout.ts";
+
 import type { Instruction, Operand } from "../isa/instruction.ts";
 import { BITS } from "../semantics/bits.ts";
 import { BRANCH } from "../semantics/branch.ts";
@@ -20,6 +20,7 @@ import { SHUFFLE } from "../semantics/simd/shuffle.ts";
 import { STACK } from "../semantics/stack.ts";
 import { STRINGS } from "../semantics/strings.ts";
 import { SYSTEM } from "../semantics/system/index.ts";
+import { Mode } from "../state/layout.ts";
 
 /** Keys whose meaning depends on the code size, and those that depend on the address size. */
 const MODE_DEPENDENT = new Set(

@@ -5,13 +5,14 @@
  * takes its length from the budget when it is entered; leaving in the middle gives the rest back, so counts are exact. There is one epilogue:
  * it writes the registers that the region may have changed, the flags, S.RIP and S.BUDGET.
  */
-import { gprAt, Mode, S } from "../state/layout.ts";
+
 import { shapeOf } from "../interpreter/shapes.ts";
 import type { FunctionBuilder, Label, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";
 import { semanticsOf } from "../semantics/index.ts";
 import type { Shape } from "../semantics/insn.ts";
+import { gprAt, Mode, S } from "../state/layout.ts";
 import type { BasicBlock, Region, RegionInstruction } from "./control-flow.ts";
 import { dominates } from "./control-flow.ts";
 import { isInlined } from "./inlined.ts";

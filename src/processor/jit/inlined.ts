@@ -18,7 +18,15 @@ import { SHUFFLE } from "../semantics/simd/shuffle.ts";
 
 const WHOLE_TABLES = new Set([INTEGER, SHIFT].flatMap((t) => Object.keys(t)));
 const VECTOR = new Set(
-  [MOVES, PACKED_INTEGER, PACKED_MULTIPLY, PACKED_SHIFT, SHUFFLE, FLOAT_ARITHMETIC, FLOAT_CONVERT].flatMap((t) => Object.keys(t)),
+  [
+    MOVES,
+    PACKED_INTEGER,
+    PACKED_MULTIPLY,
+    PACKED_SHIFT,
+    SHUFFLE,
+    FLOAT_ARITHMETIC,
+    FLOAT_CONVERT,
+  ].flatMap((t) => Object.keys(t)),
 );
 /** Write memory through their own procedures. */
 const NOT_INLINED = new Set(["maskmovq", "maskmovdqu"]);
@@ -43,7 +51,8 @@ const BIT_TESTS = new Set(Object.keys(BITS).filter((k) => k.startsWith("bt")));
 
 export function isInlined(shape: Shape): boolean {
   const { sem, operands } = shape;
-  if (VECTOR.has(sem)) return !NOT_INLINED.has(sem) && operands.every((o) => "rmix".includes(o.kind));
+  if (VECTOR.has(sem))
+    return !NOT_INLINED.has(sem) && operands.every((o) => "rmix".includes(o.kind));
   if (operands.some((o) => !"rmij".includes(o.kind))) return false;
   if (WHOLE_TABLES.has(sem)) return !(sem.startsWith("rc") && operands.length > 0);
   if (SINGLE.has(sem)) return true;

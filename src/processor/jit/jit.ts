@@ -5,10 +5,11 @@
  * the JIT handler, which calls the region through the core module's table. Regions are found by nothing else, so dropping a block's
  * record drops the region.
  */
-import { Head, Mode } from "../state/layout.ts";
+
 import type { RegionTier } from "../interpreter/code-cache.ts";
 import type { RegionHost } from "../interpreter/interpreter.ts";
 import { ModuleBuilder } from "../ir/module.ts";
+import { Head, Mode } from "../state/layout.ts";
 import { compileRegion } from "./compile-region.ts";
 import { findRegion, type Region } from "./control-flow.ts";
 

@@ -4,7 +4,7 @@
  * XMM and MMX registers stay in the state block, at constant addresses. An access whose TLB entry does not match leaves the region before the
  * instruction has changed anything, and the interpreter executes it; so do faults the semantics find themselves.
  */
-import { FPR, SEG_BASE, Status, segmentAt, TLB_READ, TLB_WRITE, XMM } from "../state/layout.ts";
+
 import type { FunctionBuilder, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val, Operand as ValOperand } from "../ir/value.ts";
@@ -12,6 +12,7 @@ import { BASE_RIP, type Instruction, type Operand } from "../isa/instruction.ts"
 import { addend, entryOffset, isHit } from "../memory/tlb.ts";
 import { Access, type Bytes } from "../semantics/cpu.ts";
 import { Insn, type Shape } from "../semantics/insn.ts";
+import { FPR, SEG_BASE, Status, segmentAt, TLB_READ, TLB_WRITE, XMM } from "../state/layout.ts";
 
 /** What a region's code shares: its locals, and how it is left. */
 export interface RegionContext {

@@ -6,6 +6,12 @@
  * read, scattered by memCommit after a write. Both pages of a crossing write are checked before anything is written.
  * Alignment checking (CPL 3, CR0.AM, RFLAGS.AC) rides on the slow path: while it is on, no TLB entry matches (CONTEXT_NONE).
  */
+
+import type { FunctionBuilder } from "../ir/function.ts";
+import type { ModuleBuilder } from "../ir/module.ts";
+import type { Val } from "../ir/value.ts";
+import { Access, Vector } from "../semantics/cpu.ts";
+import { Procedure } from "../semantics/procedure.ts";
 import { Cr0, Efer } from "../state/control-bits.ts";
 import {
   BOUNCE_READ,
@@ -20,11 +26,6 @@ import {
   TLB_READ,
   TLB_WRITE,
 } from "../state/layout.ts";
-import type { FunctionBuilder } from "../ir/function.ts";
-import type { ModuleBuilder } from "../ir/module.ts";
-import type { Val } from "../ir/value.ts";
-import { Access, Vector } from "../semantics/cpu.ts";
-import { Procedure } from "../semantics/procedure.ts";
 import { addend, entryOffset, isHit } from "./tlb.ts";
 import { Walk } from "./walk.ts";
 

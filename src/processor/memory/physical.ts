@@ -7,6 +7,11 @@
  * Device accesses leave the processor as EPT violations with access assist: a read exits before the instruction and is answered on re-entry
  * (DEVICE_REPLIES), a write is queued (DEVICE_WRITES) and exits after it.
  */
+
+import type { ModuleBuilder } from "../ir/module.ts";
+import type { Operand, Val } from "../ir/value.ts";
+import type { Cpu } from "../semantics/cpu.ts";
+import { Procedure } from "../semantics/procedure.ts";
 import {
   DEVICE,
   DEVICE_ENTRIES,
@@ -17,10 +22,6 @@ import {
   PHYSICAL_MAP,
   S,
 } from "../state/layout.ts";
-import type { ModuleBuilder } from "../ir/module.ts";
-import type { Operand, Val } from "../ir/value.ts";
-import type { Cpu } from "../semantics/cpu.ts";
-import { Procedure } from "../semantics/procedure.ts";
 
 const EPT_VIOLATION = 48;
 const FOUR_GIB = 0x1_0000_0000n;

@@ -2,6 +2,11 @@
  * Segmentation: logical to linear addresses with limit and type checks. SDM Vol. 3A, "Limit Checking", "Type Checking".
  * A violation is recorded in PENDING and answered as POISON, which no access can translate, so that callers need no check of their own.
  */
+
+import type { ModuleBuilder } from "../ir/module.ts";
+import { Vector } from "../semantics/cpu.ts";
+import { Procedure } from "../semantics/procedure.ts";
+import { Rights } from "../semantics/system/rights.ts";
 import { Cr0 } from "../state/control-bits.ts";
 import {
   Ea,
@@ -16,28 +21,6 @@ import {
   SEGMENTS,
   Seg,
 } from "../state/layout.ts";
-import type { ModuleBuilder } from "../ir/module.ts";
-import { Vector } from "../semantics/cpu.ts";
-import { Procedure } from "../semantics/procedure.ts";
-
-/** Access rights of a segment, VMCS format. SDM Vol. 3C, "Guest Register State". */
-export const Rights = {
-  TYPE: 0xf,
-  ACCESSED: 1,
-  WRITABLE: 2,
-  READABLE: 2,
-  EXPAND_DOWN: 4,
-  CONFORMING: 4,
-  CODE: 8,
-  S: 0x10,
-  DPL: 0x60,
-  PRESENT: 0x80,
-  AVL: 0x1000,
-  LONG: 0x2000,
-  DB: 0x4000,
-  GRANULARITY: 0x8000,
-  UNUSABLE: 0x1_0000,
-} as const;
 
 export function defineSegment(module: ModuleBuilder): void {
   /** (segment, offset, bytes, write) -> linear address, or POISON. */

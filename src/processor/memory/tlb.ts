@@ -9,6 +9,11 @@
  *
  * Hot path: hitAddress is inlined at every access of the interpreter.
  */
+
+import type { FunctionBuilder } from "../ir/function.ts";
+import type { ModuleBuilder } from "../ir/module.ts";
+import type { Operand, Val } from "../ir/value.ts";
+import { Procedure } from "../semantics/procedure.ts";
 import { Cr4 } from "../state/control-bits.ts";
 import {
   ADDRESS_SPACES,
@@ -26,10 +31,6 @@ import {
   TLB_TAG,
   TLB_WRITE,
 } from "../state/layout.ts";
-import type { FunctionBuilder } from "../ir/function.ts";
-import type { ModuleBuilder } from "../ir/module.ts";
-import type { Operand, Val } from "../ir/value.ts";
-import { Procedure } from "../semantics/procedure.ts";
 import { PageRights, Walk } from "./walk.ts";
 
 const BANKS = 4;

@@ -5,12 +5,13 @@
  * walk(linear, access, user) answers 1 with S.WALK_PHYSICAL and S.WALK_RIGHTS, or 0 with a page fault (or a VM exit of a table access) in
  * PENDING. Each entry is read once; accessed and dirty bits are set only after all checks have passed.
  */
-import { Cr0, Cr4, Efer } from "../state/control-bits.ts";
-import { DEVICE, Page, Pending, S } from "../state/layout.ts";
+
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";
 import { Vector } from "../semantics/cpu.ts";
 import { Procedure } from "../semantics/procedure.ts";
+import { Cr0, Cr4, Efer } from "../state/control-bits.ts";
+import { DEVICE, Page, Pending, S } from "../state/layout.ts";
 
 /** Access of a walk. */
 export const Walk = { READ: 0, WRITE: 1, EXECUTE: 2 } as const;

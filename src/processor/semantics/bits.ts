@@ -4,8 +4,9 @@
  * A bit offset in a register reaches beyond a memory operand: it selects the operand-sized element that holds the bit, up or down from
  * the operand's address. BT and its family change CF only.
  */
-import { Mode, S } from "../state/layout.ts";
+
 import type { Val } from "../ir/value.ts";
+import { Mode, S } from "../state/layout.ts";
 import { Access, Vector } from "./cpu.ts";
 import { arithmeticImage, Flag, flagsLogic, flagsSub, setArithmeticImage, setCf } from "./flags.ts";
 import type { Insn, Place, Semantics, SemanticsTable } from "./insn.ts";

@@ -5,8 +5,9 @@
  * only where something changes before the jump; otherwise Insn.jumpRelative does it. In 64-bit mode a relative target is not
  * checked at all: one that leaves the canonical range faults when it is fetched.
  */
-import { Seg } from "../state/layout.ts";
+
 import type { Val } from "../ir/value.ts";
+import { Seg } from "../state/layout.ts";
 import { Vector } from "./cpu.ts";
 import { condition, readZf, signExtend } from "./flags.ts";
 import type { Insn, Semantics, SemanticsTable } from "./insn.ts";

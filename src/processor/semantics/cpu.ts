@@ -7,6 +7,10 @@
  * Restartability rule for everything written over this class: all reads and checks that can fault come before the first change of
  * architectural state. `hostW` checks a destination for writing before anything is written.
  */
+
+import type { FunctionBuilder } from "../ir/function.ts";
+import type { ModuleBuilder } from "../ir/module.ts";
+import type { Operand, Val } from "../ir/value.ts";
 import {
   type Field,
   GPR,
@@ -20,9 +24,6 @@ import {
   segmentAt,
   XMM,
 } from "../state/layout.ts";
-import type { FunctionBuilder } from "../ir/function.ts";
-import type { ModuleBuilder } from "../ir/module.ts";
-import type { Operand, Val } from "../ir/value.ts";
 
 export type Bytes = 1 | 2 | 4 | 8 | 16;
 

@@ -10,8 +10,9 @@
  * Every flag and every condition costs a few operations with no dependence on what set the flags: an interpreter needs no kind switch,
  * and a region compiler drops what is dead.
  */
-import { S } from "../state/layout.ts";
+
 import type { Val } from "../ir/value.ts";
+import { S } from "../state/layout.ts";
 import type { Cpu } from "./cpu.ts";
 
 export const Flag = {

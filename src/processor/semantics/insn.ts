@@ -6,8 +6,9 @@
  *
  * Values: i32 for operands up to 4 bytes (zero-extended on read, truncated on write), i64 for 8, v128 for 16.
  */
-import { Mode } from "../state/layout.ts";
+
 import type { Val } from "../ir/value.ts";
+import { Mode } from "../state/layout.ts";
 import { Access, type Bytes, Cpu } from "./cpu.ts";
 
 /**

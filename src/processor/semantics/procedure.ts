@@ -3,10 +3,11 @@
  * Lazy flags live in the state block. Used for everything too large or too rare for the run loop: page walks, exception delivery, IRET, far
  * transfers, x87. A procedure may call others with `propagate(call(...))`.
  */
-import { S, Status } from "../state/layout.ts";
+
 import type { FunctionRef, ModuleBuilder } from "../ir/module.ts";
 import type { Type } from "../ir/ops.ts";
 import type { Val } from "../ir/value.ts";
+import { S, Status } from "../state/layout.ts";
 import { Cpu } from "./cpu.ts";
 
 export class Procedure extends Cpu {

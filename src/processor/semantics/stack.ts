@@ -4,8 +4,9 @@
  * The stack pointer is RSP in 64-bit mode, else ESP or SP by SS.B, with SS limits. It moves only after every access of the instruction
  * has succeeded; what PUSHA and ENTER have written below it by then is written again when they are restarted.
  */
-import { GPR, Mode, S, SEG_SELECTOR, SEGMENTS, Seg } from "../state/layout.ts";
+
 import type { Val } from "../ir/value.ts";
+import { GPR, Mode, S, SEG_SELECTOR, SEGMENTS, Seg } from "../state/layout.ts";
 import { checkedTarget, checkRelative } from "./branch.ts";
 import { Access } from "./cpu.ts";
 import type { Insn, Semantics, SemanticsTable } from "./insn.ts";

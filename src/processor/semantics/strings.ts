@@ -9,6 +9,10 @@
  * Chunks work on host addresses. That is right only where linear and effective addresses run in parallel for the rest of the page:
  * always with 64-bit addresses, else where the base is 0 and no limit is near (`isLinear`).
  */
+
+import type { FunctionBuilder, Variable } from "../ir/function.ts";
+import type { ModuleBuilder } from "../ir/module.ts";
+import type { Val } from "../ir/value.ts";
 import {
   BOUNCE_READ,
   BOUNCE_WRITE,
@@ -19,9 +23,6 @@ import {
   Slow,
   Status,
 } from "../state/layout.ts";
-import type { FunctionBuilder, Variable } from "../ir/function.ts";
-import type { ModuleBuilder } from "../ir/module.ts";
-import type { Val } from "../ir/value.ts";
 import type { Cpu } from "./cpu.ts";
 import { Flag, flagsSub } from "./flags.ts";
 import type { Insn, Semantics, SemanticsTable } from "./insn.ts";

@@ -4,6 +4,16 @@
  * Register operands are fixed per entry; immediates, the memory operand's offset and the source segment's base are slots that a test
  * sets before each run. Paging is off. Physical pages 0..15 are RAM, page 32 is a device, everything else is an EPT violation.
  */
+
+import { defineMode } from "../core/mode.ts";
+import type { FunctionBuilder } from "../ir/function.ts";
+import { ModuleBuilder } from "../ir/module.ts";
+import type { Val } from "../ir/value.ts";
+import { defineAccess } from "../memory/access.ts";
+import { definePhysical } from "../memory/physical.ts";
+import { defineSegment } from "../memory/segment.ts";
+import { defineTlb } from "../memory/tlb.ts";
+import { defineWalk } from "../memory/walk.ts";
 import {
   GPR,
   Mode,
@@ -21,15 +31,6 @@ import {
   TLB_ENTRY_BYTES,
   TLB_READ,
 } from "../state/layout.ts";
-import { defineMode } from "../core/mode.ts";
-import type { FunctionBuilder } from "../ir/function.ts";
-import { ModuleBuilder } from "../ir/module.ts";
-import type { Val } from "../ir/value.ts";
-import { defineAccess } from "../memory/access.ts";
-import { definePhysical } from "../memory/physical.ts";
-import { defineSegment } from "../memory/segment.ts";
-import { defineTlb } from "../memory/tlb.ts";
-import { defineWalk } from "../memory/walk.ts";
 import type { Bytes } from "./cpu.ts";
 import { arithmeticImage, setArithmeticImage } from "./flags.ts";
 import { Insn, type OperandShape, type Semantics, type Shape } from "./insn.ts";

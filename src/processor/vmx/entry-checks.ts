@@ -3,7 +3,7 @@
  * Each answers null, or the rule that is broken (for logs; the processor reports only that there is one).
  * Not checked: host state (root mode is not x86 code here) and fields of controls that are not offered.
  */
-import { Cr0, Cr4, Efer } from "../state/control-bits.ts";
+
 import {
   EntryControl,
   ExitControl,
@@ -15,6 +15,7 @@ import {
   PrimaryControl,
   SecondaryControl,
 } from "../isa/vmcs-fields.ts";
+import { Cr0, Cr4, Efer } from "../state/control-bits.ts";
 import type { Vmcs } from "./vmcs.ts";
 
 type Rule = readonly [broken: boolean, text: string];

@@ -7,16 +7,6 @@
  * bounded, never inside one.
  */
 import { invariant } from "../../base/invariant.ts";
-import {
-  DEVICE_ENTRIES,
-  DEVICE_REPLIES,
-  DEVICE_WRITES,
-  Page,
-  PHYSICAL_MAP,
-  PHYSICAL_MAP_PAGES,
-  S,
-  Status,
-} from "../state/layout.ts";
 import { ENTRY_FAILURE, ExitReason } from "../isa/exit-reasons.ts";
 import {
   ExitControl,
@@ -29,6 +19,16 @@ import {
   VendorField,
 } from "../isa/vmcs-fields.ts";
 import { EptEntry, walkEpt } from "../memory/ept.ts";
+import {
+  DEVICE_ENTRIES,
+  DEVICE_REPLIES,
+  DEVICE_WRITES,
+  Page,
+  PHYSICAL_MAP,
+  PHYSICAL_MAP_PAGES,
+  S,
+  Status,
+} from "../state/layout.ts";
 import type { Engine, EngineServices, TscClock } from "./engine-port.ts";
 import { checkControls, checkGuestState, checkInjection } from "./entry-checks.ts";
 import type { Vmcs } from "./vmcs.ts";

@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { S } from "../state/layout.ts";
 import {
   Field,
   fieldWidth,
@@ -10,6 +9,7 @@ import {
   PrimaryControl,
   SecondaryControl,
 } from "../isa/vmcs-fields.ts";
+import { S } from "../state/layout.ts";
 import { checkControls, checkGuestState, checkInjection } from "./entry-checks.ts";
 import { readRflags, writeRflags } from "./rflags.ts";
 import { STATE_END, Vmcs } from "./vmcs.ts";

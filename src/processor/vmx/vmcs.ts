@@ -8,6 +8,7 @@
  * Numbers: `number` is exact up to 2^53 (wide fields with more bits need `big`).
  */
 import { invariant } from "../../base/invariant.ts";
+import { Field, fieldWidth, VendorField } from "../isa/vmcs-fields.ts";
 import {
   GPR,
   S,
@@ -17,7 +18,6 @@ import {
   SEG_SELECTOR,
   segmentAt,
 } from "../state/layout.ts";
-import { Field, fieldWidth, VendorField } from "../isa/vmcs-fields.ts";
 import { readRflags, writeRflags } from "./rflags.ts";
 
 /** Extent of the vCPU state that belongs to a guest. */

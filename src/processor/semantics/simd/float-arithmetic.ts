@@ -5,9 +5,10 @@
  * result and no flag changes. Anything else goes through a procedure sse{Add...}{lanes}x{bits} that runs the exact soft functions
  * element by element, raises all flags at once and leaves the result in scratch.
  */
-import { S } from "../../state/layout.ts";
+
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
+import { S } from "../../state/layout.ts";
 import type { Cpu } from "../cpu.ts";
 import type { Semantics, SemanticsTable } from "../insn.ts";
 import { defineProcedure } from "../procedure.ts";

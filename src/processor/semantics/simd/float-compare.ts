@@ -5,9 +5,10 @@
  * at all of it. Scalars go the way of vectors with equal elements: their flags are the same.
  * MIN and MAX answer the second operand for NaNs and equal zeros, which is what pmin and pmax do with their operands exchanged.
  */
-import { S } from "../../state/layout.ts";
+
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
+import { S } from "../../state/layout.ts";
 import type { Cpu } from "../cpu.ts";
 import { setArithmeticImage } from "../flags.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";

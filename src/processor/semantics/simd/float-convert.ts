@@ -4,9 +4,10 @@
  * To integers: rounded to an integral value first; what does not fit is IE and the most negative integer. Denormals raise no DE.
  * From integers and to binary32: native if MXCSR is plain, else exact (soft-arithmetic.ts). To binary64: always exact.
  */
-import { S } from "../../state/layout.ts";
+
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
+import { S } from "../../state/layout.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
 import { defineProcedure, type Procedure } from "../procedure.ts";
 import { F32, F64, type Format, floatBits, loadFloat } from "./float-format.ts";

@@ -3,9 +3,10 @@
  *
  * WebAssembly has all four directions as exact operations; they keep the sign of zero. Denormals raise no DE here, DAZ makes them zeros.
  */
-import { S } from "../../state/layout.ts";
+
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
+import { S } from "../../state/layout.ts";
 import type { Cpu } from "../cpu.ts";
 import type { Semantics, SemanticsTable } from "../insn.ts";
 import { defineProcedure } from "../procedure.ts";

@@ -7,10 +7,10 @@
  * Registers XMM8..15 are left out outside 64-bit mode. Bytes from 416 up are never touched.
  */
 
-import { Cr0 } from "../../state/control-bits.ts";
-import { FPR, Mode, S, XMM } from "../../state/layout.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
+import { Cr0 } from "../../state/control-bits.ts";
+import { FPR, Mode, S, XMM } from "../../state/layout.ts";
 import { type Cpu, Vector } from "../cpu.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
 import { defineProcedure, type Procedure } from "../procedure.ts";

@@ -4,9 +4,10 @@
  * Non-temporal stores are stores, fences and prefetches are nothing: this processor is in order and has no cache.
  * A scalar load clears the rest of the register, a scalar register move keeps it.
  */
-import { POISON, S } from "../../state/layout.ts";
+
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
+import { POISON, S } from "../../state/layout.ts";
 import type { Semantics, SemanticsTable } from "../insn.ts";
 import {
   enterMmx,

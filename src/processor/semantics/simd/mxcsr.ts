@@ -6,10 +6,11 @@
  * Exactness without cost: a flag that is already set and whose exception is masked can be raised again without any effect. Such flags
  * are called quiet. PE is quiet after the first rounding in the life of a program, so that the common path needs no exactness test.
  */
-import { Cr4 } from "../../state/control-bits.ts";
-import { S } from "../../state/layout.ts";
+
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
+import { Cr4 } from "../../state/control-bits.ts";
+import { S } from "../../state/layout.ts";
 import { type Cpu, Vector } from "../cpu.ts";
 import { defineProcedure } from "../procedure.ts";
 

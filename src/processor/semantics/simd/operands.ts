@@ -8,10 +8,11 @@
  * and exponent to ones. That change comes after everything that can fault.
  * A 64-bit MMX operand is read as a vector with both halves equal; operations that do not cross halves then work on it unchanged.
  */
-import { Cr0, Cr4 } from "../../state/control-bits.ts";
-import { POISON, S, Status } from "../../state/layout.ts";
+
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
+import { Cr0, Cr4 } from "../../state/control-bits.ts";
+import { POISON, S, Status } from "../../state/layout.ts";
 import { type Bytes, type Cpu, Vector } from "../cpu.ts";
 import type { Insn } from "../insn.ts";
 import { defineProcedure } from "../procedure.ts";

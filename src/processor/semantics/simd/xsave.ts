@@ -7,10 +7,11 @@
  * compacted form treats it as part of SSE.
  * In use (XINUSE) is found by looking at the registers, so that a component in its initial state always says so.
  */
-import { Cr0, Cr4 } from "../../state/control-bits.ts";
-import { S } from "../../state/layout.ts";
+
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
+import { Cr0, Cr4 } from "../../state/control-bits.ts";
+import { S } from "../../state/layout.ts";
 import { type Cpu, Vector } from "../cpu.ts";
 import type { Semantics, SemanticsTable } from "../insn.ts";
 import { defineProcedure, Procedure } from "../procedure.ts";

@@ -2,8 +2,9 @@
  * What the system instructions share: privilege and mode checks, VM-execution controls, ways to end.
  * Order of checks everywhere, by SDM Vol. 3C, "Relative Priority of Faults and VM Exits": #UD, faults by CPL, VM exit, other faults.
  */
-import { GPR, Mode, S, Status } from "../../state/layout.ts";
+
 import type { Val } from "../../ir/value.ts";
+import { GPR, Mode, S, Status } from "../../state/layout.ts";
 import { type Cpu, Vector } from "../cpu.ts";
 import { arithmeticImage, Flag, setArithmeticImage } from "../flags.ts";
 import type { Insn } from "../insn.ts";

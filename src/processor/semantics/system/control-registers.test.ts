@@ -1,10 +1,10 @@
 /** MOV CR, LMSW, SMSW, CLTS, MOV DR: checks, transitions, and exits. SDM Vol. 2; Vol. 3C, "Guest/Host Masks and Read Shadows". */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Cr0, Cr4, Efer } from "../../state/control-bits.ts";
-import { S, Seg } from "../../state/layout.ts";
 import { At, TestMachine } from "../../core/test-machine.ts";
 import { ax, cr0, cr2, cr3, cr4, cr8, dr4, dr6, dr7, eax, rax, rbx } from "../../isa/registers.ts";
+import { Cr0, Cr4, Efer } from "../../state/control-bits.ts";
+import { S, Seg } from "../../state/layout.ts";
 
 const m = new TestMachine();
 const PG = 0x8000_0000;

@@ -6,9 +6,10 @@
  * A VM exit comes after #UD and the CPL check and before all checks of the value. Bits that the host owns keep their real value when the guest
  * writes and read as the shadow. That VMX fixes some bits (NE, VMXE) is not enforced: the capability MSRs of this processor report them free.
  */
+
+import type { Val } from "../../ir/value.ts";
 import { Cr0, Cr4, Efer } from "../../state/control-bits.ts";
 import { DEVICE, type Field, Page, S, Seg, Status } from "../../state/layout.ts";
-import type { Val } from "../../ir/value.ts";
 import { type Cpu, Vector } from "../cpu.ts";
 import type { Insn, SemanticsTable } from "../insn.ts";
 import type { Procedure } from "../procedure.ts";

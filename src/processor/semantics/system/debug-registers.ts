@@ -2,9 +2,10 @@
  * MOV to and from debug registers. SDM Vol. 3B, "Debug Registers"; Vol. 3C, "Relative Priority of Faults and VM Exits": the exit of "MOV-DR
  * exiting" comes before the CPL check and before #UD for DR4 and DR5.
  */
+
+import type { Val } from "../../ir/value.ts";
 import { Cr4 } from "../../state/control-bits.ts";
 import { type Field, S } from "../../state/layout.ts";
-import type { Val } from "../../ir/value.ts";
 import { Vector } from "../cpu.ts";
 import type { Insn, SemanticsTable } from "../insn.ts";
 import {

@@ -6,6 +6,7 @@
  * that use: here are only the table limit and what all stack segments have in common.
  */
 
+import type { Val } from "../../ir/value.ts";
 import {
   S,
   SEG_BASE,
@@ -16,7 +17,6 @@ import {
   SEGMENTS,
   Seg,
 } from "../../state/layout.ts";
-import type { Val } from "../../ir/value.ts";
 import { Access, type Cpu, Vector } from "../cpu.ts";
 import type { Procedure } from "../procedure.ts";
 import { obtain, type ProcedureText, perform } from "./procedure-text.ts";

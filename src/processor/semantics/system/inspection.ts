@@ -3,8 +3,8 @@
  * A selector that names nothing usable clears ZF; only memory itself can fault.
  */
 
-import { S, Seg } from "../../state/layout.ts";
 import type { Val } from "../../ir/value.ts";
+import { S, Seg } from "../../state/layout.ts";
 import { Access } from "../cpu.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
 import type { Procedure } from "../procedure.ts";

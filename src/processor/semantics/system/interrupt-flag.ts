@@ -4,9 +4,10 @@
  *
  * Hot path: PUSHF and POPF of 64-bit mode, CLI, STI.
  */
+
+import type { Val } from "../../ir/value.ts";
 import { Cr4 } from "../../state/control-bits.ts";
 import { Mode, S, Status } from "../../state/layout.ts";
-import type { Val } from "../../ir/value.ts";
 import { Access, type Cpu, Vector } from "../cpu.ts";
 import { Flag, rflagsImage, setRflagsImage } from "../flags.ts";
 import type { Insn, SemanticsTable } from "../insn.ts";

@@ -3,9 +3,10 @@
  * on the bare processor it does not exist (#GP).
  * Spec: SDM Vol. 2, "RDMSR", "WRMSR"; Vol. 3C, "MSR-Bitmap Address"; Vol. 4, the registers.
  */
+
+import type { Val } from "../../ir/value.ts";
 import { Cr0, Efer } from "../../state/control-bits.ts";
 import { type Field, S, SEG_BASE, Seg, segmentAt } from "../../state/layout.ts";
-import type { Val } from "../../ir/value.ts";
 import { type Cpu, Vector } from "../cpu.ts";
 import type { Insn, SemanticsTable } from "../insn.ts";
 import type { Procedure } from "../procedure.ts";

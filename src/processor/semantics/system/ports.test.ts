@@ -1,10 +1,10 @@
 /** IN, OUT, INS, OUTS: permissions and exits. SDM Vol. 1, "I/O Permission Bit Map"; Vol. 3C, "Exit Qualification for I/O Instructions". */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { RAM_BASE, S, Seg } from "../../state/layout.ts";
 import { At, TestMachine } from "../../core/test-machine.ts";
 import { type Assembler, imm } from "../../isa/assemble.ts";
 import { al, ax, dx, eax } from "../../isa/registers.ts";
+import { RAM_BASE, S, Seg } from "../../state/layout.ts";
 
 const m = new TestMachine();
 const [UNCONDITIONAL, BITMAPS] = [1 << 24, 1 << 25];

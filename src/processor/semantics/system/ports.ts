@@ -4,8 +4,9 @@
  * The processor has no ports of its own: an access that no control intercepts reads all ones and writes nowhere. The permission checks
  * (#GP) precede the exit; the exit precedes every check of the memory operand. REP forms do one element per execution.
  */
-import { Pending, S, Seg, Status } from "../../state/layout.ts";
+
 import type { Val } from "../../ir/value.ts";
+import { Pending, S, Seg, Status } from "../../state/layout.ts";
 import { Access, Vector } from "../cpu.ts";
 import { Flag } from "../flags.ts";
 import type { Insn, SemanticsTable } from "../insn.ts";

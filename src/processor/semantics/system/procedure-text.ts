@@ -3,11 +3,11 @@
  * other in any order. All are exported: handlers compiled later import them by name.
  */
 
-import { Status } from "../../state/layout.ts";
 import type { FunctionBuilder } from "../../ir/function.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Type } from "../../ir/ops.ts";
 import type { Operand, Val } from "../../ir/value.ts";
+import { Status } from "../../state/layout.ts";
 import type { Cpu } from "../cpu.ts";
 import { Procedure } from "../procedure.ts";
 

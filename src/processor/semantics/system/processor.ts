@@ -4,9 +4,10 @@
  * The clock and the random source are imports of the core module: readTsc(instructions retired in this run) leaves the guest's counter in
  * S.TSC, random() answers 64 bits.
  */
+
+import type { Val } from "../../ir/value.ts";
 import { Cr4 } from "../../state/control-bits.ts";
 import { PCID_MAP, PCIDS, Pending, S } from "../../state/layout.ts";
-import type { Val } from "../../ir/value.ts";
 import { type Cpu, Vector } from "../cpu.ts";
 import { Flag, setArithmeticImage } from "../flags.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";

@@ -2,9 +2,10 @@
  * Segment register loads and stores, LLDT/LTR and their stores, FS and GS bases.
  * Spec: SDM Vol. 2, one entry per key; the loads themselves are core/segment-load.ts.
  */
+
+import type { Val } from "../../ir/value.ts";
 import { Cr4 } from "../../state/control-bits.ts";
 import { S, SEG_BASE, SEG_SELECTOR, Seg, segmentAt } from "../../state/layout.ts";
-import type { Val } from "../../ir/value.ts";
 import { Access, Vector } from "../cpu.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
 import {

@@ -7,8 +7,8 @@
  * processor pushes, so that CR2 names the same address. A 16-bit stack pointer that wraps in the middle of a frame is a limit violation here.
  */
 
-import { gprAt, POISON, S, Seg, Status } from "../../state/layout.ts";
 import type { Operand, Val } from "../../ir/value.ts";
+import { gprAt, POISON, S, Seg, Status } from "../../state/layout.ts";
 import { Access, type Cpu, Vector } from "../cpu.ts";
 import type { Procedure } from "../procedure.ts";
 import { isNull } from "./descriptor.ts";

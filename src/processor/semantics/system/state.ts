@@ -6,9 +6,9 @@
  * have their EXT bit clear.
  */
 
+import type { Operand, Val } from "../../ir/value.ts";
 import { Cr0, Efer } from "../../state/control-bits.ts";
 import { type Field, Mode, Pending, S, Seg, Status } from "../../state/layout.ts";
-import type { Operand, Val } from "../../ir/value.ts";
 import type { Cpu } from "../cpu.ts";
 import { Flag } from "../flags.ts";
 import { Rights } from "./rights.ts";

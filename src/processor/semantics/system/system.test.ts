@@ -1,12 +1,12 @@
 /** The other system instructions: flags, descriptor tables, inspection, MSRs, time, invalidation, VMX. SDM Vol. 2, one entry per test. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Cr4, Efer } from "../../state/control-bits.ts";
-import { gprAt, RAM_BASE, S, Seg } from "../../state/layout.ts";
 import { At, descriptor, Sel, TestMachine } from "../../core/test-machine.ts";
 import type { Assembler } from "../../isa/assemble.ts";
 import { mem, xmmword } from "../../isa/assemble.ts";
 import { ax, bx, eax, rax, rbx, rcx } from "../../isa/registers.ts";
+import { Cr4, Efer } from "../../state/control-bits.ts";
+import { gprAt, RAM_BASE, S, Seg } from "../../state/layout.ts";
 import { Flag } from "../flags.ts";
 
 const m = new TestMachine();

@@ -5,10 +5,11 @@
  * t = min / max of the magnitudes; the nearest j/8 is taken off by arctan(t) = arctan(j/8) + arctan((8t - j) / (8 + jt)), whose argument
  * is at most 1/16. Here pi has full precision, unlike in the reduction of FSIN.
  */
-import { S } from "../../state/layout.ts";
+
 import type { FunctionBuilder } from "../../ir/function.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
+import { S } from "../../state/layout.ts";
 import type { Procedure } from "../procedure.ts";
 import { Class, classOf, normalize } from "./nan.ts";
 import { endIfNan } from "./outcome.ts";

@@ -9,10 +9,11 @@
  * Normal operands go straight to the core of the operation; everything else takes the ...Special path, which deals with NaNs, infinities
  * and zeros, reports denormals and comes back to the core with normalized significands and an exponent of any size.
  */
-import { S } from "../../state/layout.ts";
+
 import type { FunctionBuilder } from "../../ir/function.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
+import { S } from "../../state/layout.ts";
 import type { Procedure } from "../procedure.ts";
 import { Class, classOf, isNormal, normalize } from "./nan.ts";
 import {

@@ -11,10 +11,11 @@
  * An unmasked invalid, denormal or divide exception leaves register and stack as they are; the others come with a result (scaled by
  * 2^24576 for overflow and underflow; infinity or zero where that is not enough) and a pop. Tiny is judged after rounding.
  */
-import { S } from "../../state/layout.ts";
+
 import type { FunctionBuilder } from "../../ir/function.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
+import { S } from "../../state/layout.ts";
 import type { Cpu } from "../cpu.ts";
 import type { Procedure } from "../procedure.ts";
 import {

@@ -4,9 +4,10 @@
  *
  * A relation is a number with C0, C2, C3 in bits 0, 2, 6: their places in the upper byte of the status word, and those of CF, PF, ZF.
  */
-import { S } from "../../state/layout.ts";
+
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
+import { S } from "../../state/layout.ts";
 import { Class, classOf, normalize } from "./nan.ts";
 import {
   defineHelper,

@@ -6,9 +6,10 @@
  *   x87StoreEnvironment16/32(host, real), x87LoadEnvironment16/32(host, real): images of 14 and 28 bytes, `real` = real-address form
  *   x87StoreRegisters(host), x87LoadRegisters(host): the eighty bytes after them
  */
-import { S } from "../../state/layout.ts";
+
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
+import { S } from "../../state/layout.ts";
 import type { Procedure } from "../procedure.ts";
 import { Class, classOf } from "./nan.ts";
 import {

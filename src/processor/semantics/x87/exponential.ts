@@ -8,9 +8,10 @@
  *   x87LogSeries(s)                 2 / ln 2 * artanh(s) for |s| <= 0.172, a wide float function
  *   x87Log2(exponent, high, low)    log2 as a wide float (high; Scratch.LOW, EXPONENT), its sign in Scratch.FLAGS
  */
-import { S } from "../../state/layout.ts";
+
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
+import { S } from "../../state/layout.ts";
 import type { Procedure } from "../procedure.ts";
 import { Class, classOf, normalize } from "./nan.ts";
 import { endIf, endIfNan } from "./outcome.ts";

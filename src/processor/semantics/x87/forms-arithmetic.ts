@@ -3,8 +3,8 @@
  * Spec: SDM Vol. 2. Destination and source are the operands as written: FSUB ST(i), ST(0) computes ST(i) - ST(0), FSUBR the reverse.
  */
 
-import { S } from "../../state/layout.ts";
 import type { Val } from "../../ir/value.ts";
+import { S } from "../../state/layout.ts";
 import { condition, setArithmeticImage } from "../flags.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
 import { NO_POP } from "./compare.ts";

@@ -2,9 +2,10 @@
  * Table entries of the control instructions. The FN forms do not wait: they report no earlier exception.
  * Spec: SDM Vol. 2.
  */
+
+import type { Val } from "../../ir/value.ts";
 import { Cr0 } from "../../state/control-bits.ts";
 import { Mode, S } from "../../state/layout.ts";
-import type { Val } from "../../ir/value.ts";
 import { Vector } from "../cpu.ts";
 import type { Insn, SemanticsTable } from "../insn.ts";
 import { ENVIRONMENT_BYTES, REGISTER_BYTES } from "./control.ts";

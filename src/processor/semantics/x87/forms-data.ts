@@ -1,8 +1,9 @@
 /**
  * Table entries of loads, stores, exchanges and constants. Spec: SDM Vol. 2.
  */
-import { S } from "../../state/layout.ts";
+
 import type { Val } from "../../ir/value.ts";
+import { S } from "../../state/layout.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
 import { begin, beginWithNumber, readOperand, setPointers, slotOf, writeOperand } from "./forms.ts";
 import { CONSTANT_NAMES, type ConstantName, constantValue } from "./load.ts";

@@ -5,11 +5,12 @@
  * FIP, FCS, FDP are kept for every non-control instruction. Two approximations, invisible where FOP and FDS are not saved as newer
  * processors may choose: the opcode of a memory form has zero for mod and r/m, and FDS knows DS and SS only.
  */
-import { S, Seg } from "../../state/layout.ts";
+
 import type { Val } from "../../ir/value.ts";
 import { SIZES } from "../../isa/operand.ts";
 import type { Row } from "../../isa/row.ts";
 import { x87Rows, x87UndocumentedRows } from "../../isa/rows/x87.ts";
+import { S, Seg } from "../../state/layout.ts";
 import { Access, type Bytes } from "../cpu.ts";
 import type { Insn } from "../insn.ts";
 import { checkWaiting, Scratch, stAddress } from "./state.ts";

@@ -4,9 +4,10 @@
  *
  *   x87RoundInteger(slot) · x87Scale(slot, by) · x87Extract(slot, above)
  */
-import { S } from "../../state/layout.ts";
+
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
+import { S } from "../../state/layout.ts";
 import { roundingFlags, roundSignificand, shiftRightSticky } from "./commit.ts";
 import { Class, classOf, normalize } from "./nan.ts";
 import { endIf, endIfNan, indefinite } from "./outcome.ts";

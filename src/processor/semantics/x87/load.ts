@@ -6,9 +6,10 @@
  *   x87FromInteger(value i64), x87FromBcd(host)        likewise, without an answer
  *   x87LoadValue(flags)                                pushes Scratch.MEMORY: a signaling NaN becomes quiet with IE
  */
-import { S } from "../../state/layout.ts";
+
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
+import { S } from "../../state/layout.ts";
 import type { Cpu } from "../cpu.ts";
 import { Class, classOf } from "./nan.ts";
 import {

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { At, TestMachine } from "../../core/test-machine.ts";
 import { Cr0 } from "../../state/control-bits.ts";
 import { GPR, S, Seg } from "../../state/layout.ts";
-import { At, TestMachine } from "../../core/test-machine.ts";
 import { Vector } from "../cpu.ts";
 
 /** Instructions with a memory operand have it at [rbx] ([bx+si] with SI = 0 in 16-bit code). */

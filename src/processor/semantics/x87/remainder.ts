@@ -5,9 +5,10 @@
  * C2 has been cleared by the caller; C0 and C3 keep their values unless there is a quotient. Where the exponents differ by D >= 64, one execution takes N = 32 + D mod 32 quotient bits off and sets C2, as processors do; the
  * quotient is truncated then in both instructions.
  */
-import { S } from "../../state/layout.ts";
+
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
+import { S } from "../../state/layout.ts";
 import type { Procedure } from "../procedure.ts";
 import { Class, classOf, normalize } from "./nan.ts";
 import { endIf, endIfNan, indefinite } from "./outcome.ts";

@@ -1,8 +1,9 @@
 /**
  * FSQRT: x87Sqrt(slot), rounded to the precision in force. Spec: SDM Vol. 2, FSQRT.
  */
-import { S } from "../../state/layout.ts";
+
 import type { ModuleBuilder } from "../../ir/module.ts";
+import { S } from "../../state/layout.ts";
 import { Class, classOf, normalize } from "./nan.ts";
 import { endIf, endIfNan, indefinite } from "./outcome.ts";
 import {

@@ -6,12 +6,13 @@
  * constant operands are put into scratch slots of the same form. Exceptions of an operation are collected as bits in the places of the
  * status word ("flags") and take effect at once, in x87Store and its likes (commit.ts).
  */
-import { Cr0 } from "../../state/control-bits.ts";
-import { FPR, S } from "../../state/layout.ts";
+
 import type { FunctionBuilder } from "../../ir/function.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Type } from "../../ir/ops.ts";
 import type { Operand, Val } from "../../ir/value.ts";
+import { Cr0 } from "../../state/control-bits.ts";
+import { FPR, S } from "../../state/layout.ts";
 import { type Cpu, Vector } from "../cpu.ts";
 import { Procedure } from "../procedure.ts";
 

@@ -5,9 +5,10 @@
  *
  *   x87ToSingle(slot), x87ToDouble(slot), x87ToInteger(slot, bytes, truncate), x87ToBcd(slot), x87ToExtended(slot)
  */
-import { S } from "../../state/layout.ts";
+
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
+import { S } from "../../state/layout.ts";
 import type { Procedure } from "../procedure.ts";
 import { roundingFlags, roundSignificand, shiftRightSticky } from "./commit.ts";
 import { Class, classOf, normalize } from "./nan.ts";

@@ -2,10 +2,11 @@
  * Test support: the x87 entries as exported functions of a module of their own, with state laid out in its memory.
  * Operand numbers and the memory operand's address are read from fixed slots. Used by the tests and by the comparison with silicon only.
  */
-import { Mode, S } from "../../state/layout.ts";
+
 import type { FunctionBuilder } from "../../ir/function.ts";
 import { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
+import { Mode, S } from "../../state/layout.ts";
 import type { Bytes } from "../cpu.ts";
 import { arithmeticImage, setArithmeticImage } from "../flags.ts";
 import { Insn, type OperandShape, type Shape } from "../insn.ts";

@@ -10,9 +10,10 @@
  *   x87Sine(r), x87Cosine(r): wide float functions
  *   x87Sin(slot), x87Cos(slot), x87SinCos(slot, above), x87Tan(slot, above)
  */
-import { S } from "../../state/layout.ts";
+
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
+import { S } from "../../state/layout.ts";
 import type { Procedure } from "../procedure.ts";
 import { Class, classOf, normalize } from "./nan.ts";
 import { endIf, endIfNan, indefinite } from "./outcome.ts";

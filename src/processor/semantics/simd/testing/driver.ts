@@ -2,9 +2,10 @@
  * Instructions by mnemonic on a bench: "ADDPS", "ADDPS mem", and "mmx PADDB", "mmx PADDB mem" for the forms on MMX registers. ModRM.reg
  * is register 1, ModRM.rm register 2; memory operands are at DATA.
  */
-import { S, Status } from "../../../state/layout.ts";
+
 import type { Row } from "../../../isa/row.ts";
 import { ROWS } from "../../../isa/table.ts";
+import { S, Status } from "../../../state/layout.ts";
 import type { Shape } from "../../insn.ts";
 import { SIMD } from "../index.ts";
 import { type Bench, createBench, DATA, resetState, shapeOf, slot } from "./harness.ts";

@@ -3,12 +3,12 @@
  * would load from a decoded record. Linear addresses are addresses of the module's memory; outside DATA an access is a page fault.
  */
 import { invariant } from "../../../../base/invariant.ts";
-import { FPR, GPR, Mode, Pending, S, Status, XMM } from "../../../state/layout.ts";
 import type { FunctionBuilder } from "../../../ir/function.ts";
 import { ModuleBuilder } from "../../../ir/module.ts";
 import type { Val } from "../../../ir/value.ts";
 import { SIZES } from "../../../isa/operand.ts";
 import type { Row } from "../../../isa/row.ts";
+import { FPR, GPR, Mode, Pending, S, Status, XMM } from "../../../state/layout.ts";
 import { type Bytes, Vector } from "../../cpu.ts";
 import { arithmeticImage, setArithmeticImage } from "../../flags.ts";
 import { Insn, type OperandKind, type OperandShape, type Shape } from "../../insn.ts";
