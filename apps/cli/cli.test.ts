@@ -2,11 +2,19 @@
  * The command as its user has it: bin/hypo as a process, with a fake machine and a fake apt.
  */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { hypo, makeWorld, play, startHypo } from "./testing/hypo-process.ts";
+import type { CheckResult } from "./doctor/checks.ts";
+import { HYPO, hypo, makeWorld, play, Running, startHypo } from "./testing/hypo-process.ts";
+
+/** A Node of the system's that is too old for TypeScript, if there is one. */
+const OLD_NODE = ["/usr/bin/node", "/usr/local/bin/node"].find((path) => {
+  const { stdout } = spawnSync(path, ["--version"], { encoding: "utf8" });
+  return Number(/^v(\d+)/.exec(stdout ?? "")?.[1] ?? 99) < 24;
+});
 
 test("a job's output, errors and exit code are ours; --quiet leaves nothing else", async (t) => {
   const world = await makeWorld(t);
@@ -195,4 +203,33 @@ test("hypo version and hypo help need nothing", async (t) => {
   const world = { ...(await makeWorld(t)), env: { PATH: "/usr/bin:/bin" } };
   assert.match((await hypo(world, "version")).stdout, /^hypo \d+\.\d+\.\d+\n$/);
   assert.match((await hypo(world, "help", "run")).stdout, /Examples:/);
+});
+
+test("under a Node that is too old the pinned one does the work: input, exit code and signals pass", {
+  skip: !OLD_NODE,
+}, async (t) => {
+  const world = await makeWorld(t);
+  const cat = new Running(world, [OLD_NODE!, HYPO, ...play("cat"), "-q", "--", "cat"], "pipe");
+  cat.child.stdin!.end("hello");
+  assert.deepEqual(await cat.ended, { code: 0, stdout: "hello", stderr: "" });
+  const polite = new Running(world, [OLD_NODE!, HYPO, ...play("polite"), "--", "x"]);
+  await polite.says("started");
+  polite.child.kill("SIGINT");
+  assert.equal((await polite.ended).code, 130);
+});
+
+test("hypo doctor names what does not work, its cure, and has a status", async (t) => {
+  const world = await makeWorld(t);
+  writeFileSync(join(world.folder, "home"), "a file");
+  const env = { ...world.env, HYPO_DEBIAN_MIRROR: "http://127.0.0.1:9/debian" };
+  const { code, stdout } = await hypo({ ...world, env }, "doctor", "--json");
+  assert.equal(code, 1);
+  const checks: CheckResult[] = JSON.parse(stdout);
+  const status = Object.fromEntries(checks.map((check) => [check.name, check.status]));
+  assert.equal(status["Node.js"], "ok");
+  assert.equal(status.WebAssembly, "ok");
+  assert.equal(status.machine, "ok");
+  assert.equal(status.cache, "warn");
+  assert.equal(status.packages, "fail");
+  for (const check of checks) assert.equal(check.cure === undefined, check.status === "ok");
 });

@@ -72,6 +72,8 @@ function isNearReciprocal(d: Difference): boolean {
     const b = Number((d.ours >> shift) & 0xffff_ffffn);
     if (a === b) return true;
     const exponent = (a >>> 23) & 0xff;
+    // Results near the smallest normal may be flushed to zero or not.
+    if ((a & 0x7fff_ffff) === 0 && ((a ^ b) >>> 0) < 0x0100_0000) return true;
     // Units in the last place: 2^-12 is 2^11 to 2^12 of them.
     return exponent > 0 && exponent < 255 && Math.abs(a - b) <= 3 * 4096;
   });
@@ -81,17 +83,28 @@ function isNearReciprocal(d: Difference): boolean {
 const LAR_UNDEFINED = 0xf_0000n;
 const GPR_FIELD = /^r([a-d]x|[sd]i|[sb]p|\d+)$/;
 const LAR = new Set(["lar"]);
+const FAULTS_OF_ADDRESSES = new Set([12, 13, 14]);
 const MASKED_STORES = new Set(["maskmovq", "maskmovdqu"]);
+const FAR_RETURNS = new Set(["iret", "retf"]);
 const STATE_AREAS = new Set(["fxsave", "fxrstor", "xsave", "xrstor", "xsavec", "xsaveopt", "fnsave", "frstor", "fnstenv", "fldenv"]);
 
 const APPROXIMATE_SSE = new Set(["rcpps", "rcpss", "rsqrtps", "rsqrtss"]);
+const TRANSCENDENTAL = new Set(["f2xm1", "fyl2x", "fyl2xp1", "fptan", "fpatan", "fsin", "fcos", "fsincos"]);
+
+/** Of results with equal sign: their distance in units of the last place is at most one. */
+function isNextFloat(d: Difference): boolean {
+  const value = (v: bigint): bigint => ((v >> 64n) << 63n) + (v & 0x7fff_ffff_ffff_ffffn);
+  const distance = value(d.native) - value(d.ours);
+  return distance >= -1n && distance <= 1n;
+}
+
 const PREFETCH_HINTS = new Set(["nop", "prefetch"]);
 
 export const RULES: readonly Rule[] = [
   {
     name: "x87 pointers without exception",
     why: "AMD64 APM Vol. 2, FXSAVE and XSAVE: the pointers are saved and loaded only if FSW.ES is set; without it the frame says nothing of them",
-    explains: (d, c) => POINTERS.has(d.field) && (word(c.native, Result.FX + Fx.FSW) & FSW_SUMMARY) === 0,
+    explains: (d, c) => POINTERS.has(d.field) && ((word(c.native, Result.FX + Fx.FSW) & FSW_SUMMARY) === 0 || quad(c.native, Result.FX + Fx.FIP) === 0n),
   },
   {
     name: "x87 pointers and MXCSR_MASK in images",
@@ -134,6 +147,27 @@ export const RULES: readonly Rule[] = [
     explains: (d, c) => d.field === "cr2" && (has(c, MASKED_STORES) || has(c, STATE_AREAS)),
   },
   {
+    name: "transcendental functions, last bit",
+    why: 'SDM Vol. 1, "Transcendental Instruction Accuracy": the error is below one unit in the last place; C1 tells which way it was rounded',
+    explains: (d, c) =>
+      has(c, TRANSCENDENTAL) && ((d.field.startsWith("st") && d.field !== "status" && isNextFloat(d)) || (d.field === "fsw" && (d.native ^ d.ours) === FSW_C1)),
+  },
+  {
+    name: "x87 pointers cut to 32 bits",
+    why: "PVM: the hypervisor now and then saves the state of a preempted process in the 32-bit format",
+    explains: (d, c) => POINTERS.has(d.field) && d.native < 0x1_0000_0000n && (d.ours & 0xffff_ffffn) === d.native && word(c.test, Test.FX + Fx.FSW) >= 0x8000,
+  },
+  {
+    name: "far return that releases parameters",
+    why: "AMD touches the stack beyond the parameters before it looks at the code segment",
+    explains: (_, c) => word(c.native, Result.STATUS) === 14 && [10, 11, 12, 13].includes(word(c.ours, Result.STATUS)) && atFault(c)?.row?.sem === "retf",
+  },
+  {
+    name: "CALL, target and stack",
+    why: 'SDM Vol. 2, "CALL": the target is checked before the return address is pushed; here it is the other way round',
+    explains: (d, c) => d.field === "status" && d.native === 17n && d.ours === STATUS_GP && atFault(c)?.row?.sem === "call_ind",
+  },
+  {
     name: "prefetch of a register",
     why: "AMD64 APM Vol. 3, PREFETCH: #UD with a register operand; the SDM has a NOP there",
     explains: (_, c) => word(c.native, Result.STATUS) === 6 && atFault(c)?.row?.opcode === 0x0d && PREFETCH_HINTS.has(atFault(c)!.row!.sem),
@@ -159,14 +193,14 @@ export const RULES: readonly Rule[] = [
     explains: (d, c) => POINTERS.has(d.field) && has(c, STATE_AREAS) && ((d.native ^ d.ours) & 0xffff_ffff_ffffn) === 0n,
   },
   {
-    name: "IRET, address of a page fault in the frame",
+    name: "far returns, address of a page fault in the frame",
     why: "the order in which the frame's fields are read is not architectural",
-    explains: (d, c) => d.field === "cr2" && atFault(c)?.row?.sem === "iret" && d.native - d.ours < 40n && d.ours - d.native < 40n,
+    explains: (d, c) => d.field === "cr2" && FAR_RETURNS.has(atFault(c)?.row?.sem ?? "") && d.native - d.ours < 40n && d.ours - d.native < 40n,
   },
   {
     name: "masked store without a set mask",
     why: 'SDM Vol. 2, "MASKMOVDQU": with a mask of all 0s, exceptions associated with addressing memory may still be signalled (implementation dependent)',
-    explains: (_, c) => word(c.native, Result.STATUS) === 14 && MASKED_STORES.has(atFault(c)?.row?.sem ?? ""),
+    explains: (_, c) => FAULTS_OF_ADDRESSES.has(word(c.native, Result.STATUS)) && MASKED_STORES.has(atFault(c)?.row?.sem ?? ""),
   },
 ];
 

@@ -69,7 +69,8 @@ function rexByte(d: Draft, c: Chosen, w: boolean): number {
   if (r.chance(25)) {
     if (row.ext >= 0 || !row.hasModrm) rex |= r.below(2) << 2;
     if (c.memory === null || c.memory.sib < 0) rex |= r.below(2) << 1;
-    if (!row.hasModrm && !row.plusReg && row.rexB < 0) rex |= r.below(2);
+    // F3 with REX.B and 90 is PAUSE to Intel's decoder and its likes, XCHG to the native processor.
+    if (!row.hasModrm && !row.plusReg && row.rexB < 0 && row.sem !== "pause") rex |= r.below(2);
     rex |= 0x40;
   }
   return rex === 0 ? 0 : rex | 0x40;

@@ -73,7 +73,7 @@ export class Emulated {
     try {
       status = this.#execute(tests.view, at, results.view);
     } catch (error) {
-      if (!(error instanceof WebAssembly.RuntimeError)) throw error;
+      if (!(error instanceof Error) || error.name !== "RuntimeError") throw error;
       status = Status.CRASH;
     }
     this.#store(results.view, at, results, status);

@@ -17,7 +17,7 @@ import type { Facts } from "./native.ts";
 import { operandPool, rowPool } from "./operands.ts";
 import { Fx, Kind, Option, type Records } from "./records.ts";
 import { APPROXIMATE, branches, endsSequence, existsIn, operandSizes, seesTrapFlag, TESTED_ROWS } from "./rows.ts";
-import { controlWord, mxcsrValue, SETUPS, statusWord } from "./setups.ts";
+import { controlWord, IMPLICIT, mxcsrValue, SETUPS, statusWord } from "./setups.ts";
 import { definedFlags, isShift, readFlags, undefinedFlags } from "./undefined-flags.ts";
 import { F80S, MIXED, randomInteger } from "./values.ts";
 import { BOUNDARY, CODE_BYTES, Local, READ_ONLY, Selector } from "./world.ts";
@@ -271,6 +271,7 @@ function choose(d: Draft, row: Row): Chosen {
   const { r } = d;
   const opsize = pickOpsize(d, row);
   const addrSize = addrSizeFor(d, row);
+  IMPLICIT[row.sem]?.(d);
   const reg = pickRegister(d, row.specs.find((s) => s.place === "reg"));
   const rmSpec = row.specs.find((s) => s.place === "rm");
   const rm = pickRegister(d, rmSpec);

@@ -6,7 +6,7 @@ import type { DraftInstruction } from "./draft.ts";
 import { Emulated } from "./emulated.ts";
 import { Generator, type GeneratorOptions } from "./generator.ts";
 import type { Native } from "./native.ts";
-import { RECORD_BYTES, Records, Result, Test } from "./records.ts";
+import { RECORD_BYTES, Records, Result, Status, Test } from "./records.ts";
 import { CODE } from "./world.ts";
 
 export interface Finding {
@@ -40,9 +40,9 @@ export interface RunOptions extends GeneratorOptions {
   readonly onProgress?: (done: number) => void;
 }
 
-/** RFLAGS bits without meaning when a test has ended at `rip`, relative to its code: at an instruction that faulted, or after the last. */
-function undefinedAt(instructions: readonly DraftInstruction[], rip: number): number {
-  const i = instructions.findIndex((x) => x.start === rip);
+/** RFLAGS bits without meaning when a test has ended: at `rip`, relative to its code, if an instruction faulted, else after the last. */
+function undefinedAt(instructions: readonly DraftInstruction[], rip: number, status: number): number {
+  const i = status === Status.DONE ? -1 : instructions.findIndex((x) => x.start === rip);
   return (i < 0 ? instructions.at(-1) : instructions[i - 1])?.undefinedFlags ?? 0;
 }
 
@@ -117,7 +117,9 @@ export class Run {
   #compareOne(batch: Batch, i: number): void {
     const plan = batch.plans[i]!;
     this.coverage.add(plan.instructions, this.#results.view.getUint32(i * RECORD_BYTES + Result.STATUS, true), this.#executed(i));
-    const undefinedFlags = undefinedAt(plan.instructions, this.#executed(i) - CODE - batch.tests.view.getUint16(i * RECORD_BYTES + Test.OFFSET, true));
+    const at = i * RECORD_BYTES;
+    const rip = this.#executed(i) - CODE - batch.tests.view.getUint16(at + Test.OFFSET, true);
+    const undefinedFlags = undefinedAt(plan.instructions, rip, this.#results.view.getUint32(at + Result.STATUS, true));
     const flags = comparedFlags(undefinedFlags, this.#native.facts.keepsNestedTask);
     if (isEqual(this.#results, this.#ours, i, flags)) return;
     const test = batch.tests.record(i);

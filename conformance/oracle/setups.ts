@@ -254,13 +254,12 @@ function fxImage(d: Draft, at: number): void {
 const stateImage: Setup = (d, c) => fxImage(d, c.target);
 
 /** State components of ours only: the native processor has more. */
-const stateMask: Setup = (d) => {
+const stateMask = (d: Draft): void => {
   d.setGpr(RAX, 8, BigInt(d.r.below(4)));
   d.setGpr(RDX, 8, 0n);
 };
 
 const restoreState: Setup = (d, c) => {
-  stateMask(d, c);
   fxImage(d, c.target);
   if (d.r.chance(10)) return;
   const components = d.r.below(4);
@@ -270,7 +269,7 @@ const restoreState: Setup = (d, c) => {
 };
 
 /** Registers XGETBV can read hold what the machine offers; the others raise #GP. */
-const extendedControl: Setup = (d) => d.setGpr(RCX, 4, BigInt(d.r.between(2, 0x7fff_fffe)));
+const extendedControl = (d: Draft): void => d.setGpr(RCX, 4, BigInt(d.r.between(2, 0x7fff_fffe)));
 
 const overflow: Setup = (d) => {
   if (d.instructions.length === 0 && d.r.chance(60)) d.rflags |= 0x800;
@@ -295,6 +294,15 @@ const bitTests = ["bt", "bts", "btr", "btc"];
 const strings = ["movs", "cmps", "stos", "lods", "scas", "ins", "outs"];
 const stringCompares = ["pcmpestri", "pcmpestrm", "pcmpistri", "pcmpistrm"];
 const all = (keys: readonly string[], setup: Setup): Record<string, Setup> => Object.fromEntries(keys.map((k) => [k, setup]));
+
+/** Registers that must be what they are before addresses are made of others. */
+export const IMPLICIT: Readonly<Record<string, (d: Draft) => void>> = {
+  xsave: stateMask,
+  xsavec: stateMask,
+  xsaveopt: stateMask,
+  xrstor: stateMask,
+  xgetbv: extendedControl,
+};
 
 export const SETUPS: Readonly<Record<string, Setup>> = {
   ...all(shifts, countImmediate),
@@ -323,9 +331,7 @@ export const SETUPS: Readonly<Record<string, Setup>> = {
   fldcw: (d, c) => d.poke(c.target, 2, BigInt(controlWord(d))),
   ...all(["fldenv", "frstor"], loadEnvironment),
   fxrstor: stateImage,
-  ...all(["xsave", "xsavec", "xsaveopt"], stateMask),
   xrstor: restoreState,
-  xgetbv: extendedControl,
   into: overflow,
   int: softwareInterrupt,
   ...all(["aam", "aad"], asciiAdjust),

@@ -4,6 +4,7 @@
  * From the cache if it is there; else from the machine's apt; else from a mirror: the one given, the one that apt's sources name, or
  * Debian's own. A cache that cannot be written costs the next run a download and nothing else.
  */
+import { statfsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { HypolithError } from "../../../src/base/errors.ts";
 import type { Messages } from "../messages.ts";
@@ -43,6 +44,9 @@ export interface SupplyOptions {
   readonly signal: AbortSignal;
   readonly aptCommands?: AptCommands;
 }
+
+/** The largest kernel package, and some air. */
+const STAGING_SPACE = 128 * 2 ** 20;
 
 export async function supplyImage(options: SupplyOptions): Promise<GuestImage> {
   const { flavor, cache, pull, messages } = options;
@@ -86,7 +90,8 @@ async function fetchImage(options: SupplyOptions): Promise<GuestImage> {
       return await imageFrom(source, options);
     } catch (error) {
       signal.throwIfAborted();
-      if (!(error instanceof HypolithError)) throw error;
+      // A full disk is as full for the next source.
+      if (!(error instanceof HypolithError) || error.code === "cache-full") throw error;
       messages.log("info", error.message);
       failure = error;
     }
@@ -122,11 +127,13 @@ function sources(options: SupplyOptions): SourceOpener[] {
   return [byApt, byMirror];
 }
 
-/** On the cache's file system if it can be written, else where temporary files go. */
+/** On the cache's file system if it can be written and has room, else where temporary files go. */
 function stagingParent({ cache }: SupplyOptions): string {
+  if (!cache) return tmpdir();
   try {
-    cache?.stage().remove();
-    return cache?.stagingParent ?? tmpdir();
+    cache.stage().remove();
+    const { bavail, bsize } = statfsSync(cache.root);
+    return bavail * bsize >= STAGING_SPACE ? cache.stagingParent : tmpdir();
   } catch {
     return tmpdir();
   }

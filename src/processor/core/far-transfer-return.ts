@@ -4,7 +4,7 @@
  */
 
 import type { Val } from "../ir/value.ts";
-import { Access, type Cpu, Vector } from "../semantics/cpu.ts";
+import { Access, type Cpu, elementFlags, Vector } from "../semantics/cpu.ts";
 import type { Procedure } from "../semantics/procedure.ts";
 import {
   descriptorDpl,
@@ -91,7 +91,11 @@ function farReturn(p: Procedure): void {
   const release = fn.param(1);
   const two = size.shl(1);
   const linear = frameAbove(p, two);
-  const host = obtain(p, "memR", linear, two, Access.STACK);
+  const elements = size
+    .eq(2)
+    .select(p.i32(elementFlags(2)), size.eq(4).select(p.i32(elementFlags(4)), p.i32(0)));
+  const flags = elements.or(Access.STACK);
+  const host = obtain(p, "memR", linear, two, flags);
   const rip = loadItem(p, host, size);
   const cs = p.raw(2, host.add(size));
   const drop = (): void => moveStackPointer(p, two.add(release).extU());
@@ -111,7 +115,7 @@ function farReturn(p: Procedure): void {
   });
   const skip = two.add(release);
   const outer = frameAbove(p, skip.add(two));
-  const second = obtain(p, "memR", wrapLinear(p, outer.add(skip.extU())), two, Access.STACK);
+  const second = obtain(p, "memR", wrapLinear(p, outer.add(skip.extU())), two, flags);
   const sp = loadItem(p, second, size);
   const ss = p.raw(2, second.add(size));
   const toLong = isLongTarget(p, code);

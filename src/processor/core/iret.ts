@@ -9,7 +9,7 @@
  */
 
 import type { Val } from "../ir/value.ts";
-import { Access, type Cpu, Vector } from "../semantics/cpu.ts";
+import { Access, type Cpu, elementFlags, Vector } from "../semantics/cpu.ts";
 import { Flag, rflagsImage, setRflagsImage } from "../semantics/flags.ts";
 import type { Procedure } from "../semantics/procedure.ts";
 import { rplOf, setSegment } from "../semantics/system/descriptor.ts";
@@ -90,7 +90,7 @@ const flagsItem = (p: Cpu, host: Val, i: number, size: Size): Val => item(p, hos
 /** 64-bit mode: five items always, SS:RSP always loaded. */
 function returnFrom64(p: Procedure, size: Size): void {
   p.faultIf(p.get(S.RFLAGS_REST).and(Flag.NT), Vector.GP);
-  const host = p.hostR(p.gpr(RSP, 8), 5 * size, Access.STACK);
+  const host = p.hostR(p.gpr(RSP, 8), 5 * size, Access.STACK | elementFlags(size));
   const rip = item(p, host, 0, size);
   const cs = p.raw(2, host, size);
   const flags = flagsItem(p, host, 2, size);
@@ -118,7 +118,7 @@ function returnProtected(p: Procedure, size: 2 | 4, nextRip: Val): void {
     const flags = rflagsImage(p).and(~Flag.NT);
     fn.return(call(p, "taskSwitch", link, TaskSource.IRET, nextRip, flags));
   });
-  const host = p.hostR(frameAbove(p, 3 * size), 3 * size, Access.STACK);
+  const host = p.hostR(frameAbove(p, 3 * size), 3 * size, Access.STACK | elementFlags(size));
   const rip = item(p, host, 0, size);
   const cs = p.raw(2, host, size);
   const flags = flagsItem(p, host, 2, size);
@@ -135,7 +135,7 @@ function returnProtected(p: Procedure, size: 2 | 4, nextRip: Val): void {
     setSegment(p, Seg.CS, cs, code);
     finish(p, rip);
   });
-  const outer = p.hostR(frameAbove(p, 5 * size), 5 * size, Access.STACK);
+  const outer = p.hostR(frameAbove(p, 5 * size), 5 * size, Access.STACK | elementFlags(size));
   const sp = item(p, outer, 3, size);
   const ss = p.raw(2, outer, 4 * size);
   const toLong = isLongTarget(p, code);
@@ -185,7 +185,7 @@ function returnToV86(p: Procedure): void {
 
 /** Real-address mode, and virtual-8086 mode once its privileges are checked: `mask` says which flags may change. */
 function returnReal(p: Procedure, size: 2 | 4, mask: number, check?: (flags: Val) => void): void {
-  const host = p.hostR(frameAbove(p, 3 * size), 3 * size, Access.STACK);
+  const host = p.hostR(frameAbove(p, 3 * size), 3 * size, Access.STACK | elementFlags(size));
   const rip = item(p, host, 0, size);
   const cs = p.raw(2, host, size);
   const flags = flagsItem(p, host, 2, size);

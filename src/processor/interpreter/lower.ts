@@ -65,7 +65,7 @@ export function writeRecord(
   view.setUint8(at + Rec.LENGTH, insn.length);
   view.setUint16(at + Rec.OFFSET, offset, true);
   // No x87 instruction has a third operand.
-  if (insn.row.feature === "fpu")
+  if (insn.row.map === "1" && (insn.row.opcode & 0xf8) === 0xd8)
     view.setUint16(at + Rec.OP2, ((insn.row.opcode & 7) << 8) | insn.modrm, true);
   const isString = isStringKey(insn.row.sem);
   let immediates = 0;

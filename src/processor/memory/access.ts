@@ -113,22 +113,23 @@ function checkCanonical(p: Procedure, linear: Val, bytes: Val, flags: Val): void
 }
 
 /**
- * What an access of so many bytes must be aligned to: itself, at most 8; 4 for m16:32, 2 or 4 for x87 environments and state.
- * SDM Vol. 3A, "Interrupt 17 - Alignment Check Exception (#AC)".
+ * What an access must be aligned to: its elements; else its size, at most 8. The images of the x87 (14, 28, 94, 108 bytes) are of words or
+ * doublewords. SDM Vol. 3A, "Interrupt 17 - Alignment Check Exception (#AC)".
  */
-function alignmentOf(bytes: Val): Val {
+function alignmentOf(bytes: Val, flags: Val): Val {
   const { fn } = bytes;
-  const is16 = bytes.eq(14).or(bytes.eq(94));
-  const is32 = bytes.eq(28).or(bytes.eq(108)).or(bytes.eq(6));
+  const words = bytes.eq(14).or(bytes.eq(94)).or(flags.and(Access.WORDS));
+  const doublewords = bytes.eq(28).or(bytes.eq(108)).or(flags.and(Access.DOUBLEWORDS));
   const plain = bytes.gtU(8).select(fn.i32(8), bytes);
-  return is16.select(fn.i32(2), is32.select(fn.i32(4), plain));
+  const wide = words.select(fn.i32(2), doublewords.select(fn.i32(4), plain));
+  return flags.and(Access.BYTES).select(fn.i32(1), wide);
 }
 
 /** Alignment check of an explicit access; leaves with #AC(0). */
 function checkAlignment(p: Procedure, linear: Val, bytes: Val, flags: Val): void {
   const { fn } = p;
   fn.if(p.get(S.CONTEXT).eq(CONTEXT_NONE).and(flags.and(Access.SYSTEM).eqz()), () => {
-    fn.if(linear.wrap().and(alignmentOf(bytes).sub(1)), () => {
+    fn.if(linear.wrap().and(alignmentOf(bytes, flags).sub(1)), () => {
       raise(p, fn.i32(Vector.AC), 0);
       fn.return(0);
     });

@@ -8,7 +8,7 @@
 
 import type { Val } from "../ir/value.ts";
 import { Seg } from "../state/layout.ts";
-import { Vector } from "./cpu.ts";
+import { elementFlags, Vector } from "./cpu.ts";
 import { condition, readZf, signExtend } from "./flags.ts";
 import type { Insn, Semantics, SemanticsTable } from "./insn.ts";
 
@@ -50,7 +50,8 @@ function loop(extra: ((insn: Insn) => Val) | null): Semantics {
 const bound: Semantics = (insn) => {
   const bytes = insn.bytes(0) as 2 | 4;
   const index = signExtend(insn.rd(0), bytes);
-  const host = insn.hostR(insn.ea(2 * bytes, false), 2 * bytes, insn.memFlags());
+  const flags = insn.memFlags().or(elementFlags(bytes));
+  const host = insn.hostR(insn.ea(2 * bytes, false), 2 * bytes, flags);
   const lower = signExtend(insn.raw(bytes, host), bytes);
   const upper = signExtend(insn.raw(bytes, host, bytes), bytes);
   insn.faultIf(index.ltS(lower).or(index.gtS(upper)), Vector.BR);

@@ -57,7 +57,16 @@ export const Access = {
   SYSTEM: 2,
   /** The destination is read before it is written (matters for devices). */
   MODIFY: 4,
+  /** The access is several elements of this size, which is what alignment checking goes by. */
+  BYTES: 8,
+  WORDS: 16,
+  DOUBLEWORDS: 32,
 } as const;
+
+/** Flags of an access to several elements of `size` bytes. */
+export function elementFlags(size: number): number {
+  return size === 1 ? Access.BYTES : size === 2 ? Access.WORDS : size === 4 ? Access.DOUBLEWORDS : 0;
+}
 
 const FIELD_LOAD = {
   u8: "i32.load8_u",

@@ -222,8 +222,11 @@ export const PCID_MAP = 0x5000;
 export const PCIDS = 4096;
 /** Address-space numbers are 1..ADDRESS_SPACES-1; with two mode bits they fill the 12 low bits of a TLB tag. */
 export const ADDRESS_SPACES = 1023;
-/** Context that no TLB entry has: alignment checking is on, every access takes the slow path. */
-export const CONTEXT_NONE = 0xfff;
+/**
+ * Context that no TLB entry has: alignment checking is on, every access takes the slow path. Access mode 3 does not exist; all ones would
+ * match an empty entry in the last page of the address space.
+ */
+export const CONTEXT_NONE = 3;
 /** Linear address that stands for a segment violation already recorded in PENDING. Not canonical. */
 export const POISON = -0x7fff_ffff_ffff_ff01n;
 /** Host "address" of a device access. */

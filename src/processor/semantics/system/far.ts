@@ -4,7 +4,7 @@
  */
 
 import type { Val } from "../../ir/value.ts";
-import { Vector } from "../cpu.ts";
+import { elementFlags, Vector } from "../cpu.ts";
 import { readOf } from "../flags.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
 import { endTransfer } from "./common.ts";
@@ -21,7 +21,8 @@ function farPointer(insn: Insn): { selector: Val; offset: Val } {
       offset: (size === 2 ? offset.and(0xffff) : offset).extU(),
     };
   }
-  const host = insn.hostR(insn.ea(size + 2, false), size + 2, insn.memFlags());
+  const flags = insn.memFlags().or(elementFlags(size));
+  const host = insn.hostR(insn.ea(size + 2, false), size + 2, flags);
   const offset = insn.raw(size, host).extU();
   return { selector: insn.raw(2, host, size), offset };
 }

@@ -6,7 +6,7 @@
 import type { Val } from "../../ir/value.ts";
 import { Cr4 } from "../../state/control-bits.ts";
 import { S, SEG_BASE, SEG_SELECTOR, Seg, segmentAt } from "../../state/layout.ts";
-import { Access, Vector } from "../cpu.ts";
+import { Access, elementFlags, Vector } from "../cpu.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
 import {
   ExitReason,
@@ -89,7 +89,8 @@ function popSreg(insn: Insn): void {
 function loadFarPointer(seg: number): Semantics {
   return (insn) => {
     const size = insn.shape.opsize;
-    const host = insn.hostR(insn.ea(size + 2, false), size + 2, insn.memFlags());
+    const flags = insn.memFlags().or(elementFlags(size));
+    const host = insn.hostR(insn.ea(size + 2, false), size + 2, flags);
     const offset = insn.raw(size, host);
     perform(insn, "loadSegment", seg, insn.raw(2, host, size));
     insn.wr(0, offset);

@@ -1,0 +1,91 @@
+/**
+ * From process start to shell: the command line (`hypo run --kernel --initrd`, its worker and all) against QEMU's TCG, with the same
+ * kernel, initramfs, kernel command line and memory, in turns. Measured is the process's CPU time at the moment the guest's init has
+ * said its first words on the console; then the process is ended.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { join } from "node:path";
+import { bootFiles } from "../conformance/harness/boot.ts";
+import { CHECKOUT } from "../conformance/harness/cache.ts";
+import { cpuSeconds } from "../conformance/harness/cpu-time.ts";
+import type { BootFiles } from "../conformance/harness/guest-machine.ts";
+import { guestKernel } from "../conformance/harness/kernels.ts";
+import { QEMU, qemuArguments } from "../conformance/harness/qemu-machine.ts";
+import { HypolithError } from "../src/base/errors.ts";
+
+export interface BootSample {
+  readonly cpu: number;
+  readonly wall: number;
+}
+
+export interface BootResult {
+  readonly ours: BootSample[];
+  readonly qemu: BootSample[];
+}
+
+export interface BootBenchOptions {
+  readonly rounds: number;
+  readonly qemuCpu: string;
+  readonly memoryMib: number;
+  readonly withQemu: boolean;
+  readonly nodeOptions: readonly string[];
+  readonly progress: (text: string) => void;
+}
+
+const MARK = "the shell is there";
+const BOOT_SECONDS = 300;
+
+export async function benchBoot(options: BootBenchOptions): Promise<BootResult> {
+  const kernel = await guestKernel("cloud");
+  const { memoryMib, withQemu, rounds } = options;
+  const files = bootFiles(kernel, { memoryMib, commands: [`echo ${MARK}`, "sleep 1000"] });
+  const result: BootResult = { ours: [], qemu: [] };
+  for (let round = 1; round <= rounds; round++) {
+    options.progress(`boot, round ${round} of ${rounds}`);
+    result.ours.push(await toShell(startOurs(files, options.nodeOptions)));
+    if (withQemu) result.qemu.push(await toShell(startQemu(files, options.qemuCpu)));
+  }
+  return result;
+}
+
+/** The command line makes the kernel's parameters itself; what it does not say has to be equal. */
+function startOurs(files: BootFiles, nodeOptions: readonly string[]): ChildProcess {
+  const hypo = [...nodeOptions, join(CHECKOUT, "apps/cli/main.ts")];
+  const machine = ["--kernel", files.kernelPath, "--initrd", files.initrdPath];
+  const words = [...machine, "--append", files.append, "--memory", `${files.memoryMib}m`];
+  return spawn(process.execPath, [...hypo, "run", ...words], { stdio: ["pipe", "pipe", "pipe"] });
+}
+
+function startQemu(files: BootFiles, cpuModel: string): ChildProcess {
+  const words = [...qemuArguments(files, cpuModel), "-serial", "stdio"];
+  return spawn(QEMU, words, { stdio: ["pipe", "pipe", "pipe"] });
+}
+
+function toShell(child: ChildProcess): Promise<BootSample> {
+  const started = performance.now();
+  return new Promise((resolve, reject) => {
+    let text = "";
+    const fail = (why: string): void => {
+      child.kill("SIGKILL");
+      const end = text.slice(-2000);
+      reject(new HypolithError("boot-failed", `no shell: ${why}\n${end}`));
+    };
+    const timer = setTimeout(() => fail(`waited for ${BOOT_SECONDS} s`), BOOT_SECONDS * 1000);
+    child.once("error", (error) => fail(error.message));
+    const ended = (): void => fail("the machine ended");
+    child.once("exit", ended);
+    child.stderr?.on("data", (data: Buffer) => {
+      text += data.toString("latin1");
+    });
+    child.stdout?.on("data", (data: Buffer) => {
+      text += data.toString("latin1");
+      if (!text.includes(MARK)) return;
+      const sample = { cpu: cpuSeconds(child.pid!), wall: (performance.now() - started) / 1000 };
+      clearTimeout(timer);
+      child.stdout?.removeAllListeners("data");
+      child.off("exit", ended);
+      child.once("exit", () => resolve(sample));
+      child.kill("SIGKILL");
+    });
+  });
+}
