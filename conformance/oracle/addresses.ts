@@ -49,7 +49,18 @@ const fits32 = (v: bigint): boolean => v >= -0x8000_0000n && v <= 0x7fff_ffffn;
 
 /** An operand at linear address `target`; if the form cannot reach it (a 16-bit offset, say), at some other place. */
 export function planMemory(d: Draft, target: bigint, addrSize: 2 | 4 | 8): MemoryForm {
-  const f: MemoryForm = { mod: 0, rm: 0, sib: -1, disp: 0, dispBytes: 0, rexB: 0, rexX: 0, segment: pickSegment(d), addrSize, relative: null };
+  const f: MemoryForm = {
+    mod: 0,
+    rm: 0,
+    sib: -1,
+    disp: 0,
+    dispBytes: 0,
+    rexB: 0,
+    rexX: 0,
+    segment: pickSegment(d),
+    addrSize,
+    relative: null,
+  };
   if (addrSize === 2) planForm16(d, f, target);
   else planForm32(d, f, target);
   return f;
@@ -59,13 +70,22 @@ function planForm16(d: Draft, f: MemoryForm, target: bigint): void {
   const { r } = d;
   const absolute = r.chance(12);
   const rm = absolute ? 6 : r.below(8);
-  const reaches = (s: number): boolean => target >= BigInt(d.segmentBase(s)) && target <= BigInt(d.segmentBase(s) + 0xffff);
-  const own = effectiveSegment(d, f.segment, !absolute && (rm === 2 || rm === 3 || rm === 6) ? RBP : 0);
+  const reaches = (s: number): boolean =>
+    target >= BigInt(d.segmentBase(s)) && target <= BigInt(d.segmentBase(s) + 0xffff);
+  const own = effectiveSegment(
+    d,
+    f.segment,
+    !absolute && (rm === 2 || rm === 3 || rm === 6) ? RBP : 0,
+  );
   if (!reaches(own) && r.chance(80)) {
     const better = [0, 2, 3, 4, 5].filter(reaches);
     if (better.length > 0) f.segment = r.pick(better);
   }
-  const segment = effectiveSegment(d, f.segment, !absolute && (rm === 2 || rm === 3 || rm === 6) ? RBP : 0);
+  const segment = effectiveSegment(
+    d,
+    f.segment,
+    !absolute && (rm === 2 || rm === 3 || rm === 6) ? RBP : 0,
+  );
   const offset = (target - BigInt(d.segmentBase(segment))) & 0xffffn;
   f.rm = rm;
   if (absolute) {
@@ -75,7 +95,8 @@ function planForm16(d: Draft, f: MemoryForm, target: bigint): void {
   }
   const registers = BASE16[rm]!;
   const free = registers.find((n) => !d.isPinned(n));
-  const sum = (except: number): bigint => registers.reduce((s, n) => (n === except ? s : s + d.gpr[n]!), 0n);
+  const sum = (except: number): bigint =>
+    registers.reduce((s, n) => (n === except ? s : s + d.gpr[n]!), 0n);
   if (free === undefined) {
     f.mod = 2;
     f.dispBytes = 2;
@@ -141,14 +162,27 @@ function planBaseIndex(d: Draft, f: MemoryForm, target: bigint, base: number, in
     // index * scale + disp: the displacement takes the remainder.
     const rest = BigInt(r.between(-2048, 2047)) * 8n + (offset & 7n);
     d.setGpr(index, f.addrSize, BigInt.asUintN(bits, offset - rest) >> BigInt(scale));
-    encodeBaseIndex(d, f, -1, index, scale, BigInt.asIntN(bits, offset - (d.gpr[index]! << BigInt(scale))), 4);
+    encodeBaseIndex(
+      d,
+      f,
+      -1,
+      index,
+      scale,
+      BigInt.asIntN(bits, offset - (d.gpr[index]! << BigInt(scale))),
+      4,
+    );
     return;
   }
   if (index >= 0) d.pin(index);
   const scaled = index < 0 ? 0n : d.gpr[index]! << BigInt(scale);
   if (base >= 0 && !d.isPinned(base) && base !== index) {
     const bytes = r.pick([0, 1, 1, 4]);
-    const disp = bytes === 0 ? 0n : bytes === 1 ? BigInt(r.between(-128, 127)) : BigInt(r.u32() | 0) >> BigInt(r.below(32));
+    const disp =
+      bytes === 0
+        ? 0n
+        : bytes === 1
+          ? BigInt(r.between(-128, 127))
+          : BigInt(r.u32() | 0) >> BigInt(r.below(32));
     d.setGpr(base, f.addrSize, offset - scaled - disp);
     encodeBaseIndex(d, f, base, index, scale, disp, bytes);
     return;
@@ -157,7 +191,15 @@ function planBaseIndex(d: Draft, f: MemoryForm, target: bigint, base: number, in
   encodeBaseIndex(d, f, base, index, scale, disp, fits8(disp) ? 1 : 4);
 }
 
-function encodeBaseIndex(d: Draft, f: MemoryForm, base: number, index: number, scale: number, disp: bigint, bytes: number): void {
+function encodeBaseIndex(
+  d: Draft,
+  f: MemoryForm,
+  base: number,
+  index: number,
+  scale: number,
+  disp: bigint,
+  bytes: number,
+): void {
   f.disp = Number(fits32(disp) ? disp : BigInt.asIntN(32, disp));
   f.rexB = base < 0 ? 0 : base >> 3;
   f.rexX = index < 0 ? 0 : index >> 3;

@@ -2,7 +2,7 @@
  * Comparison of two results of one test, field by field. What may differ is decided in differences.ts.
  * Hot path: nearly all results are equal, and that is found without a field by field look.
  */
-import { Fx, type Records, RECORD_BYTES, Result, Status } from "./records.ts";
+import { Fx, RECORD_BYTES, type Records, Result, Status } from "./records.ts";
 import { WINDOW, WINDOW_BYTES } from "./world.ts";
 
 /** One field that differs. Values are unsigned. */
@@ -13,7 +13,24 @@ export interface Difference {
   readonly ours: bigint;
 }
 
-export const GPR_NAMES = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"] as const;
+export const GPR_NAMES = [
+  "rax",
+  "rcx",
+  "rdx",
+  "rbx",
+  "rsp",
+  "rbp",
+  "rsi",
+  "rdi",
+  "r8",
+  "r9",
+  "r10",
+  "r11",
+  "r12",
+  "r13",
+  "r14",
+  "r15",
+] as const;
 export const SEGMENT_NAMES = ["es", "cs", "ss", "ds", "fs", "gs"] as const;
 
 /** CF PF AF ZF SF DF OF IOPL NT AC ID. TF is the oracle's, IF and VIF the kernel's, RF the exception's. */
@@ -38,9 +55,16 @@ export function isEqual(native: Records, ours: Records, i: number, rflags: numbe
   const at = i * RECORD_BYTES;
   const a = native.bytes;
   const b = ours.bytes;
-  if (((native.view.getUint32(at + Result.RFLAGS, true) ^ ours.view.getUint32(at + Result.RFLAGS, true)) & rflags) !== 0) return false;
+  if (
+    ((native.view.getUint32(at + Result.RFLAGS, true) ^
+      ours.view.getUint32(at + Result.RFLAGS, true)) &
+      rflags) !==
+    0
+  )
+    return false;
   for (const { from, to } of EXACT) {
-    if (Buffer.compare(a.subarray(at + from, at + to), b.subarray(at + from, at + to)) !== 0) return false;
+    if (Buffer.compare(a.subarray(at + from, at + to), b.subarray(at + from, at + to)) !== 0)
+      return false;
   }
   for (let n = 0; n < 8; n++) {
     const st = at + Result.FX + Fx.ST + 16 * n;
@@ -61,7 +85,12 @@ function little(bytes: Uint8Array, at: number, count: number): bigint {
 }
 
 /** All fields that differ. */
-export function differences(native: Records, ours: Records, i: number, rflags: number): Difference[] {
+export function differences(
+  native: Records,
+  ours: Records,
+  i: number,
+  rflags: number,
+): Difference[] {
   const out: Difference[] = [];
   const base = i * RECORD_BYTES;
   const field = (name: string, at: number, bytes: number, mask = -1n): void => {
@@ -82,18 +111,44 @@ export function differences(native: Records, ours: Records, i: number, rflags: n
   });
   field("outside", Result.OUTSIDE, 4);
   const fx: readonly (readonly [string, number, number])[] = [
-    ["fcw", Fx.FCW, 2], ["fsw", Fx.FSW, 2], ["ftw", Fx.FTW, 1], ["fop", Fx.FOP, 2], ["fip", Fx.FIP, 8], ["fdp", Fx.FDP, 8], ["mxcsr", Fx.MXCSR, 4],
+    ["fcw", Fx.FCW, 2],
+    ["fsw", Fx.FSW, 2],
+    ["ftw", Fx.FTW, 1],
+    ["fop", Fx.FOP, 2],
+    ["fip", Fx.FIP, 8],
+    ["fdp", Fx.FDP, 8],
+    ["mxcsr", Fx.MXCSR, 4],
   ];
   for (const [name, at, bytes] of fx) field(name, Result.FX + at, bytes);
   for (let n = 0; n < 8; n++) field(`st${n}`, Result.FX + Fx.ST + 16 * n, 10);
   for (let n = 0; n < 16; n++) field(`xmm${n}`, Result.FX + Fx.XMM + 16 * n, 16);
-  for (let k = 0; k < WINDOW_BYTES; k += 8) field(`[${(WINDOW + k).toString(16)}]`, Result.WINDOW + k, 8);
+  for (let k = 0; k < WINDOW_BYTES; k += 8)
+    field(`[${(WINDOW + k).toString(16)}]`, Result.WINDOW + k, 8);
   return out;
 }
 
 const STATUS_NAMES: Readonly<Record<number, string>> = {
-  0: "#DE", 1: "#DB", 3: "#BP", 4: "#OF", 5: "#BR", 6: "#UD", 7: "#NM", 8: "#DF", 10: "#TS", 11: "#NP", 12: "#SS", 13: "#GP", 14: "#PF",
-  16: "#MF", 17: "#AC", 19: "#XM", [Status.DONE]: "done", [Status.SYSCALL]: "syscall", [Status.TIMEOUT]: "timeout", [Status.DIED]: "died", [Status.CRASH]: "crash",
+  0: "#DE",
+  1: "#DB",
+  3: "#BP",
+  4: "#OF",
+  5: "#BR",
+  6: "#UD",
+  7: "#NM",
+  8: "#DF",
+  10: "#TS",
+  11: "#NP",
+  12: "#SS",
+  13: "#GP",
+  14: "#PF",
+  16: "#MF",
+  17: "#AC",
+  19: "#XM",
+  [Status.DONE]: "done",
+  [Status.SYSCALL]: "syscall",
+  [Status.TIMEOUT]: "timeout",
+  [Status.DIED]: "died",
+  [Status.CRASH]: "crash",
 };
 
 export function statusName(status: number): string {
@@ -102,6 +157,7 @@ export function statusName(status: number): string {
 
 /** A difference as text. */
 export function formatDifference(d: Difference): string {
-  if (d.field === "status") return `status native=${statusName(Number(d.native))} ours=${statusName(Number(d.ours))}`;
+  if (d.field === "status")
+    return `status native=${statusName(Number(d.native))} ours=${statusName(Number(d.ours))}`;
   return `${d.field} native=${d.native.toString(16)} ours=${d.ours.toString(16)}`;
 }

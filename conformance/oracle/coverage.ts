@@ -6,7 +6,19 @@ import { EXCLUDED_ROWS, exclusion, rowName, TESTED_ROWS } from "./rows.ts";
 
 /** Rows of which ring 3 sees only a fault: privileged ones, and those that mean one. */
 const FAULTS_ONLY = new Set([
-  "ud", "int", "int3", "into", "in", "out", "ins", "outs", "cli", "sti", "rdpmc", "xgetbv", "bound",
+  "ud",
+  "int",
+  "int3",
+  "into",
+  "in",
+  "out",
+  "ins",
+  "outs",
+  "cli",
+  "sti",
+  "rdpmc",
+  "xgetbv",
+  "bound",
 ]);
 
 export interface CoverageReport {

@@ -6,9 +6,24 @@
 import type { Mode } from "../../src/processor/isa/instruction.ts";
 import type { Row } from "../../src/processor/isa/row.ts";
 import { Random } from "./random.ts";
-import { CODE_MAX, Fx, Kind, type Records, RECORD_BYTES, Test } from "./records.ts";
+import { CODE_MAX, Fx, Kind, RECORD_BYTES, type Records, Test } from "./records.ts";
 import { type Pool, randomInteger } from "./values.ts";
-import { BOUNDARY, CODE, codeBase, DATA, DATA_BYTES, DATA_END, FS_BASE, GS_BASE, Local, READ_ONLY, Selector, segmentOf, WINDOW, WINDOW_BYTES } from "./world.ts";
+import {
+  BOUNDARY,
+  CODE,
+  codeBase,
+  DATA,
+  DATA_BYTES,
+  DATA_END,
+  FS_BASE,
+  GS_BASE,
+  Local,
+  READ_ONLY,
+  Selector,
+  segmentOf,
+  WINDOW,
+  WINDOW_BYTES,
+} from "./world.ts";
 
 export const RSP = 4;
 export const MASK64 = 0xffff_ffff_ffff_ffffn;
@@ -65,7 +80,8 @@ export class Draft {
     view.setUint16(at + Test.OPTIONS, this.options, true);
     view.setBigUint64(at + Test.RFLAGS, BigInt(this.rflags), true);
     for (let i = 0; i < 16; i++) view.setBigUint64(at + Test.GPR + 8 * i, this.gpr[i]!, true);
-    for (let i = 0; i < 6; i++) view.setUint16(at + Test.SELECTORS + 2 * i, this.selectors[i]!, true);
+    for (let i = 0; i < 6; i++)
+      view.setUint16(at + Test.SELECTORS + 2 * i, this.selectors[i]!, true);
     view.setUint32(at + Test.SELECTORS + 12, 0, true);
   }
 
@@ -132,11 +148,13 @@ export class Draft {
   poke(address: number, bytes: number, value: bigint): void {
     if (!this.inWindow(address, bytes)) return;
     const to = this.#at + Test.WINDOW + (address - WINDOW);
-    for (let i = 0; i < bytes; i++) this.#records.bytes[to + i] = Number((value >> BigInt(8 * i)) & 255n);
+    for (let i = 0; i < bytes; i++)
+      this.#records.bytes[to + i] = Number((value >> BigInt(8 * i)) & 255n);
   }
 
   pokeFrom(pool: Pool, address: number, bytes: number): void {
-    if (this.inWindow(address, bytes)) pool.copy(this.r, this.#records.bytes, this.#at + Test.WINDOW + (address - WINDOW), bytes);
+    if (this.inWindow(address, bytes))
+      pool.copy(this.r, this.#records.bytes, this.#at + Test.WINDOW + (address - WINDOW), bytes);
   }
 
   /** Contents of the window, 0 elsewhere. */
@@ -144,7 +162,8 @@ export class Draft {
     if (!this.inWindow(address, bytes)) return 0n;
     let value = 0n;
     const from = this.#at + Test.WINDOW + (address - WINDOW);
-    for (let i = bytes - 1; i >= 0; i--) value = (value << 8n) | BigInt(this.#records.bytes[from + i]!);
+    for (let i = bytes - 1; i >= 0; i--)
+      value = (value << 8n) | BigInt(this.#records.bytes[from + i]!);
     return value;
   }
 
@@ -176,7 +195,14 @@ export class Draft {
     if (dice < 96) return BigInt(DATA_END + r.below(0x4000));
     if (dice < 97) return BigInt(DATA + r.below(DATA_BYTES - size));
     if (dice < 98) return BigInt(CODE + r.below(0x2000));
-    if (this.mode === 64 && dice < 99) return r.pick([0x8000_0000_0000n, 0x7fff_ffff_fff8n, 0xffff_8000_0000_0000n, 0xffff_7fff_ffff_fffcn, MASK64]);
+    if (this.mode === 64 && dice < 99)
+      return r.pick([
+        0x8000_0000_0000n,
+        0x7fff_ffff_fff8n,
+        0xffff_8000_0000_0000n,
+        0xffff_7fff_ffff_fffcn,
+        MASK64,
+      ]);
     return randomInteger(r) & (this.mode === 64 ? MASK64 : 0xffff_ffffn);
   }
 
@@ -188,7 +214,8 @@ export class Draft {
     if (dice < 3) return BigInt(base + this.offset + this.code.length + r.below(24));
     if (dice < 4) return BigInt(base + this.offset);
     if (dice < 8) return BigInt(base + r.below(0x2010));
-    if (dice < 9) return r.pick([0x8000_0000_0000n, MASK64, BigInt(DATA), BigInt(base + 0x2000), 0n]);
+    if (dice < 9)
+      return r.pick([0x8000_0000_0000n, MASK64, BigInt(DATA), BigInt(base + 0x2000), 0n]);
     return randomInteger(r);
   }
 
@@ -199,9 +226,24 @@ export class Draft {
       case 0:
         return r.below(4);
       case 1:
-        return r.pick([Selector.KERNEL_CODE, Selector.KERNEL_DATA, 0x08, Selector.TSS, Selector.LDT, 0x60, 0x68, 0x80, 0x1000, 0xffff]) | r.below(4);
+        return (
+          r.pick([
+            Selector.KERNEL_CODE,
+            Selector.KERNEL_DATA,
+            0x08,
+            Selector.TSS,
+            Selector.LDT,
+            0x60,
+            0x68,
+            0x80,
+            0x1000,
+            0xffff,
+          ]) | r.below(4)
+        );
       case 2:
-        return r.pick([Selector.USER_CODE32, Selector.USER_DATA, Selector.USER_CODE64]) & ~r.below(4);
+        return (
+          r.pick([Selector.USER_CODE32, Selector.USER_DATA, Selector.USER_CODE64]) & ~r.below(4)
+        );
       case 3:
       case 4:
         return r.pick([Selector.USER_CODE32, Selector.USER_DATA, Selector.USER_CODE64]);

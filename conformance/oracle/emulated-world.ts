@@ -3,14 +3,42 @@
  * the native process (world.ts).
  */
 import { Cr0, Cr4, Efer } from "../../src/processor/state/control-bits.ts";
-import { RAM_BASE, S, SEG_BASE, SEG_LIMIT, SEG_RIGHTS, SEG_SELECTOR, Seg, segmentAt } from "../../src/processor/state/layout.ts";
+import {
+  RAM_BASE,
+  S,
+  SEG_BASE,
+  SEG_LIMIT,
+  SEG_RIGHTS,
+  SEG_SELECTOR,
+  Seg,
+  segmentAt,
+} from "../../src/processor/state/layout.ts";
 import type { Facts } from "./native.ts";
-import { CODE, DATA, descriptorOf, GLOBAL_SEGMENTS, LOCAL_TABLE, PAGE, READ_ONLY, Selector } from "./world.ts";
+import {
+  CODE,
+  DATA,
+  descriptorOf,
+  GLOBAL_SEGMENTS,
+  LOCAL_TABLE,
+  PAGE,
+  READ_ONLY,
+  Selector,
+} from "./world.ts";
 
 export const RAM_BYTES = 1 << 20;
 
 /** Guest-physical places. */
-const Place = { PML4: 0x1000, GDT: 0x2000, IDT: 0x3000, TSS: 0x4000, LDT: 0x5000, CODE: 0x8000, DATA: 0xa000, READ_ONLY: 0xc000, TABLES: 0x10000 } as const;
+const Place = {
+  PML4: 0x1000,
+  GDT: 0x2000,
+  IDT: 0x3000,
+  TSS: 0x4000,
+  LDT: 0x5000,
+  CODE: 0x8000,
+  DATA: 0xa000,
+  READ_ONLY: 0xc000,
+  TABLES: 0x10000,
+} as const;
 const GDT_LINEAR = 0xffff_fe00_0000_1000n;
 const IDT_LINEAR = 0xffff_fe00_0000_2000n;
 const TSS_LINEAR = 0xffff_fe00_0010_0000n;
@@ -47,7 +75,11 @@ class Tables {
       }
       table = Number(entry & 0xf_ffff_f000n);
     }
-    this.#view.setBigUint64(RAM_BASE + table + 8 * Number((linear >> 12n) & 511n), BigInt(physical) | rights | Pte.PRESENT, true);
+    this.#view.setBigUint64(
+      RAM_BASE + table + 8 * Number((linear >> 12n) & 511n),
+      BigInt(physical) | rights | Pte.PRESENT,
+      true,
+    );
   }
 }
 
@@ -68,13 +100,18 @@ function mapPages(view: DataView): void {
 
 /** Descriptor of 16 bytes: TSS and LDT. */
 function systemDescriptor(base: bigint, limit: number, type: number): readonly [bigint, bigint] {
-  const low = BigInt(limit & 0xffff) | ((base & 0xff_ffffn) << 16n) | (BigInt(0x80 | type) << 40n) | (((base >> 24n) & 0xffn) << 56n);
+  const low =
+    BigInt(limit & 0xffff) |
+    ((base & 0xff_ffffn) << 16n) |
+    (BigInt(0x80 | type) << 40n) |
+    (((base >> 24n) & 0xffn) << 56n);
   return [low, base >> 32n];
 }
 
 function fillDescriptorTables(view: DataView, facts: Facts): void {
   const global = RAM_BASE + Place.GDT;
-  const put = (selector: number, value: bigint): void => view.setBigUint64(global + (selector & ~7), value, true);
+  const put = (selector: number, value: bigint): void =>
+    view.setBigUint64(global + (selector & ~7), value, true);
   put(0x08, 0x00cf_9b00_0000_ffffn);
   put(Selector.KERNEL_CODE, 0x00af_9b00_0000_ffffn);
   put(Selector.KERNEL_DATA, 0x00cf_9300_0000_ffffn);
@@ -96,14 +133,22 @@ function fillDescriptorTables(view: DataView, facts: Facts): void {
   for (let vector = 0; vector < 256; vector++) {
     const dpl = vector === 3 || vector === 4 || vector === 0x80 ? 3 : 0;
     const rights = 0x8e00 | (dpl << 13);
-    view.setBigUint64(gates + 16 * vector, (BigInt(rights) << 32n) | (BigInt(Selector.KERNEL_CODE) << 16n), true);
+    view.setBigUint64(
+      gates + 16 * vector,
+      (BigInt(rights) << 32n) | (BigInt(Selector.KERNEL_CODE) << 16n),
+      true,
+    );
     view.setBigUint64(gates + 16 * vector + 8, 0xffff_ffffn, true);
   }
   // No I/O permission bitmap.
   view.setUint16(RAM_BASE + Place.TSS + 0x66, TSS_LIMIT + 1, true);
 }
 
-export function writeSegment(view: DataView, number: number, s: { selector: number; base: bigint; limit: number; rights: number }): void {
+export function writeSegment(
+  view: DataView,
+  number: number,
+  s: { selector: number; base: bigint; limit: number; rights: number },
+): void {
   const at = segmentAt(number);
   view.setBigUint64(at + SEG_BASE, s.base, true);
   view.setUint32(at + SEG_LIMIT, s.limit, true);
@@ -115,9 +160,20 @@ export function writeSegment(view: DataView, number: number, s: { selector: numb
 export function makeWorld(view: DataView, facts: Facts): void {
   mapPages(view);
   fillDescriptorTables(view, facts);
-  writeSegment(view, Seg.TR, { selector: facts.taskSelector, base: TSS_LINEAR, limit: TSS_LIMIT, rights: 0x8b });
+  writeSegment(view, Seg.TR, {
+    selector: facts.taskSelector,
+    base: TSS_LINEAR,
+    limit: TSS_LIMIT,
+    rights: 0x8b,
+  });
   const limit = 8 * LOCAL_TABLE.length - 1;
-  if (facts.hasLocalTable) writeSegment(view, Seg.LDTR, { selector: facts.localTableSelector, base: LDT_LINEAR, limit, rights: 0x82 });
+  if (facts.hasLocalTable)
+    writeSegment(view, Seg.LDTR, {
+      selector: facts.localTableSelector,
+      base: LDT_LINEAR,
+      limit,
+      rights: 0x82,
+    });
   else writeSegment(view, Seg.LDTR, { selector: 0, base: 0n, limit: 0, rights: UNUSABLE });
   view.setBigUint64(S.GDTR_BASE.at, GDT_LINEAR, true);
   view.setUint32(S.GDTR_LIMIT.at, GDT_LIMIT, true);
@@ -126,7 +182,21 @@ export function makeWorld(view: DataView, facts: Facts): void {
   const cr0 = Cr0.PE | Cr0.MP | Cr0.ET | Cr0.NE | Cr0.WP | Cr0.AM | Cr0.PG;
   view.setBigUint64(S.CR0.at, BigInt(cr0 >>> 0), true);
   view.setBigUint64(S.CR3.at, BigInt(Place.PML4), true);
-  view.setBigUint64(S.CR4.at, BigInt(Cr4.DE | Cr4.PSE | Cr4.PAE | Cr4.MCE | Cr4.PGE | Cr4.OSFXSR | Cr4.OSXMMEXCPT | Cr4.OSXSAVE | (facts.hasFsGsBase ? Cr4.FSGSBASE : 0)), true);
+  view.setBigUint64(
+    S.CR4.at,
+    BigInt(
+      Cr4.DE |
+        Cr4.PSE |
+        Cr4.PAE |
+        Cr4.MCE |
+        Cr4.PGE |
+        Cr4.OSFXSR |
+        Cr4.OSXMMEXCPT |
+        Cr4.OSXSAVE |
+        (facts.hasFsGsBase ? Cr4.FSGSBASE : 0),
+    ),
+    true,
+  );
   view.setBigUint64(S.EFER.at, BigInt(Efer.SCE | Efer.LME | Efer.LMA | Efer.NXE), true);
   view.setBigUint64(S.XCR0.at, 3n, true);
   view.setBigUint64(S.DR7.at, 0x400n, true);

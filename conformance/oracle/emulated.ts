@@ -4,14 +4,58 @@
  * There is no guest operating system. Ring-3 state is put into the engine's state block, every exception is a VM exit, and the exit
  * information becomes the result. Between tests only what tests can change is set anew.
  */
-import { FPR, GPR, Page, PHYSICAL_MAP, RAM_BASE, S, SEG_SELECTOR, Seg, segmentAt, XMM } from "../../src/processor/state/layout.ts";
+
 import { Interpreter } from "../../src/processor/interpreter/interpreter.ts";
 import { ALL_FEATURES, type CpuFeatures } from "../../src/processor/isa/features.ts";
+import {
+  FPR,
+  GPR,
+  Page,
+  PHYSICAL_MAP,
+  RAM_BASE,
+  S,
+  SEG_SELECTOR,
+  Seg,
+  segmentAt,
+  XMM,
+} from "../../src/processor/state/layout.ts";
 import { readRflags, writeRflags } from "../../src/processor/vmx/rflags.ts";
-import { CODE_HOST, DATA_HOST, makeWorld, RAM_BYTES, READ_ONLY_HOST, UNUSABLE, writeSegment } from "./emulated-world.ts";
+import {
+  CODE_HOST,
+  DATA_HOST,
+  makeWorld,
+  RAM_BYTES,
+  READ_ONLY_HOST,
+  UNUSABLE,
+  writeSegment,
+} from "./emulated-world.ts";
 import type { Facts } from "./native.ts";
-import { CODE_MAX, FX_BYTES, Fx, Kind, Option, type Records, RECORD_BYTES, Result, Status, Test } from "./records.ts";
-import { CODE_BYTES, CODE, codeBase, DATA, DATA_BYTES, FS_BASE, GS_BASE, PAGE, patternWord, segmentOf, WINDOW, WINDOW_BYTES } from "./world.ts";
+import {
+  CODE_MAX,
+  FX_BYTES,
+  Fx,
+  Kind,
+  Option,
+  RECORD_BYTES,
+  type Records,
+  Result,
+  Status,
+  Test,
+} from "./records.ts";
+import {
+  CODE,
+  CODE_BYTES,
+  codeBase,
+  DATA,
+  DATA_BYTES,
+  FS_BASE,
+  GS_BASE,
+  PAGE,
+  patternWord,
+  segmentOf,
+  WINDOW,
+  WINDOW_BYTES,
+} from "./world.ts";
 
 const FLAG_TF = 0x100;
 const RUN_LIMIT = 200_000;
@@ -26,8 +70,19 @@ const ERROR_CODE_VALID = 0x800;
 export const UNEXPECTED_EXIT = 0x200;
 
 /** Features without which the native machine's rows would not be ours: MMX to AES, without what only rings or other makers have. */
-const ABSENT = new Set(["vmx", "monitor", "smap", "rdpid", "rdseed", "rdrand", "invpcid", "xsaves"]);
-export const ORACLE_FEATURES: CpuFeatures = new Set([...ALL_FEATURES].filter((f) => !ABSENT.has(f)));
+const ABSENT = new Set([
+  "vmx",
+  "monitor",
+  "smap",
+  "rdpid",
+  "rdseed",
+  "rdrand",
+  "invpcid",
+  "xsaves",
+]);
+export const ORACLE_FEATURES: CpuFeatures = new Set(
+  [...ALL_FEATURES].filter((f) => !ABSENT.has(f)),
+);
 
 const WINDOW_HOST = DATA_HOST + (WINDOW - DATA);
 
@@ -41,7 +96,11 @@ export class Emulated {
   #codeBytes = 0;
 
   constructor(facts: Facts) {
-    const services = { physicalFill: (page: number) => this.#fill(page), readTsc: () => 0, random: () => 0n };
+    const services = {
+      physicalFill: (page: number) => this.#fill(page),
+      readTsc: () => 0,
+      random: () => 0n,
+    };
     this.engine = new Interpreter({ ramBytes: RAM_BYTES, features: ORACLE_FEATURES, services });
     this.#view = this.engine.view;
     this.#bytes = new Uint8Array(this.#view.buffer);
@@ -50,12 +109,15 @@ export class Emulated {
     const words = new DataView(this.#pristine.buffer);
     for (let i = 0; i < DATA_BYTES / 4; i++) words.setInt32(4 * i, patternWord(i), true);
     this.#bytes.set(this.#pristine, DATA_HOST);
-    for (let i = 0; i < PAGE / 4; i++) this.#view.setInt32(READ_ONLY_HOST + 4 * i, patternWord(i + DATA_BYTES / 4), true);
+    for (let i = 0; i < PAGE / 4; i++)
+      this.#view.setInt32(READ_ONLY_HOST + 4 * i, patternWord(i + DATA_BYTES / 4), true);
   }
 
   #fill(page: number): number {
     const inRam = page * PAGE < RAM_BYTES;
-    const entry = inRam ? (RAM_BASE + page * PAGE) | Page.READ | Page.WRITE | Page.EXECUTE | Page.KNOWN : Page.KNOWN;
+    const entry = inRam
+      ? (RAM_BASE + page * PAGE) | Page.READ | Page.WRITE | Page.EXECUTE | Page.KNOWN
+      : Page.KNOWN;
     this.#view.setUint32(PHYSICAL_MAP + page * 4, entry, true);
     return entry | 0;
   }
@@ -86,24 +148,39 @@ export class Emulated {
       return traps ? this.#runTraps(out, at, steps) : this.#runCounted(out, at, steps);
     }
     const base = CODE - codeBase(t.getUint16(at + Test.SELECTORS + 2 * Seg.CS, true));
-    return this.#runFree(out, at, base + t.getUint16(at + Test.OFFSET, true) + t.getUint8(at + Test.LENGTH));
+    return this.#runFree(
+      out,
+      at,
+      base + t.getUint16(at + Test.OFFSET, true) + t.getUint8(at + Test.LENGTH),
+    );
   }
 
   #load(tests: Records, at: number): void {
     const view = this.#view;
     const t = tests.view;
     const { bytes } = tests;
-    this.#placeCode(t.getUint16(at + Test.OFFSET, true), bytes, at + Test.CODE, t.getUint8(at + Test.LENGTH));
+    this.#placeCode(
+      t.getUint16(at + Test.OFFSET, true),
+      bytes,
+      at + Test.CODE,
+      t.getUint8(at + Test.LENGTH),
+    );
     this.#bytes.set(bytes.subarray(at + Test.WINDOW, at + Test.WINDOW + WINDOW_BYTES), WINDOW_HOST);
     this.#bytes.set(bytes.subarray(at + Test.GPR, at + Test.GPR + 128), GPR);
-    for (let s = 0; s < 6; s++) this.#loadSegment(s, t.getUint16(at + Test.SELECTORS + 2 * s, true));
+    for (let s = 0; s < 6; s++)
+      this.#loadSegment(s, t.getUint16(at + Test.SELECTORS + 2 * s, true));
     const codeSelector = t.getUint16(at + Test.SELECTORS + 2 * Seg.CS, true);
-    view.setBigUint64(S.RIP.at, BigInt(CODE - codeBase(codeSelector) + t.getUint16(at + Test.OFFSET, true)), true);
+    view.setBigUint64(
+      S.RIP.at,
+      BigInt(CODE - codeBase(codeSelector) + t.getUint16(at + Test.OFFSET, true)),
+      true,
+    );
     this.#loadFx(t, bytes, at + Test.FX);
     const traps = t.getUint16(at + Test.OPTIONS, true) & Option.TRAPS ? FLAG_TF : 0;
     writeRflags(view, t.getUint32(at + Test.RFLAGS, true) | 0x202 | traps);
     view.setUint32(S.CPL.at, 3, true);
-    for (const field of [S.PENDING, S.INTERRUPTIBILITY, S.ACTIVITY, S.VECTORING, S.STEPPING]) view.setUint32(field.at, 0, true);
+    for (const field of [S.PENDING, S.INTERRUPTIBILITY, S.ACTIVITY, S.VECTORING, S.STEPPING])
+      view.setUint32(field.at, 0, true);
     this.engine.updateMode();
   }
 
@@ -132,8 +209,20 @@ export class Emulated {
   #loadSegment(number: number, selector: number): void {
     const s = segmentOf(selector);
     const nullBase = number === Seg.FS ? FS_BASE : number === Seg.GS ? GS_BASE : 0;
-    if (!s) writeSegment(this.#view, number, { selector, base: BigInt(nullBase), limit: 0, rights: UNUSABLE });
-    else writeSegment(this.#view, number, { selector, base: BigInt(s.base), limit: s.limit, rights: s.rights });
+    if (!s)
+      writeSegment(this.#view, number, {
+        selector,
+        base: BigInt(nullBase),
+        limit: 0,
+        rights: UNUSABLE,
+      });
+    else
+      writeSegment(this.#view, number, {
+        selector,
+        base: BigInt(s.base),
+        limit: s.limit,
+        rights: s.rights,
+      });
   }
 
   #loadFx(t: DataView, bytes: Uint8Array, at: number): void {
@@ -163,10 +252,13 @@ export class Emulated {
     if (reason !== 0) return UNEXPECTED_EXIT + reason;
     const info = view.getUint32(S.EXIT_INTERRUPTION.at, true);
     const vector = info & 0xff;
-    if (info & ERROR_CODE_VALID) out.setUint32(at + Result.ERROR, view.getUint32(S.EXIT_INTERRUPTION_ERROR.at, true), true);
-    if (vector === VECTOR_PF) out.setBigUint64(at + Result.CR2, view.getBigUint64(S.EXIT_QUALIFICATION.at, true), true);
+    if (info & ERROR_CODE_VALID)
+      out.setUint32(at + Result.ERROR, view.getUint32(S.EXIT_INTERRUPTION_ERROR.at, true), true);
+    if (vector === VECTOR_PF)
+      out.setBigUint64(at + Result.CR2, view.getBigUint64(S.EXIT_QUALIFICATION.at, true), true);
     if (((info >> 8) & 7) >= AFTER_INSTRUCTION) {
-      const rip = view.getBigUint64(S.RIP.at, true) + BigInt(view.getUint32(S.EXIT_LENGTH.at, true));
+      const rip =
+        view.getBigUint64(S.RIP.at, true) + BigInt(view.getUint32(S.EXIT_LENGTH.at, true));
       view.setBigUint64(S.RIP.at, rip, true);
     }
     return vector;
@@ -209,7 +301,12 @@ export class Emulated {
     out.setBigUint64(at + Result.RIP, view.getBigUint64(S.RIP.at, true), true);
     out.setBigUint64(at + Result.RFLAGS, BigInt(readRflags(view)), true);
     bytes.set(this.#bytes.subarray(GPR, GPR + 128), at + Result.GPR);
-    for (let s = 0; s < 6; s++) out.setUint16(at + Result.SELECTORS + 2 * s, view.getUint16(segmentAt(s) + SEG_SELECTOR, true), true);
+    for (let s = 0; s < 6; s++)
+      out.setUint16(
+        at + Result.SELECTORS + 2 * s,
+        view.getUint16(segmentAt(s) + SEG_SELECTOR, true),
+        true,
+      );
     this.#storeFx(out, bytes, at + Result.FX);
     bytes.set(this.#bytes.subarray(WINDOW_HOST, WINDOW_HOST + WINDOW_BYTES), at + Result.WINDOW);
     out.setUint32(at + Result.OUTSIDE, this.#restoreOutside(), true);
@@ -237,7 +334,10 @@ export class Emulated {
   #restoreOutside(): number {
     const after = WINDOW - DATA + WINDOW_BYTES;
     const same = (from: number, to: number): boolean =>
-      Buffer.compare(this.#bytes.subarray(DATA_HOST + from, DATA_HOST + to), this.#pristine.subarray(from, to)) === 0;
+      Buffer.compare(
+        this.#bytes.subarray(DATA_HOST + from, DATA_HOST + to),
+        this.#pristine.subarray(from, to),
+      ) === 0;
     if (same(0, WINDOW - DATA) && same(after, DATA_BYTES)) return 0;
     let hash = 0;
     const mix = (v: number): void => {

@@ -16,7 +16,15 @@ import { ORACLE_FEATURES } from "./emulated.ts";
 import type { Facts } from "./native.ts";
 import { operandPool, rowPool } from "./operands.ts";
 import { Fx, Kind, Option, type Records } from "./records.ts";
-import { APPROXIMATE, branches, endsSequence, existsIn, operandSizes, seesTrapFlag, TESTED_ROWS } from "./rows.ts";
+import {
+  APPROXIMATE,
+  branches,
+  endsSequence,
+  existsIn,
+  operandSizes,
+  seesTrapFlag,
+  TESTED_ROWS,
+} from "./rows.ts";
 import { controlWord, IMPLICIT, mxcsrValue, SETUPS, statusWord } from "./setups.ts";
 import { definedFlags, isShift, readFlags, undefinedFlags } from "./undefined-flags.ts";
 import { F80S, MIXED, randomInteger } from "./values.ts";
@@ -34,7 +42,18 @@ export interface GeneratorOptions {
 const MAX_CODE = 60;
 const MAX_INSTRUCTION = 15;
 const SS = 2;
-const CHANGES_SEGMENT = new Set(["mov_to_sreg", "pop_sreg", "lfs", "lgs", "wrfsbase", "wrgsbase", "retf", "iret", "jmpf", "callf"]);
+const CHANGES_SEGMENT = new Set([
+  "mov_to_sreg",
+  "pop_sreg",
+  "lfs",
+  "lgs",
+  "wrfsbase",
+  "wrgsbase",
+  "retf",
+  "iret",
+  "jmpf",
+  "callf",
+]);
 /** Store images parts of which are excused: their place must be known, so nothing may change a register before them. */
 const STATE_IMAGES = new Set(["fxsave", "xsave", "xsavec", "xsaveopt", "fnstenv", "fnsave"]);
 const REP_STRINGS = new Set(["movs", "cmps", "stos", "lods", "scas"]);
@@ -121,7 +140,11 @@ export class Generator {
     }
     this.#noteFlags(c);
     this.#note(start, c);
-    return !endsSequence(row.sem) && !APPROXIMATE.has(row.sem) && d.code.length + MAX_INSTRUCTION <= MAX_CODE;
+    return (
+      !endsSequence(row.sem) &&
+      !APPROXIMATE.has(row.sem) &&
+      d.code.length + MAX_INSTRUCTION <= MAX_CODE
+    );
   }
 
   #fits(row: Row, isFirst: boolean, isLast: boolean): boolean {
@@ -131,7 +154,11 @@ export class Generator {
     if (APPROXIMATE.has(sem)) return false;
     if ((readFlags(sem) & d.undefinedFlags) !== 0) return false;
     if (endsSequence(sem) && !isLast) return false;
-    if (STATE_IMAGES.has(sem) && !d.instructions.every((i) => i.row?.feature === "fpu" && i.row.operands[0] !== "AX")) return false;
+    if (
+      STATE_IMAGES.has(sem) &&
+      !d.instructions.every((i) => i.row?.feature === "fpu" && i.row.operands[0] !== "AX")
+    )
+      return false;
     if (d.kind === Kind.RUN) return !branches(sem) && sem !== "int1";
     return true;
   }
@@ -141,14 +168,19 @@ export class Generator {
     const { sem, specs, operands } = c.row;
     const isImmediate = operands.at(-1) === "Ib" || operands.at(-1) === "1";
     const bits = 8 * (specs[0]?.size === "b" ? 1 : c.opsize);
-    const raw = operands.at(-1) === "1" ? 1 : Number((c.immediates.at(-1)?.value ?? 0n) & (bits === 64 ? 63n : 31n));
+    const raw =
+      operands.at(-1) === "1"
+        ? 1
+        : Number((c.immediates.at(-1)?.value ?? 0n) & (bits === 64 ? 63n : 31n));
     const count = isShift(sem) && isImmediate ? raw : -1;
     d.undefinedFlags &= ~definedFlags(sem);
     d.undefinedFlags |= undefinedFlags(sem, { count, bits });
     // A STEP test counts instructions on one side and traps on the other; these see the difference.
     if (CHANGES_SEGMENT.has(sem)) d.options |= Option.FS_GS;
-    const loadsStack = (sem === "mov_to_sreg" && c.reg === SS) || (sem === "pop_sreg" && c.row.operands[0] === "SS");
-    if (d.kind === Kind.STEP && (seesTrapFlag(sem) || loadsStack || (c.rep !== 0 && c.row.repeats))) d.options |= Option.TRAPS;
+    const loadsStack =
+      (sem === "mov_to_sreg" && c.reg === SS) || (sem === "pop_sreg" && c.row.operands[0] === "SS");
+    if (d.kind === Kind.STEP && (seesTrapFlag(sem) || loadsStack || (c.rep !== 0 && c.row.repeats)))
+      d.options |= Option.TRAPS;
   }
 
   #note(start: number, c: Chosen): void {
@@ -156,13 +188,23 @@ export class Generator {
     this.#bytes.fill(0xcc);
     for (let i = start; i < d.code.length; i++) this.#bytes[i] = d.code[i]!;
     const length = this.#decoder.decode(this.#bytes, start, d.mode, this.#decoded);
-    d.instructions.push({ row: length > 0 ? this.#decoded.row : null, start, length: d.code.length - start, undefinedFlags: d.undefinedFlags, target: c.target });
+    d.instructions.push({
+      row: length > 0 ? this.#decoded.row : null,
+      start,
+      length: d.code.length - start,
+      undefinedFlags: d.undefinedFlags,
+      target: c.target,
+    });
   }
 }
 
 // ---- the state a test starts from ----
 
-const CODE_SELECTOR = { 16: Local.CODE16, 32: Selector.USER_CODE32, 64: Selector.USER_CODE64 } as const;
+const CODE_SELECTOR = {
+  16: Local.CODE16,
+  32: Selector.USER_CODE32,
+  64: Selector.USER_CODE64,
+} as const;
 
 function pickSegments(d: Draft): void {
   const { r, selectors } = d;
@@ -172,9 +214,22 @@ function pickSegments(d: Draft): void {
   selectors[5] = d.mode === 64 ? 0 : Local.GS;
   if (d.mode === 64) return;
   if (d.mode === 32 && r.chance(75)) return;
-  const data = [Selector.USER_DATA, Local.DATA, Local.DATA, Local.DATA, Local.DOWN, Local.READ_ONLY, Local.DOWN16, 0, Selector.USER_CODE32];
+  const data = [
+    Selector.USER_DATA,
+    Local.DATA,
+    Local.DATA,
+    Local.DATA,
+    Local.DOWN,
+    Local.READ_ONLY,
+    Local.DOWN16,
+    0,
+    Selector.USER_CODE32,
+  ];
   for (const s of [0, 3]) selectors[s] = r.chance(60) ? Local.DATA : r.pick(data);
-  selectors[SS] = d.mode === 16 || r.chance(50) ? r.pick([Local.STACK16, Local.STACK16, Local.DATA, Selector.USER_DATA]) : Selector.USER_DATA;
+  selectors[SS] =
+    d.mode === 16 || r.chance(50)
+      ? r.pick([Local.STACK16, Local.STACK16, Local.DATA, Selector.USER_DATA])
+      : Selector.USER_DATA;
   if (r.chance(10)) selectors[SS] = r.pick([Local.DOWN, Local.DOWN16]);
   if (r.chance(30)) selectors[4] = r.pick(data);
   if (r.chance(10)) selectors[5] = r.pick(data);
@@ -272,11 +327,17 @@ function choose(d: Draft, row: Row): Chosen {
   const opsize = pickOpsize(d, row);
   const addrSize = addrSizeFor(d, row);
   IMPLICIT[row.sem]?.(d);
-  const reg = pickRegister(d, row.specs.find((s) => s.place === "reg"));
+  const reg = pickRegister(
+    d,
+    row.specs.find((s) => s.place === "reg"),
+  );
   const rmSpec = row.specs.find((s) => s.place === "rm");
   const rm = pickRegister(d, rmSpec);
   const opreg = row.rexB === 0 ? 0 : d.mode === 64 ? r.below(16) : r.below(8);
-  const isMemory = rmSpec !== undefined && !row.modIgnored && (row.mod === "mem" || (row.mod === "any" && r.chance(55)));
+  const isMemory =
+    rmSpec !== undefined &&
+    !row.modIgnored &&
+    (row.mod === "mem" || (row.mod === "any" && r.chance(55)));
   const place: Choice = { memory: null, target: -1, targetBytes: 0 };
   fillRegisters(d, row, reg, rm, isMemory);
   if (isMemory) {
@@ -289,7 +350,18 @@ function choose(d: Draft, row: Row): Chosen {
   }
   const immediates = row.specs.flatMap((s) => pickImmediates(d, s, opsize, addrSize));
   for (const s of row.specs) if (s.place === "string") placeString(d, s, opsize, addrSize);
-  const c: Chosen = { row, opsize, addrSize, reg, rm, opreg: row.plusReg ? opreg : 0, ...place, immediates, lock: false, rep: 0 };
+  const c: Chosen = {
+    row,
+    opsize,
+    addrSize,
+    reg,
+    rm,
+    opreg: row.plusReg ? opreg : 0,
+    ...place,
+    immediates,
+    lock: false,
+    rep: 0,
+  };
   pickPrefixes(d, c);
   return c;
 }
@@ -317,7 +389,12 @@ function fillRegisters(d: Draft, row: Row, reg: number, rm: number, isMemory: bo
   else d.setXmm(rm, pool);
 }
 
-function pickImmediates(d: Draft, spec: OperandSpec, opsize: number, addrSize: number): Immediate[] {
+function pickImmediates(
+  d: Draft,
+  spec: OperandSpec,
+  opsize: number,
+  addrSize: number,
+): Immediate[] {
   const { r } = d;
   const bytes = sizeOf(spec.size, opsize);
   switch (spec.place) {
@@ -341,7 +418,10 @@ function pickImmediates(d: Draft, spec: OperandSpec, opsize: number, addrSize: n
 function placeString(d: Draft, spec: OperandSpec, opsize: number, addrSize: number): void {
   const bytes = sizeOf(spec.size, opsize) || 1;
   const linear = d.target(bytes);
-  const offset = linear - BigInt(d.segmentBase(spec.fixedEs ? 0 : 3)) - (spec.code.startsWith("BB") ? d.gpr[0]! & 0xffn : 0n);
+  const offset =
+    linear -
+    BigInt(d.segmentBase(spec.fixedEs ? 0 : 3)) -
+    (spec.code.startsWith("BB") ? d.gpr[0]! & 0xffn : 0n);
   if (!d.isPinned(spec.num)) d.setGpr(spec.num, addrSize, offset);
 }
 
@@ -352,4 +432,3 @@ function pickPrefixes(d: Draft, c: Chosen): void {
   // A repeat prefix on other rows would choose another row, or be another maker's instruction.
   if (c.row.repeats && r.chance(REP_STRINGS.has(c.row.sem) ? 65 : 10)) c.rep = r.pick([0xf2, 0xf3]);
 }
-

@@ -3,14 +3,33 @@
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, readSync, renameSync, rmSync, truncateSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeSync,
+} from "node:fs";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { RECORD_BYTES, type Records } from "./records.ts";
 
 const SOURCE = fileURLToPath(new URL("native-oracle.c", import.meta.url));
 const CACHE = fileURLToPath(new URL("../../.cache/oracle", import.meta.url));
-const FLAGS = ["-O2", "-mno-red-zone", "-fno-stack-protector", "-fcf-protection=none", "-fno-tree-loop-distribute-patterns", "-Wl,-z,now"];
+const FLAGS = [
+  "-O2",
+  "-mno-red-zone",
+  "-fno-stack-protector",
+  "-fcf-protection=none",
+  "-fno-tree-loop-distribute-patterns",
+  "-Wl,-z,now",
+];
 const FACTS_BYTES = 4096;
 const SLOTS = 2;
 
@@ -27,12 +46,18 @@ export function missingForNative(): string | null {
 
 /** Compiles the program unless this version of it is there already. Answers its path. */
 export function compileNative(): string {
-  const version = createHash("sha256").update(readFileSync(SOURCE)).update(FLAGS.join(" ")).digest("hex").slice(0, 12);
+  const version = createHash("sha256")
+    .update(readFileSync(SOURCE))
+    .update(FLAGS.join(" "))
+    .digest("hex")
+    .slice(0, 12);
   const program = `${CACHE}/native-oracle-${version}`;
   if (existsSync(program)) return program;
   mkdirSync(CACHE, { recursive: true });
   const partial = `${program}.${process.pid}`;
-  execFileSync("gcc", [...FLAGS, SOURCE, "-o", partial], { stdio: ["ignore", "inherit", "inherit"] });
+  execFileSync("gcc", [...FLAGS, SOURCE, "-o", partial], {
+    stdio: ["ignore", "inherit", "inherit"],
+  });
   renameSync(partial, program);
   return program;
 }
@@ -59,7 +84,12 @@ export class Native {
   readonly #child: ChildProcess;
   readonly #waiting: ((line: string) => void)[];
 
-  private constructor(batch: number, file: number, child: ChildProcess, waiting: ((line: string) => void)[]) {
+  private constructor(
+    batch: number,
+    file: number,
+    child: ChildProcess,
+    waiting: ((line: string) => void)[],
+  ) {
     this.batch = batch;
     this.#file = file;
     this.#child = child;
@@ -73,7 +103,9 @@ export class Native {
     const path = `${folder}/records`;
     const file = openSync(path, "w+");
     truncateSync(path, FACTS_BYTES + SLOTS * 2 * batch * RECORD_BYTES);
-    const child = spawn(compileNative(), [path, `${batch}`, `${SLOTS}`], { stdio: ["pipe", "pipe", "inherit"] });
+    const child = spawn(compileNative(), [path, `${batch}`, `${SLOTS}`], {
+      stdio: ["pipe", "pipe", "inherit"],
+    });
     const waiting: ((line: string) => void)[] = [];
     const lines = createInterface({ input: child.stdout! });
     lines.on("line", (line) => waiting.shift()?.(line));

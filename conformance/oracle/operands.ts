@@ -7,7 +7,12 @@ import { BYTES, F32S, F64S, F80S, INTS, LANES, MIXED, type Pool, TEXT } from "./
 const FLOAT32 = new Set(["ps", "ss"]);
 const FLOAT64 = new Set(["pd", "sd"]);
 const VECTOR = new Set(["xmm", "mm"]);
-const MEMORY_POOLS: Readonly<Record<string, Pool>> = { m32fp: F32S, m64fp: F64S, m80fp: F80S, m80bcd: BYTES };
+const MEMORY_POOLS: Readonly<Record<string, Pool>> = {
+  m32fp: F32S,
+  m64fp: F64S,
+  m80fp: F80S,
+  m80bcd: BYTES,
+};
 
 function elementPool(row: Row): Pool | null {
   // Conversions between the two float formats have operands of both; each operand's own code decides (operandPool).

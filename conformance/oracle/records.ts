@@ -43,7 +43,18 @@ export const Result = {
 } as const;
 
 /** Offsets in an FXSAVE image. */
-export const Fx = { FCW: 0, FSW: 2, FTW: 4, FOP: 6, FIP: 8, FDP: 16, MXCSR: 24, MXCSR_MASK: 28, ST: 32, XMM: 160 } as const;
+export const Fx = {
+  FCW: 0,
+  FSW: 2,
+  FTW: 4,
+  FOP: 6,
+  FIP: 8,
+  FDP: 16,
+  MXCSR: 24,
+  MXCSR_MASK: 28,
+  ST: 32,
+  XMM: 160,
+} as const;
 
 /** STEP: under TF, stops after so many traps. RUN: stops at the INT3 after the code. */
 export const Kind = { STEP: 0, RUN: 1 } as const;
@@ -52,7 +63,13 @@ export const Kind = { STEP: 0, RUN: 1 } as const;
 export const Option = { TRAPS: 1, FS_GS: 2 } as const;
 
 /** Status of a result if it is not the vector of the fault that ended the test. CRASH: our engine trapped. */
-export const Status = { DONE: 0x100, SYSCALL: 0x101, TIMEOUT: 0x102, DIED: 0x103, CRASH: 0x104 } as const;
+export const Status = {
+  DONE: 0x100,
+  SYSCALL: 0x101,
+  TIMEOUT: 0x102,
+  DIED: 0x103,
+  CRASH: 0x104,
+} as const;
 
 /** A batch of tests or results in one buffer. */
 export class Records {

@@ -10,7 +10,8 @@ import { ORACLE_FEATURES } from "./emulated.ts";
 
 const FEATURE_REASONS: Readonly<Record<string, string>> = {
   vmx: "VMX: the native processor is not Intel's, and its hypervisor emulates VMCALL",
-  monitor: "MONITOR and MWAIT: ring 0 only, and hidden or emulated by the native machine's hypervisor",
+  monitor:
+    "MONITOR and MWAIT: ring 0 only, and hidden or emulated by the native machine's hypervisor",
   smap: "CLAC and STAC: ring 0 only",
   rdpid: "RDPID: the result depends on the processor number",
   rdseed: "RDSEED: random result",
@@ -44,12 +45,16 @@ const ADDRESS_SIZES = { 16: 2 | 4, 32: 2 | 4, 64: 4 | 8 } as const;
 
 /** Effective operand sizes that prefixes can give a row in a mode. */
 export function operandSizes(row: Row, mode: Mode): readonly (2 | 4 | 8)[] {
-  return ([2, 4, 8] as const).filter((s) => (row.opsizes & s) !== 0 && opsizePrefixes(row, mode, s) !== undefined);
+  return ([2, 4, 8] as const).filter(
+    (s) => (row.opsizes & s) !== 0 && opsizePrefixes(row, mode, s) !== undefined,
+  );
 }
 
 export function existsIn(row: Row, mode: Mode): boolean {
   const isLegal = mode === 64 ? !row.i64 : !row.o64;
-  return isLegal && (row.addrSizes & ADDRESS_SIZES[mode]) !== 0 && operandSizes(row, mode).length > 0;
+  return (
+    isLegal && (row.addrSizes & ADDRESS_SIZES[mode]) !== 0 && operandSizes(row, mode).length > 0
+  );
 }
 
 /** The row as the manual writes it. */
@@ -57,20 +62,55 @@ export function rowName(row: Row): string {
   const prefix = row.prefix === "" ? "" : `${row.prefix} `;
   const map = { "1": "", "0F": "0F ", "0F38": "0F 38 ", "0F3A": "0F 3A " }[row.map];
   const opcode = row.opcode.toString(16).toUpperCase().padStart(2, "0");
-  const tail = row.rm >= 0 ? ` /${row.ext} rm${row.rm}` : row.ext >= 0 ? ` /${row.ext}` : row.plusReg ? "+r" : row.hasModrm ? " /r" : "";
+  const tail =
+    row.rm >= 0
+      ? ` /${row.ext} rm${row.rm}`
+      : row.ext >= 0
+        ? ` /${row.ext}`
+        : row.plusReg
+          ? "+r"
+          : row.hasModrm
+            ? " /r"
+            : "";
   return `${prefix}${map}${opcode}${tail} ${row.mnemonic}${row.operands.length > 0 ? ` ${row.operands.join(",")}` : ""}`;
 }
 
 const set = (...keys: string[]): ReadonlySet<string> => new Set(keys);
 
-const NEAR_BRANCHES = set("jcc", "jcxz", "loop", "loope", "loopne", "jmp", "jmp_ind", "call", "call_ind", "ret");
+const NEAR_BRANCHES = set(
+  "jcc",
+  "jcxz",
+  "loop",
+  "loope",
+  "loopne",
+  "jmp",
+  "jmp_ind",
+  "call",
+  "call_ind",
+  "ret",
+);
 const FAR = set("jmpf", "callf", "retf", "iret");
 
 /** Control can leave the straight line: needs a bounded number of steps. */
 export const branches = (sem: string): boolean => NEAR_BRANCHES.has(sem) || FAR.has(sem);
 /** Comes last in a sequence: a jump could lead to the middle of an instruction, of which nothing is known. */
-export const endsSequence = (sem: string): boolean => branches(sem) || sem === "int1" || sem === "int";
+export const endsSequence = (sem: string): boolean =>
+  branches(sem) || sem === "int1" || sem === "int";
 /** Reads or writes RFLAGS.TF: a STEP test must use traps on both sides. */
-export const seesTrapFlag = (sem: string): boolean => sem === "pushf" || sem === "popf" || sem === "iret";
+export const seesTrapFlag = (sem: string): boolean =>
+  sem === "pushf" || sem === "popf" || sem === "iret";
 /** Results differ between makers within stated bounds: only alone, so that the difference cannot spread. */
-export const APPROXIMATE = set("f2xm1", "fyl2x", "fyl2xp1", "fptan", "fpatan", "fsin", "fcos", "fsincos", "rcpps", "rcpss", "rsqrtps", "rsqrtss");
+export const APPROXIMATE = set(
+  "f2xm1",
+  "fyl2x",
+  "fyl2xp1",
+  "fptan",
+  "fpatan",
+  "fsin",
+  "fcos",
+  "fsincos",
+  "rcpps",
+  "rcpss",
+  "rsqrtps",
+  "rsqrtss",
+);

@@ -41,7 +41,11 @@ export interface RunOptions extends GeneratorOptions {
 }
 
 /** RFLAGS bits without meaning when a test has ended: at `rip`, relative to its code, if an instruction faulted, else after the last. */
-function undefinedAt(instructions: readonly DraftInstruction[], rip: number, status: number): number {
+function undefinedAt(
+  instructions: readonly DraftInstruction[],
+  rip: number,
+  status: number,
+): number {
   const i = status === Status.DONE ? -1 : instructions.findIndex((x) => x.start === rip);
   return (i < 0 ? instructions.at(-1) : instructions[i - 1])?.undefinedFlags ?? 0;
 }
@@ -116,14 +120,27 @@ export class Run {
 
   #compareOne(batch: Batch, i: number): void {
     const plan = batch.plans[i]!;
-    this.coverage.add(plan.instructions, this.#results.view.getUint32(i * RECORD_BYTES + Result.STATUS, true), this.#executed(i));
+    this.coverage.add(
+      plan.instructions,
+      this.#results.view.getUint32(i * RECORD_BYTES + Result.STATUS, true),
+      this.#executed(i),
+    );
     const at = i * RECORD_BYTES;
     const rip = this.#executed(i) - CODE - batch.tests.view.getUint16(at + Test.OFFSET, true);
-    const undefinedFlags = undefinedAt(plan.instructions, rip, this.#results.view.getUint32(at + Result.STATUS, true));
+    const undefinedFlags = undefinedAt(
+      plan.instructions,
+      rip,
+      this.#results.view.getUint32(at + Result.STATUS, true),
+    );
     const flags = comparedFlags(undefinedFlags, this.#native.facts.keepsNestedTask);
     if (isEqual(this.#results, this.#ours, i, flags)) return;
     const test = batch.tests.record(i);
-    const context = { test, native: this.#results.record(i), ours: this.#ours.record(i), instructions: plan.instructions };
+    const context = {
+      test,
+      native: this.#results.record(i),
+      ours: this.#ours.record(i),
+      instructions: plan.instructions,
+    };
     const { left, rules } = excuse(differences(this.#results, this.#ours, i, flags), context);
     for (const rule of rules) this.excused.set(rule, (this.excused.get(rule) ?? 0) + 1);
     if (left.length === 0) return;

@@ -21,7 +21,10 @@ const FLAG_IMAGE = 0x24_7ed7;
 /** Linear address of the stack top. */
 function stackTop(d: Draft): number {
   const rsp = d.gpr[RSP]!;
-  const offset = d.mode === 64 ? rsp : rsp & (d.selectors[SS] === 0x2b || d.selectors[SS] === 0x17 ? 0xffff_ffffn : 0xffffn);
+  const offset =
+    d.mode === 64
+      ? rsp
+      : rsp & (d.selectors[SS] === 0x2b || d.selectors[SS] === 0x17 ? 0xffff_ffffn : 0xffffn);
   return offset > 0x7fff_ffffn ? -1 : Number(offset) + d.segmentBase(SS);
 }
 
@@ -33,7 +36,8 @@ function onStack(d: Draft, bytes: number, ...values: readonly (bigint | number)[
   });
 }
 
-const flagImage = (d: Draft): bigint => BigInt((d.r.u32() & FLAG_IMAGE) | (d.r.chance(4) ? 0x100 : 0));
+const flagImage = (d: Draft): bigint =>
+  BigInt((d.r.u32() & FLAG_IMAGE) | (d.r.chance(4) ? 0x100 : 0));
 
 /** Puts a value where the first r/m operand is. */
 function intoOperand(d: Draft, c: Chosen, value: bigint, bytes = c.targetBytes): void {
@@ -74,7 +78,8 @@ const divide: Setup = (d, c) => {
   if (d.r.chance(8)) intoOperand(d, c, d.r.pick([0n, -1n, 1n]), bytes);
   const isSigned = c.row.sem === "idiv";
   const high = isSigned && d.r.chance(50) ? -1n : 0n;
-  if (bytes === 1) d.suggestGpr(RAX, 2, isSigned ? BigInt(d.r.between(-600, 600)) : BigInt(d.r.below(3000)));
+  if (bytes === 1)
+    d.suggestGpr(RAX, 2, isSigned ? BigInt(d.r.between(-600, 600)) : BigInt(d.r.below(3000)));
   else if (d.r.chance(60)) d.suggestGpr(RDX, bytes, high);
   else d.suggestGpr(RDX, bytes, operandValue(d, c, bytes) - BigInt(d.r.below(3)));
 };
@@ -99,7 +104,12 @@ const compareExchangeWide: Setup = (d, c) => {
 
 const stringOperation: Setup = (d, c) => {
   const bytes = c.addrSize;
-  if (c.rep) d.suggestGpr(RCX, bytes, BigInt(d.r.chance(88) ? d.r.below(d.r.pick([2, 6, 40])) : d.r.below(700)));
+  if (c.rep)
+    d.suggestGpr(
+      RCX,
+      bytes,
+      BigInt(d.r.chance(88) ? d.r.below(d.r.pick([2, 6, 40])) : d.r.below(700)),
+    );
   if (c.row.sem !== "scas" && c.row.sem !== "cmps") return;
   // Runs of equal elements.
   if (d.r.chance(70)) {
@@ -156,7 +166,15 @@ const farReturn: Setup = (d, c) => {
 const interruptReturn: Setup = (d, c) => {
   const { selector, offset } = farTarget(d);
   const ss = d.r.chance(80) ? d.r.pick([0x2b, 0x17, 0x2f]) : d.selector();
-  onStack(d, c.opsize, offset, selector | (d.r.chance(95) ? 3 : 0), flagImage(d), BigInt(d.gpr[RSP]!) + 64n, ss);
+  onStack(
+    d,
+    c.opsize,
+    offset,
+    selector | (d.r.chance(95) ? 3 : 0),
+    flagImage(d),
+    BigInt(d.gpr[RSP]!) + 64n,
+    ss,
+  );
 };
 
 const loadSegment: Setup = (d, c) => intoOperand(d, c, BigInt(d.selector()), 2);
@@ -169,7 +187,11 @@ const inspectSegment: Setup = (d, c) => {
 const frame: Setup = (d, c) => {
   if (d.r.chance(85)) {
     const top = stackTop(d);
-    d.suggestGpr(RBP, d.mode === 64 ? 8 : 4, BigInt(top - d.segmentBase(SS) + 8 * d.r.between(-8, 16)));
+    d.suggestGpr(
+      RBP,
+      d.mode === 64 ? 8 : 4,
+      BigInt(top - d.segmentBase(SS) + 8 * d.r.between(-8, 16)),
+    );
   }
   const [size, level] = c.immediates;
   if (size && d.r.chance(80)) size.value = BigInt(d.r.below(200));
@@ -223,7 +245,11 @@ export function controlWord(d: Draft): number {
 /** Status word whose summary bits agree with its exceptions and a control word. */
 export function statusWord(d: Draft, control: number): number {
   const { r } = d;
-  const exceptions = r.chance(12) ? r.u32() & 0x7f : r.chance(50) ? r.pick([0x20, 0x01, 0x41, 0]) & control : 0;
+  const exceptions = r.chance(12)
+    ? r.u32() & 0x7f
+    : r.chance(50)
+      ? r.pick([0x20, 0x01, 0x41, 0]) & control
+      : 0;
   const top = r.chance(60) ? 0 : r.below(8);
   const summary = exceptions & ~control & 0x3f ? 0x8080 : 0;
   return exceptions | summary | (top << 11) | (r.u32() & 0x4700);
@@ -246,7 +272,11 @@ function fxImage(d: Draft, at: number): void {
   d.poke(at + Fx.FCW, 2, BigInt(control));
   d.poke(at + Fx.FSW, 2, BigInt(statusWord(d, control)));
   d.poke(at + Fx.FTW, 2, BigInt(d.r.below(256)));
-  d.poke(at + Fx.MXCSR, 4, BigInt(d.r.chance(92) ? mxcsrValue(d) : (d.r.u32() & 0xfffd_ffff) >>> 0));
+  d.poke(
+    at + Fx.MXCSR,
+    4,
+    BigInt(d.r.chance(92) ? mxcsrValue(d) : (d.r.u32() & 0xfffd_ffff) >>> 0),
+  );
   for (let i = 0; i < 8; i++) d.pokeFrom(F80S, at + Fx.ST + 16 * i, 16);
   for (let i = Fx.XMM; i < FX_BYTES; i += 16) d.pokeFrom(BYTES, at + i, 16);
 }
@@ -286,14 +316,16 @@ const asciiAdjust: Setup = (d, c) => {
   if (base && d.r.chance(70)) base.value = BigInt(d.r.pick([10, 10, 16, 0, 1, 255]));
 };
 
-const popFlags: Setup = (d, c) => onStack(d, d.mode === 64 && c.opsize === 8 ? 8 : c.opsize, flagImage(d));
+const popFlags: Setup = (d, c) =>
+  onStack(d, d.mode === 64 && c.opsize === 8 ? 8 : c.opsize, flagImage(d));
 const popSegment: Setup = (d, c) => onStack(d, c.opsize, d.selector());
 
 const shifts = ["rol", "ror", "rcl", "rcr", "shl", "shr", "sar"];
 const bitTests = ["bt", "bts", "btr", "btc"];
 const strings = ["movs", "cmps", "stos", "lods", "scas", "ins", "outs"];
 const stringCompares = ["pcmpestri", "pcmpestrm", "pcmpistri", "pcmpistrm"];
-const all = (keys: readonly string[], setup: Setup): Record<string, Setup> => Object.fromEntries(keys.map((k) => [k, setup]));
+const all = (keys: readonly string[], setup: Setup): Record<string, Setup> =>
+  Object.fromEntries(keys.map((k) => [k, setup]));
 
 /** Registers that must be what they are before addresses are made of others. */
 export const IMPLICIT: Readonly<Record<string, (d: Draft) => void>> = {

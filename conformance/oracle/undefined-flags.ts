@@ -22,9 +22,15 @@ const SHIFT_ANY = {
   why: "OF is undefined for multi-bit shifts, AF for a non-zero count, CF for SHL and SHR by the operand size or more",
 };
 const ROTATE = { flags: OF, why: "the OF flag is defined only for the 1-bit rotates" };
-const DOUBLE_SHIFT = { flags: ARITHMETIC, why: "if the count is greater than the operand size, the flags are undefined; AF is undefined, OF for counts above 1" };
+const DOUBLE_SHIFT = {
+  flags: ARITHMETIC,
+  why: "if the count is greater than the operand size, the flags are undefined; AF is undefined, OF for counts above 1",
+};
 const BIT_TEST = { flags: OF | SF | AF | PF, why: "the OF, SF, AF, and PF flags are undefined" };
-const BIT_SCAN = { flags: CF | OF | SF | AF | PF, why: "CF, OF, SF, AF, and PF flags are undefined" };
+const BIT_SCAN = {
+  flags: CF | OF | SF | AF | PF,
+  why: "CF, OF, SF, AF, and PF flags are undefined",
+};
 
 const TABLE: Readonly<Record<string, UndefinedFlags>> = {
   and: LOGIC,
@@ -101,8 +107,24 @@ export function undefinedWhy(sem: string): string | null {
 }
 
 const READS: Readonly<Record<string, number>> = {
-  adc: CF, sbb: CF, rcl: CF, rcr: CF, cmc: CF, salc: CF, daa: CF | AF, das: CF | AF, aaa: AF, aas: AF, into: OF,
-  jcc: ARITHMETIC, setcc: ARITHMETIC, cmovcc: ARITHMETIC, loope: ZF, loopne: ZF, pushf: ARITHMETIC, lahf: ARITHMETIC,
+  adc: CF,
+  sbb: CF,
+  rcl: CF,
+  rcr: CF,
+  cmc: CF,
+  salc: CF,
+  daa: CF | AF,
+  das: CF | AF,
+  aaa: AF,
+  aas: AF,
+  into: OF,
+  jcc: ARITHMETIC,
+  setcc: ARITHMETIC,
+  cmovcc: ARITHMETIC,
+  loope: ZF,
+  loopne: ZF,
+  pushf: ARITHMETIC,
+  lahf: ARITHMETIC,
 };
 
 /** Flags whose value changes what the instruction does. */
@@ -111,9 +133,24 @@ export function readFlags(sem: string): number {
 }
 
 const DEFINES: Readonly<Record<string, number>> = {
-  add: ARITHMETIC, sub: ARITHMETIC, adc: ARITHMETIC, sbb: ARITHMETIC, cmp: ARITHMETIC, neg: ARITHMETIC, xadd: ARITHMETIC, popcnt: ARITHMETIC,
-  ptest: ARITHMETIC, inc: ARITHMETIC & ~CF, dec: ARITHMETIC & ~CF, and: ARITHMETIC & ~AF, or: ARITHMETIC & ~AF, xor: ARITHMETIC & ~AF,
-  test: ARITHMETIC & ~AF, clc: CF, stc: CF, sahf: ARITHMETIC & ~OF,
+  add: ARITHMETIC,
+  sub: ARITHMETIC,
+  adc: ARITHMETIC,
+  sbb: ARITHMETIC,
+  cmp: ARITHMETIC,
+  neg: ARITHMETIC,
+  xadd: ARITHMETIC,
+  popcnt: ARITHMETIC,
+  ptest: ARITHMETIC,
+  inc: ARITHMETIC & ~CF,
+  dec: ARITHMETIC & ~CF,
+  and: ARITHMETIC & ~AF,
+  or: ARITHMETIC & ~AF,
+  xor: ARITHMETIC & ~AF,
+  test: ARITHMETIC & ~AF,
+  clc: CF,
+  stc: CF,
+  sahf: ARITHMETIC & ~OF,
 };
 
 /** Flags that the instruction sets whatever its operands are. */

@@ -7,9 +7,41 @@ import { Random } from "./random.ts";
 const random = new Random(0x0bac1e, 0);
 
 const INT_EDGES = [
-  0n, 1n, 2n, 3n, 7n, 8n, 9n, 0x0fn, 0x10n, 0x1fn, 0x20n, 0x3fn, 0x40n, 0x7fn, 0x80n, 0xffn, 0x100n, 0x7fffn, 0x8000n, 0xffffn, 0x1_0000n,
-  0x7fff_ffffn, 0x8000_0000n, 0xffff_ffffn, 0x1_0000_0000n, 0x7fff_ffff_ffff_ffffn, 0x8000_0000_0000_0000n, 0xffff_ffff_ffff_ffffn,
-  0xffff_ffff_ffff_fffen, 0xffff_ffff_8000_0000n, 0xffff_ffff_7fff_ffffn, 0x5555_5555_5555_5555n, 0xaaaa_aaaa_aaaa_aaaan, 0x99n, 0x9999n,
+  0n,
+  1n,
+  2n,
+  3n,
+  7n,
+  8n,
+  9n,
+  0x0fn,
+  0x10n,
+  0x1fn,
+  0x20n,
+  0x3fn,
+  0x40n,
+  0x7fn,
+  0x80n,
+  0xffn,
+  0x100n,
+  0x7fffn,
+  0x8000n,
+  0xffffn,
+  0x1_0000n,
+  0x7fff_ffffn,
+  0x8000_0000n,
+  0xffff_ffffn,
+  0x1_0000_0000n,
+  0x7fff_ffff_ffff_ffffn,
+  0x8000_0000_0000_0000n,
+  0xffff_ffff_ffff_ffffn,
+  0xffff_ffff_ffff_fffen,
+  0xffff_ffff_8000_0000n,
+  0xffff_ffff_7fff_ffffn,
+  0x5555_5555_5555_5555n,
+  0xaaaa_aaaa_aaaa_aaaan,
+  0x99n,
+  0x9999n,
 ];
 
 /** An integer of up to 64 bits: an edge, a random pattern, a short number or one with few bits. */
@@ -56,7 +88,10 @@ function randomFraction(r: Random, bits: number): bigint {
       return BigInt(r.below(4));
     case 5:
       // Near the middle between two values of a shorter format.
-      return (((r.u64() & mask) >> 29n) << 29n) ^ BigInt(r.pick([0, 1 << 28, (1 << 28) - 1, (1 << 28) + 1]));
+      return (
+        (((r.u64() & mask) >> 29n) << 29n) ^
+        BigInt(r.pick([0, 1 << 28, (1 << 28) - 1, (1 << 28) + 1]))
+      );
     default:
       return r.u64() & mask;
   }
@@ -84,7 +119,10 @@ function randomExponent(r: Random, bits: number): number {
 }
 
 /** Sign, exponent and fraction of a float: zero, denormal, infinity, quiet and signalling NaN, or a number. */
-function randomFloat(r: Random, f: FloatFormat): { sign: bigint; exponent: number; fraction: bigint } {
+function randomFloat(
+  r: Random,
+  f: FloatFormat,
+): { sign: bigint; exponent: number; fraction: bigint } {
   const max = (1 << f.exponentBits) - 1;
   const quiet = 1n << BigInt(f.fractionBits - 1);
   const sign = BigInt(r.below(2));
@@ -105,17 +143,26 @@ function randomFloat(r: Random, f: FloatFormat): { sign: bigint; exponent: numbe
       // A small integer, perhaps with a half.
       const n = BigInt(r.between(1, 200));
       const exponent = n.toString(2).length - 1;
-      const fraction = (n << BigInt(f.fractionBits - exponent)) & ((1n << BigInt(f.fractionBits)) - 1n);
+      const fraction =
+        (n << BigInt(f.fractionBits - exponent)) & ((1n << BigInt(f.fractionBits)) - 1n);
       return { sign, exponent: (max >> 1) + exponent - r.below(3), fraction };
     }
     default:
-      return { sign, exponent: randomExponent(r, f.exponentBits), fraction: randomFraction(r, f.fractionBits) };
+      return {
+        sign,
+        exponent: randomExponent(r, f.exponentBits),
+        fraction: randomFraction(r, f.fractionBits),
+      };
   }
 }
 
 function encodeFloat(r: Random, f: FloatFormat): bigint {
   const { sign, exponent, fraction } = randomFloat(r, f);
-  return (sign << BigInt(f.exponentBits + f.fractionBits)) | (BigInt(exponent) << BigInt(f.fractionBits)) | fraction;
+  return (
+    (sign << BigInt(f.exponentBits + f.fractionBits)) |
+    (BigInt(exponent) << BigInt(f.fractionBits)) |
+    fraction
+  );
 }
 
 const POOL_BYTES = 1 << 16;
@@ -156,14 +203,20 @@ function writeF80(view: DataView, at: number): void {
 
 export const INTS = new Pool(2, (view, at) => view.setBigUint64(at, randomInteger(random), true));
 export const BYTES = new Pool(1, (view, at) => view.setUint32(at, random.u32(), true));
-export const F32S = new Pool(1, (view, at) => view.setUint32(at, Number(encodeFloat(random, F32)), true));
-export const F64S = new Pool(2, (view, at) => view.setBigUint64(at, encodeFloat(random, F64), true));
+export const F32S = new Pool(1, (view, at) =>
+  view.setUint32(at, Number(encodeFloat(random, F32)), true),
+);
+export const F64S = new Pool(2, (view, at) =>
+  view.setBigUint64(at, encodeFloat(random, F64), true),
+);
 /** Sixteen bytes each, the upper six zero. */
 export const F80S = new Pool(4, writeF80);
 /** Small edges in every 8-, 16- or 32-bit lane: for saturation, comparison and string instructions. */
 export const LANES = new Pool(4, (view, at) => {
   const size = random.pick([1, 2, 4]);
-  const edge = [0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff];
+  const edge = [
+    0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff,
+  ];
   for (let i = 0; i < 16; i += size) {
     const v = random.chance(60) ? random.pick(edge) : random.u32();
     for (let k = 0; k < size; k++) view.setUint8(at + i + k, v >>> (8 * k));
@@ -172,7 +225,11 @@ export const LANES = new Pool(4, (view, at) => {
 /** Text-like bytes with zeros: for the string comparisons. */
 export const TEXT = new Pool(4, (view, at) => {
   const alphabet = random.pick(["abcABC", "aaaab", "09azAZ", "\u0001\u0080\u00ff"]);
-  for (let i = 0; i < 16; i++) view.setUint8(at + i, random.chance(12) ? 0 : alphabet.charCodeAt(random.below(alphabet.length)));
+  for (let i = 0; i < 16; i++)
+    view.setUint8(
+      at + i,
+      random.chance(12) ? 0 : alphabet.charCodeAt(random.below(alphabet.length)),
+    );
 });
 /** What memory is full of before a test puts its operands there. */
 export const MIXED = new Pool(4, (view, at) => {

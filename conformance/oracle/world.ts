@@ -98,7 +98,9 @@ export const GLOBAL_SEGMENTS: readonly Segment[] = [
   user(Selector.USER_CODE64, CODE_TYPE | CODE_READ, LONG),
 ];
 
-const segments = new Map<number, Segment>([...GLOBAL_SEGMENTS, ...LOCAL_TABLE].map((s) => [s.selector, s]));
+const segments = new Map<number, Segment>(
+  [...GLOBAL_SEGMENTS, ...LOCAL_TABLE].map((s) => [s.selector, s]),
+);
 
 /** The segment of a selector, or undefined if it is null or not for ring 3. */
 export function segmentOf(selector: number): Segment | undefined {

@@ -65,7 +65,13 @@ export const Access = {
 
 /** Flags of an access to several elements of `size` bytes. */
 export function elementFlags(size: number): number {
-  return size === 1 ? Access.BYTES : size === 2 ? Access.WORDS : size === 4 ? Access.DOUBLEWORDS : 0;
+  return size === 1
+    ? Access.BYTES
+    : size === 2
+      ? Access.WORDS
+      : size === 4
+        ? Access.DOUBLEWORDS
+        : 0;
 }
 
 const FIELD_LOAD = {

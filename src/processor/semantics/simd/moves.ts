@@ -6,9 +6,9 @@
  */
 
 import type { ModuleBuilder } from "../../ir/module.ts";
-import { Access } from "../cpu.ts";
 import type { Val } from "../../ir/value.ts";
 import { POISON, S } from "../../state/layout.ts";
+import { Access } from "../cpu.ts";
 import type { Semantics, SemanticsTable } from "../insn.ts";
 import {
   enterMmx,
@@ -147,12 +147,7 @@ const maskedStore: Semantics = (insn) => {
     const first = selected.ctz();
     const count = fn.i32(32).sub(selected.clz()).sub(first);
     const start = linear.eq(POISON).select(linear, linear.add(first.extU()));
-    const host = fn.call(
-      insn.module.get("memW"),
-      start,
-      count,
-      insn.memFlags().or(Access.BYTES),
-    );
+    const host = fn.call(insn.module.get("memW"), start, count, insn.memFlags().or(Access.BYTES));
     insn.propagate(host.eqz());
     fn.callVoid(insn.module.get("simdMaskedCopy"), host, first, selected, read(1));
     insn.commit(host);
