@@ -107,6 +107,7 @@ test("help has examples for every verb, and goes to standard output", (t) => {
     "--memory",
     "--cpu-model",
     "--clock",
+    "--engine",
     "--trace",
     "--quiet",
     "--log-level",

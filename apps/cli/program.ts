@@ -150,6 +150,12 @@ function runOptions(): Option[] {
       .choices(["wall", "deterministic"])
       .default("wall"),
     new Option(
+      "--engine <name>",
+      "how guest code is executed: interpreted, or with hot code compiled (experimental)",
+    )
+      .choices(["interpreter", "jit"])
+      .default("interpreter"),
+    new Option(
       "--trace <kind=file>",
       "write a log: exits=FILE, one line for every VM exit ('-': standard error)",
     ),

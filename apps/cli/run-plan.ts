@@ -2,7 +2,7 @@
  * From the words of `hypo run` to what shall happen: every mistake that can be seen without starting anything is found here.
  */
 import { HypolithError } from "../../src/base/errors.ts";
-import type { ClockMode, LogLevel } from "../../src/control/protocol.ts";
+import type { ClockMode, EngineName, LogLevel } from "../../src/control/protocol.ts";
 import { closest } from "./closest.ts";
 import { type Flavor, flavorOfImage, flavorOfShortName } from "./image/flavors.ts";
 import type { PullPolicy } from "./image/supply.ts";
@@ -17,6 +17,7 @@ export interface RunOptions {
   readonly memory: string;
   readonly cpuModel: string;
   readonly clock: ClockMode;
+  readonly engine?: EngineName;
   readonly trace?: string;
   readonly tty?: boolean;
   readonly quiet?: boolean;
@@ -41,6 +42,7 @@ export interface RunPlan {
   readonly memoryBytes: number;
   readonly cpuModel: string;
   readonly clock: ClockMode;
+  readonly engine: EngineName;
   readonly tracePath: string | undefined;
 }
 
@@ -81,6 +83,7 @@ export function planRun(words: RunWords): RunPlan {
     memoryBytes: checkMemory(options.memory),
     cpuModel: checkCpuModel(options.cpuModel),
     clock: options.clock,
+    engine: options.engine ?? "interpreter",
     tracePath: checkTrace(options.trace),
   };
 }

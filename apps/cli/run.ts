@@ -51,6 +51,7 @@ export async function run(
     memoryBytes: plan.memoryBytes,
     cpuModel: plan.cpuModel,
     clock: plan.clock,
+    engine: plan.engine,
     traceExits: trace !== undefined,
     rtcEpochMs: plan.clock === "wall" ? Date.now() : DETERMINISTIC_EPOCH_MS,
   };
