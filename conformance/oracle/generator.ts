@@ -54,8 +54,20 @@ const CHANGES_SEGMENT = new Set([
   "jmpf",
   "callf",
 ]);
-/** Store images parts of which are excused: their place must be known, so nothing may change a register before them. */
-const STATE_IMAGES = new Set(["fxsave", "xsave", "xsavec", "xsaveopt", "fnstenv", "fnsave"]);
+/**
+ * Depend on registers as they were set up: of images parts of which are excused the place must be known; a mask in RDX:RAX or a register
+ * number in RCX leads to state that only one side has. Nothing may change a register before them.
+ */
+const NEEDS_REGISTERS = new Set([
+  "fxsave",
+  "xsave",
+  "xsavec",
+  "xsaveopt",
+  "xrstor",
+  "fnstenv",
+  "fnsave",
+  "xgetbv",
+]);
 const REP_STRINGS = new Set(["movs", "cmps", "stos", "lods", "scas"]);
 /** Memory operands of the row's own size. */
 const XSAVE_BYTES = 576;
@@ -155,7 +167,7 @@ export class Generator {
     if ((readFlags(sem) & d.undefinedFlags) !== 0) return false;
     if (endsSequence(sem) && !isLast) return false;
     if (
-      STATE_IMAGES.has(sem) &&
+      NEEDS_REGISTERS.has(sem) &&
       !d.instructions.every((i) => i.row?.feature === "fpu" && i.row.operands[0] !== "AX")
     )
       return false;

@@ -198,7 +198,7 @@ static void record(int sig, siginfo_t *info, ucontext_t *uc, const u16 *selector
   r->rip = g[REG_RIP];
   r->status = g[REG_TRAPNO];
   if (sig == SIGSYS) r->status = SYSCALL;
-  else if (sig == SIGALRM) r->status = TIMEOUT;
+  else if (sig == SIGPROF) r->status = TIMEOUT;
   else if (sig == SIGTRAP && t->kind == KIND_STEP && r->status == 1 && control->steps >= t->steps) r->status = DONE;
   else if (sig == SIGTRAP && t->kind == KIND_RUN && r->status == 3 && r->rip == area_base(t) + t->offset + t->length + 1) {
     r->status = DONE;
@@ -258,8 +258,8 @@ static inline __attribute__((always_inline)) void pass_flags(u64 rflags) {
 /* What the signal means for the test in progress: 1 if it goes on. */
 static int goes_on(int sig, ucontext_t *uc) {
   greg_t *g = uc->uc_mcontext.gregs;
-  if (sig == SIGALRM) {
-    /* Two ticks within one test: it does not end. */
+  if (sig == SIGPROF) {
+    /* Two ticks of processor time within one test: it does not end. */
     if (ticked == control->index && !control->is_fresh) return 0;
     ticked = control->index;
     return 1;
@@ -349,11 +349,11 @@ static void child(void) {
   stack_t ss = {.ss_sp = stack, .ss_size = stack_bytes};
   if (sigaltstack(&ss, 0)) quit("sigaltstack");
   struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
-  sigaddset(&action.sa_mask, SIGALRM);
-  const int signals[] = {SIGTRAP, SIGSEGV, SIGILL, SIGFPE, SIGBUS, SIGSYS, SIGALRM};
+  sigaddset(&action.sa_mask, SIGPROF);
+  const int signals[] = {SIGTRAP, SIGSEGV, SIGILL, SIGFPE, SIGBUS, SIGSYS, SIGPROF};
   for (u32 k = 0; k < sizeof signals / sizeof *signals; k++) sigaction(signals[k], &action, 0);
   struct itimerval timer = {.it_interval = {.tv_usec = 100000}, .it_value = {.tv_usec = 100000}};
-  setitimer(ITIMER_REAL, &timer, 0);
+  setitimer(ITIMER_PROF, &timer, 0);
   struct sock_filter filter[] = {
       {BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(struct seccomp_data, arch)},
       {BPF_JMP | BPF_JEQ | BPF_K, 0, 6, AUDIT_ARCH_X86_64},

@@ -93,9 +93,23 @@ const FAR = set("jmpf", "callf", "retf", "iret");
 
 /** Control can leave the straight line: needs a bounded number of steps. */
 export const branches = (sem: string): boolean => NEAR_BRANCHES.has(sem) || FAR.has(sem);
+/** Leave something that differences.ts excuses, and that nothing may read: parts of images, C1, bits of LAR. */
+const LEAVES_EXCUSED = set(
+  "fxsave",
+  "xsave",
+  "xsavec",
+  "xsaveopt",
+  "fnstenv",
+  "fnsave",
+  "fcomi",
+  "fcomip",
+  "fucomi",
+  "fucomip",
+  "lar",
+);
 /** Comes last in a sequence: a jump could lead to the middle of an instruction, of which nothing is known. */
 export const endsSequence = (sem: string): boolean =>
-  branches(sem) || sem === "int1" || sem === "int";
+  branches(sem) || sem === "int1" || sem === "int" || LEAVES_EXCUSED.has(sem);
 /** Reads or writes RFLAGS.TF: a STEP test must use traps on both sides. */
 export const seesTrapFlag = (sem: string): boolean =>
   sem === "pushf" || sem === "popf" || sem === "iret";

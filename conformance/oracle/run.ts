@@ -1,4 +1,5 @@
 /** One run of the oracle: generate, execute on both sides, compare, and account. */
+import { Case } from "./case.ts";
 import { comparedFlags, type Difference, differences, isEqual } from "./compare.ts";
 import { Coverage } from "./coverage.ts";
 import { excuse } from "./differences.ts";
@@ -7,6 +8,7 @@ import { Emulated } from "./emulated.ts";
 import { Generator, type GeneratorOptions } from "./generator.ts";
 import type { Native } from "./native.ts";
 import { RECORD_BYTES, Records, Result, Status, Test } from "./records.ts";
+import { branches } from "./rows.ts";
 import { CODE } from "./world.ts";
 
 export interface Finding {
@@ -40,14 +42,19 @@ export interface RunOptions extends GeneratorOptions {
   readonly onProgress?: (done: number) => void;
 }
 
-/** RFLAGS bits without meaning when a test has ended: at `rip`, relative to its code, if an instruction faulted, else after the last. */
+/**
+ * RFLAGS bits without meaning when a test has ended at `rip`, relative to its code: before an instruction that faulted or is not finished,
+ * or after the last one.
+ */
 function undefinedAt(
   instructions: readonly DraftInstruction[],
   rip: number,
   status: number,
 ): number {
-  const i = status === Status.DONE ? -1 : instructions.findIndex((x) => x.start === rip);
-  return (i < 0 ? instructions.at(-1) : instructions[i - 1])?.undefinedFlags ?? 0;
+  const last = instructions.at(-1);
+  const jumped = status === Status.DONE && last?.row != null && branches(last.row.sem);
+  const i = jumped ? -1 : instructions.findIndex((x) => x.start === rip);
+  return (i < 0 ? last : instructions[i - 1])?.undefinedFlags ?? 0;
 }
 
 export class Run {
@@ -135,13 +142,9 @@ export class Run {
     const flags = comparedFlags(undefinedFlags, this.#native.facts.keepsNestedTask);
     if (isEqual(this.#results, this.#ours, i, flags)) return;
     const test = batch.tests.record(i);
-    const context = {
-      test,
-      native: this.#results.record(i),
-      ours: this.#ours.record(i),
-      instructions: plan.instructions,
-    };
-    const { left, rules } = excuse(differences(this.#results, this.#ours, i, flags), context);
+    const records = { test, native: this.#results.record(i), ours: this.#ours.record(i) };
+    const found = differences(this.#results, this.#ours, i, flags);
+    const { left, rules } = excuse(found, new Case(plan.instructions, records));
     for (const rule of rules) this.excused.set(rule, (this.excused.get(rule) ?? 0) + 1);
     if (left.length === 0) return;
     this.findings++;

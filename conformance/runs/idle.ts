@@ -25,7 +25,7 @@ export async function idle(report: Report): Promise<void> {
   // The supply must not be part of it.
   await guestKernel("cloud");
   const terminal = new Terminal([
-    ...[process.execPath, join(CHECKOUT, "apps/cli/main.ts")],
+    join(CHECKOUT, "bin/hypo"),
     ...["run", "--pull", "never", "--memory", `${MEMORY_MIB}m`],
   ]);
   try {
