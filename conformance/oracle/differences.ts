@@ -200,10 +200,9 @@ const OTHER_MAKER: readonly Rule[] = [
       PREFETCH_HINTS.has(c.stoppedAtKey),
   },
   {
-    name: "UD0 without ModRM",
-    why: 'SDM Vol. 2, "UD": UD0 has a ModRM byte, whose fetch may fault; AMD\'s has none',
-    explains: (_, c) =>
-      c.nativeStatus === Vector.UD && c.stoppedAtKey === "ud" && c.stoppedAt!.row!.opcode === 0xff,
+    name: "UD0, UD1 without ModRM",
+    why: 'SDM Vol. 2, "UD": UD0 and UD1 have a ModRM byte, whose fetch may fault; for AMD the opcode is enough',
+    explains: (_, c) => c.nativeStatus === Vector.UD && c.stoppedAtKey === "ud",
   },
   {
     name: "LOCK VERR, LOCK VERW",

@@ -69,6 +69,8 @@ export class Draft {
   }
 
   finish(): void {
+    // Not every hypervisor lets a process go on with another stack pointer.
+    if (this.mode === 64) this.gpr[RSP] = BigInt.asIntN(48, this.gpr[RSP]!);
     const { view, bytes } = this.#records;
     const at = this.#at;
     for (let i = 0; i < CODE_MAX; i++) bytes[at + i] = this.code[i] ?? 0xcc;

@@ -10,7 +10,7 @@ import { type OperandSpec, SIZES } from "../../src/processor/isa/operand.ts";
 import type { Row } from "../../src/processor/isa/row.ts";
 import { ROWS } from "../../src/processor/isa/table.ts";
 import { type MemoryForm, pickAddrSize, planMemory } from "./addresses.ts";
-import { Draft, RSP } from "./draft.ts";
+import { Draft, MASK64, RSP } from "./draft.ts";
 import { type Chosen, emit, type Immediate } from "./emit.ts";
 import { ORACLE_FEATURES } from "./emulated.ts";
 import type { Facts } from "./native.ts";
@@ -285,9 +285,7 @@ function pickStack(d: Draft): void {
   else if (dice < 92) top = BOUNDARY + r.between(-8, 8);
   else if (dice < 96) top = READ_ONLY + r.between(-8, 24);
   else {
-    // Canonical: not every hypervisor lets a process return to another.
-    const any = randomInteger(r);
-    d.gpr[RSP] = d.mode === 64 ? BigInt.asUintN(64, BigInt.asIntN(48, any)) : any & 0xffff_ffffn;
+    d.gpr[RSP] = randomInteger(r) & (d.mode === 64 ? MASK64 : 0xffff_ffffn);
     return;
   }
   const offset = BigInt(top - d.segmentBase(SS));

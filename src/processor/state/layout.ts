@@ -3,7 +3,8 @@
  *
  *   0x0000_0000  never mapped (host address 0 means "fault")
  *   0x0000_0100  vCPU state (STATE below), general registers first
- *   0x0000_0800  state of core procedures (semantics/system/state.ts), scratch of POPA at 0x900 and of vectors at 0x1d00
+ *   0x0000_0800  state of core procedures (semantics/system/state.ts), scratch of POPA at 0x900, of x87 at
+ *                0x1800 and of vectors at 0x1d00
  *   0x0000_2000  bounce buffers for accesses that cross a page or reach a device
  *   0x0001_0000  TLBs: read, write, execute; 16-byte entries {tag u64, addend u32, host page u32}
  *   0x0004_0000  block hash: buckets of u32 block addresses
