@@ -35,6 +35,10 @@ export class Case {
     return this.ours.getUint32(Result.STATUS, true);
   }
 
+  get oursError(): number {
+    return this.ours.getUint32(Result.ERROR, true);
+  }
+
   get nativeCr2(): bigint {
     return this.native.getBigUint64(Result.CR2, true);
   }
@@ -92,12 +96,22 @@ export class Case {
 
   /** An undefined instruction of the test is LOCK VERR or LOCK VERW: F0 ... 0F 00 /4 or /5. */
   get hasLockedVerify(): boolean {
+    return this.#hasLocked((opcode, modrm) => opcode === 0 && ((modrm >> 4) & 3) === 2);
+  }
+
+  /** ... LOCK MOV to or from a control register: F0 ... 0F 20 or 0F 22. */
+  get hasLockedControlMove(): boolean {
+    return this.#hasLocked((opcode) => opcode === 0x20 || opcode === 0x22);
+  }
+
+  /** An undefined instruction of the two-byte map with LOCK. */
+  #hasLocked(isIt: (opcode: number, modrm: number) => boolean): boolean {
     return this.instructions.some((i) => {
       if (i.row !== null) return false;
       const bytes = this.bytesOf(i);
-      const at = bytes.findIndex((b, k) => b === 0x0f && bytes[k + 1] === 0);
+      const at = bytes.indexOf(0x0f);
       const isLocked = at > 0 && bytes.subarray(0, at).includes(PREFIX_LOCK);
-      return isLocked && ((bytes[at + 2]! >> 4) & 3) === 2;
+      return isLocked && isIt(bytes[at + 1]!, bytes[at + 2]!);
     });
   }
 

@@ -36,6 +36,7 @@ export const SEGMENT_NAMES = ["es", "cs", "ss", "ds", "fs", "gs"] as const;
 /** CF PF AF ZF SF DF OF IOPL NT AC ID. TF is the oracle's, IF and VIF the kernel's, RF the exception's. */
 const RFLAGS_COMPARED = 0x24_7cd5;
 const FLAG_NT = 0x4000;
+const FSW_SUMMARY = 0x80;
 
 interface Range {
   readonly from: number;
@@ -46,9 +47,21 @@ const EXACT: readonly Range[] = [
   { from: Result.STATUS, to: Result.RFLAGS },
   { from: Result.GPR, to: Result.SELECTORS + 16 },
   { from: Result.FX + Fx.FCW, to: Result.FX + Fx.FTW + 1 },
-  { from: Result.FX + Fx.FOP, to: Result.FX + Fx.MXCSR_MASK },
+  { from: Result.FX + Fx.MXCSR, to: Result.FX + Fx.MXCSR_MASK },
   { from: Result.FX + Fx.XMM, to: Result.END },
 ];
+
+/**
+ * Whether a native result says anything of FOP, FIP and FDP. AMD64 APM Vol. 2, "FXSAVE and FXRSTOR Instructions": AMD's processors save them
+ * (and load them) only if an unmasked exception is pending.
+ */
+function tellsPointers(native: Records, i: number): boolean {
+  return (native.view.getUint16(i * RECORD_BYTES + Result.FX + Fx.FSW, true) & FSW_SUMMARY) !== 0;
+}
+
+function equalRange(a: Uint8Array, b: Uint8Array, from: number, to: number): boolean {
+  return Buffer.compare(a.subarray(from, to), b.subarray(from, to)) === 0;
+}
 
 /** Whether record i of both is equal in all that is compared, given the RFLAGS bits that count. */
 export function isEqual(native: Records, ours: Records, i: number, rflags: number): boolean {
@@ -62,9 +75,13 @@ export function isEqual(native: Records, ours: Records, i: number, rflags: numbe
     0
   )
     return false;
+  if (
+    tellsPointers(native, i) &&
+    !equalRange(a, b, at + Result.FX + Fx.FOP, at + Result.FX + Fx.MXCSR)
+  )
+    return false;
   for (const { from, to } of EXACT) {
-    if (Buffer.compare(a.subarray(at + from, at + to), b.subarray(at + from, at + to)) !== 0)
-      return false;
+    if (!equalRange(a, b, at + from, at + to)) return false;
   }
   for (let n = 0; n < 8; n++) {
     const st = at + Result.FX + Fx.ST + 16 * n;
@@ -119,7 +136,10 @@ export function differences(
     ["fdp", Fx.FDP, 8],
     ["mxcsr", Fx.MXCSR, 4],
   ];
-  for (const [name, at, bytes] of fx) field(name, Result.FX + at, bytes);
+  for (const [name, at, bytes] of fx) {
+    if (bytes !== 8 && name !== "fop") field(name, Result.FX + at, bytes);
+    else if (tellsPointers(native, i)) field(name, Result.FX + at, bytes);
+  }
   for (let n = 0; n < 8; n++) field(`st${n}`, Result.FX + Fx.ST + 16 * n, 10);
   for (let n = 0; n < 16; n++) field(`xmm${n}`, Result.FX + Fx.XMM + 16 * n, 16);
   for (let k = 0; k < WINDOW_BYTES; k += 8)

@@ -30,11 +30,15 @@ const DATA_SEGMENT_FIELD = /^[defg]s$/;
 const X87_FIELD = /^st\d$/;
 /** LAR: bits 19:16 of the descriptor's second doubleword. */
 const LAR_UNDEFINED = 0xf_0000n;
+/** Page-fault error code, instruction fetch. */
+const FETCH = 0x10;
 const FRAME_BYTES = 40n;
 
 const keys = (...list: string[]): ReadonlySet<string> => new Set(list);
 const POINTERS = keys("fop", "fip", "fdp");
 const LAR = keys("lar");
+const PUSHF = keys("pushf");
+const TWO_SOURCES = keys("cmps", "movs");
 const COMPARES_TO_FLAGS = keys("fcomi", "fcomip", "fucomi", "fucomip");
 const MASKED_STORES = keys("maskmovq", "maskmovdqu");
 const FAR_RETURNS = keys("iret", "retf");
@@ -134,6 +138,10 @@ function isNextFloat(d: Difference): boolean {
   return distance >= -1n && distance <= 1n;
 }
 
+/** Bit 14 of some image in a field of eight bytes. */
+const isNestedTaskBit = (bits: bigint): boolean =>
+  (bits & (bits - 1n)) === 0n && (bits & 0x4040_4040_4040_4040n) !== 0n;
+
 const differsIn = (d: Difference, bits: bigint): boolean => ((d.native ^ d.ours) & ~bits) === 0n;
 
 const ENVIRONMENT: readonly Rule[] = [
@@ -160,6 +168,12 @@ const ENVIRONMENT: readonly Rule[] = [
       ((c.fswBefore | c.nativeFsw) & FSW_SUMMARY) !== 0,
   },
   {
+    name: "NT lost between two steps",
+    why: "PVM: the hypervisor clears NT when it returns to a process; a PUSHF of the next step shows it",
+    explains: (d, c) =>
+      c.isStep && c.has(PUSHF) && addressOf(d) >= 0 && isNestedTaskBit(d.native ^ d.ours),
+  },
+  {
     name: "null selector with RPL",
     why: "the native kernel's entry and exit code makes a null selector zero",
     explains: (d) => DATA_SEGMENT_FIELD.test(d.field) && d.native === 0n && d.ours < 4n,
@@ -168,11 +182,10 @@ const ENVIRONMENT: readonly Rule[] = [
 
 const OTHER_MAKER: readonly Rule[] = [
   {
-    name: "x87 pointers without exception",
-    why: "AMD64 APM Vol. 2, FXSAVE and XSAVE: the pointers are saved and loaded only if FSW.ES is set; without it the frame says nothing of them",
+    name: "x87 pointers that were not loaded",
+    why: 'AMD64 APM Vol. 2, "FXSAVE and FXRSTOR Instructions": the pointers are loaded only if FSW.ES is set; an exception that becomes pending later does not bring them back',
     explains: (d, c) =>
-      POINTERS.has(d.field) &&
-      ((c.nativeFsw & FSW_SUMMARY) === 0 || c.native.getBigUint64(Result.FX + Fx.FIP, true) === 0n),
+      POINTERS.has(d.field) && c.native.getBigUint64(Result.FX + Fx.FIP, true) === 0n,
   },
   {
     name: "x87 pointers and MXCSR_MASK in images",
@@ -200,9 +213,16 @@ const OTHER_MAKER: readonly Rule[] = [
       PREFETCH_HINTS.has(c.stoppedAtKey),
   },
   {
-    name: "UD0, UD1 without ModRM",
+    name: "ModRM of an undefined opcode",
     why: 'SDM Vol. 2, "UD": UD0 and UD1 have a ModRM byte, whose fetch may fault; for AMD the opcode is enough',
-    explains: (_, c) => c.nativeStatus === Vector.UD && c.stoppedAtKey === "ud",
+    explains: (_, c) =>
+      c.nativeStatus === Vector.UD && c.oursStatus === Vector.PF && c.oursError >= FETCH,
+  },
+  {
+    name: "LOCK MOV CR",
+    why: "AMD64 APM Vol. 3, MOV CRn: LOCK MOV CR0 means CR8; the SDM has #UD",
+    explains: (_, c) =>
+      c.nativeStatus === Vector.GP && c.oursStatus === Vector.UD && c.hasLockedControlMove,
   },
   {
     name: "LOCK VERR, LOCK VERW",
@@ -291,6 +311,23 @@ const UNSPECIFIED: readonly Rule[] = [
     name: "unaligned 16-byte moves, alignment checking",
     why: 'SDM Vol. 2, "MOVUPD": #AC may or may not be generated, depending on the implementation, when the operand is not aligned on an 8-byte boundary; AMD wants 16',
     explains: (_, c) => c.nativeStatus === Vector.AC && UNALIGNED_MOVES.has(c.stoppedAtKey),
+  },
+  {
+    name: "IRET, order of checks",
+    why: 'SDM Vol. 2, "IRET": several conditions of #GP are met; which comes first is told differently in its operation section and by processors',
+    explains: (d, c) =>
+      d.field === "error" &&
+      c.nativeStatus === Vector.GP &&
+      c.oursStatus === Vector.GP &&
+      c.stoppedAtKey === "iret",
+  },
+  {
+    name: "string operands that both fault",
+    why: "whether RSI or RDI is accessed first is not architectural",
+    explains: (_, c) =>
+      ADDRESS_FAULTS.has(c.nativeStatus) &&
+      ADDRESS_FAULTS.has(c.oursStatus) &&
+      TWO_SOURCES.has(c.stoppedAtKey),
   },
   {
     name: "far returns, address of a page fault in the frame",

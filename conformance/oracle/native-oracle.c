@@ -14,6 +14,7 @@
  * Either stops at its first fault. System calls of a test become SIGSYS (seccomp); a test that runs for ever is ended by a timer; a child
  * that dies is started again at the next test.
  *
+ * What is the oracle's own lies at addresses that no test comes to by chance.
  * All of the test's world lies below 2 GiB where nothing else is mapped, so that 32-bit and 16-bit code sees the same. The code pages are
  * read-only to tests and written through an alias.
  */
@@ -344,7 +345,7 @@ static void child(void) {
   for (u64 at = 0; at < CODE_BYTES; at += PAGE) (void)*(volatile u8 *)(CODE + at);
   (void)*(volatile u8 *)READ_ONLY;
   const size_t stack_bytes = 1 << 17;
-  u8 *stack = mmap((void *)0x600000000000, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_POPULATE, -1, 0);
+  u8 *stack = mmap((void *)0x5a6e31c54000, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_POPULATE, -1, 0);
   if (stack == MAP_FAILED) quit("handler stack");
   stack_t ss = {.ss_sp = stack, .ss_size = stack_bytes};
   if (sigaltstack(&ss, 0)) quit("sigaltstack");
@@ -411,12 +412,12 @@ static void make_world(void) {
   const int fd = memfd_create("oracle-world", MFD_CLOEXEC);
   const size_t bytes = CODE_BYTES + DATA_BYTES + PAGE;
   if (fd < 0 || ftruncate(fd, bytes)) quit("memfd");
-  code_alias = map_at(0x630000000000, CODE_BYTES, PROT_READ | PROT_WRITE, fd, 0);
+  code_alias = map_at(0x5b2f96d3a000, CODE_BYTES, PROT_READ | PROT_WRITE, fd, 0);
   memset(code_alias, 0xcc, CODE_BYTES);
   map_at(CODE, CODE_BYTES, PROT_READ | PROT_EXEC, fd, 0);
   data = map_at(DATA, DATA_BYTES, PROT_READ | PROT_WRITE, fd, CODE_BYTES);
   window = (u64 *)(u64)WINDOW;
-  u32 *read_only = map_at(0x640000000000, PAGE, PROT_READ | PROT_WRITE, fd, CODE_BYTES + DATA_BYTES);
+  u32 *read_only = map_at(0x5c7d13e9b000, PAGE, PROT_READ | PROT_WRITE, fd, CODE_BYTES + DATA_BYTES);
   pristine = mmap(0, DATA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
   if (pristine == MAP_FAILED) quit("mmap");
   for (u32 i = 0; i < DATA_BYTES / 4; i++) ((u32 *)pristine)[i] = i * 0x9e3779b1;
@@ -487,7 +488,7 @@ int main(int argc, char **argv) {
   const size_t slot_bytes = tests_bytes + results_bytes;
   const int fd = open(argv[1], O_RDWR);
   if (fd < 0) quit(argv[1]);
-  u8 *file = map_at(0x610000000000, PAGE + slots * slot_bytes, PROT_READ | PROT_WRITE, fd, 0);
+  u8 *file = map_at(0x59d3a7690000, PAGE + slots * slot_bytes, PROT_READ | PROT_WRITE, fd, 0);
   control = mmap(0, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (control == MAP_FAILED) quit("mmap");
   make_local_table();

@@ -289,9 +289,15 @@ const stateMask = (d: Draft): void => {
   d.setGpr(RDX, 8, 0n);
 };
 
+const OTHER_COMPONENTS = 0xffff_fffcn;
+
 const restoreState: Setup = (d, c) => {
   fxImage(d, c.target);
-  if (d.r.chance(10)) return;
+  if (d.r.chance(10)) {
+    // Components that the native processor may have beyond ours.
+    d.poke(c.target + 512, 8, d.peek(c.target + 512, 8) & ~OTHER_COMPONENTS);
+    return;
+  }
   const components = d.r.below(4);
   d.poke(c.target + 512, 8, BigInt(components));
   d.poke(c.target + 520, 8, d.r.chance(25) ? (1n << 63n) | 3n : 0n);

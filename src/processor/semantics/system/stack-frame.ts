@@ -9,7 +9,7 @@
 
 import type { Operand, Val } from "../../ir/value.ts";
 import { gprAt, POISON, S, Seg, Status } from "../../state/layout.ts";
-import { Access, type Cpu, Vector } from "../cpu.ts";
+import { Access, type Cpu, elementFlags, Vector } from "../cpu.ts";
 import type { Procedure } from "../procedure.ts";
 import { isNull } from "./descriptor.ts";
 import { call, obtain, type ProcedureText } from "./procedure-text.ts";
@@ -122,7 +122,9 @@ function stackBelow(p: Procedure): void {
 /** (linear, bytes, item size, Access flags) -> host address for writing. */
 function frameHost(p: Procedure): void {
   const { fn } = p;
-  const [linear, bytes, item, flags] = [fn.param(0), fn.param(1), fn.param(2), fn.param(3)];
+  const [linear, bytes, item] = [fn.param(0), fn.param(1), fn.param(2)];
+  const wide = item.eq(4).select(p.i32(elementFlags(4)), p.i32(0));
+  const flags = fn.param(3).or(item.eq(2).select(p.i32(elementFlags(2)), wide));
   const memW = p.module.get("memW");
   const host = fn.call(memW, linear, bytes, flags);
   fn.if(host.eqz(), () => {

@@ -231,7 +231,7 @@ function defineLog(module: ModuleBuilder): void {
     endPop(p, o, zeroA.and(infiniteB.eqz()), infinity(o.sign.xor(1)), INTEGER_BIT, p.i32(Fsw.ZE));
     endDenormalUnmasked(p, o);
     // Sign of the logarithm: exponents below the bias.
-    const negative = o.seA.ltU(BIAS);
+    const negative = o.seA.and(EXPONENT_MAX).ltU(BIAS);
     endPop(p, o, infiniteA.or(infiniteB), infinity(o.sign.xor(negative)), INTEGER_BIT);
     endPop(p, o, zeroB.or(isOne), () => o.sign.xor(negative).shl(15), 0n);
     const n = normalize(o.seA, sigA);
