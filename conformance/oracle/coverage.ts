@@ -1,8 +1,9 @@
 /** Which rows the tests of a run have executed natively, and in which forms. */
+import type { Mode } from "../../src/processor/isa/instruction.ts";
 import type { Row } from "../../src/processor/isa/row.ts";
 import type { DraftInstruction } from "./draft.ts";
 import { Status } from "./records.ts";
-import { EXCLUDED_ROWS, exclusion, rowName, TESTED_ROWS } from "./rows.ts";
+import { EXCLUDED_ROWS, exclusion, existsIn, rowName, TESTED_ROWS } from "./rows.ts";
 
 /** Rows of which ring 3 sees only a fault: privileged ones, and those that mean one. */
 const FAULTS_ONLY = new Set([
@@ -22,9 +23,12 @@ const FAULTS_ONLY = new Set([
 ]);
 
 export interface CoverageReport {
+  /** Rows that the machine can run, and those of them that have run. */
   readonly rows: number;
   readonly covered: number;
   readonly missing: readonly string[];
+  /** Rows of modes that the native machine does not offer. */
+  readonly unavailable: readonly string[];
   readonly excluded: readonly { readonly row: string; readonly reason: string }[];
 }
 
@@ -33,7 +37,7 @@ export class Coverage {
   readonly #seen = new Map<Row, number>();
   readonly #completed = new Map<Row, number>();
 
-  add(instructions: readonly DraftInstruction[], status: number, _rip: number): void {
+  add(instructions: readonly DraftInstruction[], status: number): void {
     for (const { row } of instructions) {
       if (!row) continue;
       this.#seen.set(row, (this.#seen.get(row) ?? 0) + 1);
@@ -47,12 +51,15 @@ export class Coverage {
     return (row.cpl0 || FAULTS_ONLY.has(row.sem)) && this.#seen.has(row);
   }
 
-  report(): CoverageReport {
-    const missing = TESTED_ROWS.filter((row) => !this.isCovered(row));
+  /** `modes`: those of the run. */
+  report(modes: readonly Mode[]): CoverageReport {
+    const possible = TESTED_ROWS.filter((row) => modes.some((mode) => existsIn(row, mode)));
+    const missing = possible.filter((row) => !this.isCovered(row));
     return {
-      rows: TESTED_ROWS.length,
-      covered: TESTED_ROWS.length - missing.length,
+      rows: possible.length,
+      covered: possible.length - missing.length,
       missing: missing.map(rowName),
+      unavailable: TESTED_ROWS.filter((row) => !possible.includes(row)).map(rowName),
       excluded: EXCLUDED_ROWS.map((row) => ({ row: rowName(row), reason: exclusion(row)! })),
     };
   }

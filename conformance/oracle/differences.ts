@@ -247,7 +247,7 @@ const OTHER_MAKER: readonly Rule[] = [
     name: "far return that releases parameters",
     why: "AMD touches the stack beyond the parameters before it looks at the code segment",
     explains: (_, c) =>
-      c.nativeStatus === Vector.PF && c.oursStatus <= Vector.GP && c.stoppedAtKey === "retf",
+      ADDRESS_FAULTS.has(c.nativeStatus) && c.oursStatus <= Vector.GP && c.stoppedAtKey === "retf",
   },
   {
     name: "CALL, target and stack",

@@ -79,11 +79,13 @@ function rowsFor(mode: Mode, wanted: readonly string[]): readonly Row[] {
   return TESTED_ROWS.filter((row) => existsIn(row, mode) && chosen(row));
 }
 
-/** Each as often as it shall be picked. */
-function availableModes(facts: GeneratorOptions["facts"]): readonly Mode[] {
+/** Modes of a run, each as often as it shall be picked: those the native machine offers. */
+export function modesFor(options: Pick<GeneratorOptions, "mode" | "facts">): readonly Mode[] {
+  const { mode, facts } = options;
+  if (mode) return [mode];
   if (facts && !facts.hasCode32) return [64];
   if (facts && !facts.hasLocalTable) return [64, 64, 32];
-  return [64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 32, 32, 32, 32, 32, 32, 16, 16];
+  return [64, 64, 64, 64, 64, 64, 32, 32, 32, 16];
 }
 
 export class Generator {
@@ -99,7 +101,7 @@ export class Generator {
   constructor(options: GeneratorOptions) {
     this.#seed = options.seed;
     this.#keepsNt = options.facts?.keepsNestedTask ?? true;
-    this.#modes = options.mode ? [options.mode] : availableModes(options.facts);
+    this.#modes = modesFor(options);
     const wanted = options.rows ?? [];
     this.#rows = { 16: rowsFor(16, wanted), 32: rowsFor(32, wanted), 64: rowsFor(64, wanted) };
   }

@@ -6,6 +6,9 @@
  * FILE is shared with the caller: a page of facts about this machine, then per slot BATCH tests and BATCH results (layout below, and in
  * records.ts). Each line "SLOT COUNT" on stdin runs the tests of a slot; the answer is a line "SLOT DEATHS".
  *
+ * FILE may be a block device too: then tests and results are read and written around each batch, past the page cache. So the program can
+ * run in a guest, on a processor model that is the reference, with a disk image as the file (see reference.ts).
+ *
  * How: a forked child sits in a signal handler. For each test the handler puts the memory and segment registers in place, writes the test's
  * registers into its own signal frame and returns: the kernel's sigreturn loads the state, the test runs, and its trap or fault is the next
  * signal, with the state after it in the new frame. So a test costs one signal and one sigreturn, and no ptrace round trip.
@@ -36,6 +39,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -478,30 +482,72 @@ static void note_facts(struct facts *f) {
   f->keeps_nt = probe_nt();
 }
 
+/* Where tests and results lie, and how they come from and get to the caller. */
+struct exchange {
+  u8 *memory;
+  int device;              /* -1: the memory is shared with the caller */
+  size_t half;             /* bytes of a slot's tests, and of its results */
+};
+
+static struct exchange open_exchange(const char *path, u32 batch, u32 slots) {
+  struct exchange x = {.device = -1, .half = batch * sizeof(struct test)};
+  const size_t bytes = PAGE + slots * 2 * x.half;
+  struct stat info;
+  if (stat(path, &info)) quit(path);
+  if (S_ISBLK(info.st_mode)) {
+    x.device = open(path, O_RDWR | O_DIRECT);
+    if (x.device < 0) quit(path);
+    x.memory = mmap((void *)0x59d3a7690000, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (x.memory == MAP_FAILED) quit("mmap");
+  } else {
+    const int fd = open(path, O_RDWR);
+    if (fd < 0) quit(path);
+    x.memory = map_at(0x59d3a7690000, bytes, PROT_READ | PROT_WRITE, fd, 0);
+  }
+  return x;
+}
+
+static void fetch(const struct exchange *x, size_t offset, size_t bytes) {
+  for (size_t done = 0; x->device >= 0 && done < bytes;) {
+    const ssize_t n = pread(x->device, x->memory + offset + done, bytes - done, offset + done);
+    if (n <= 0) quit("read");
+    done += n;
+  }
+}
+
+static void deliver(const struct exchange *x, size_t offset, size_t bytes) {
+  for (size_t done = 0; x->device >= 0 && done < bytes;) {
+    const ssize_t n = pwrite(x->device, x->memory + offset + done, bytes - done, offset + done);
+    if (n <= 0) quit("write");
+    done += n;
+  }
+}
+
 int main(int argc, char **argv) {
   if (argc != 4) {
     fprintf(stderr, "usage: native-oracle FILE BATCH SLOTS\n");
     return 2;
   }
   const u32 batch = atoi(argv[2]), slots = atoi(argv[3]);
-  const size_t tests_bytes = batch * sizeof(struct test), results_bytes = batch * sizeof(struct result);
-  const size_t slot_bytes = tests_bytes + results_bytes;
-  const int fd = open(argv[1], O_RDWR);
-  if (fd < 0) quit(argv[1]);
-  u8 *file = map_at(0x59d3a7690000, PAGE + slots * slot_bytes, PROT_READ | PROT_WRITE, fd, 0);
+  const struct exchange x = open_exchange(argv[1], batch, slots);
   control = mmap(0, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (control == MAP_FAILED) quit("mmap");
   make_local_table();
   make_world();
-  note_facts((struct facts *)file);
+  note_facts((struct facts *)x.memory);
+  deliver(&x, 0, PAGE);
   printf("ready\n");
   fflush(stdout);
   u32 slot, count;
   while (scanf("%u %u", &slot, &count) == 2) {
     if (slot >= slots || count > batch) return 2;
-    tests = (struct test *)(file + PAGE + slot * slot_bytes);
-    results = (struct result *)(file + PAGE + slot * slot_bytes + tests_bytes);
-    printf("%u %u\n", slot, run_batch(count));
+    const size_t at = PAGE + slot * 2 * x.half;
+    tests = (struct test *)(x.memory + at);
+    results = (struct result *)(x.memory + at + x.half);
+    fetch(&x, at, x.half);
+    const u32 deaths = run_batch(count);
+    deliver(&x, at + x.half, x.half);
+    printf("%u %u\n", slot, deaths);
     fflush(stdout);
   }
   return 0;
