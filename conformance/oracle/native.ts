@@ -32,6 +32,8 @@ const FLAGS = [
 ];
 const FACTS_BYTES = 4096;
 const SLOTS = 2;
+/** Slot and deaths. A guest's console says other things too. */
+const ANSWER = /^\d+ \d+\s*$/;
 
 /** Why the oracle cannot run here, or null. */
 export function missingForNative(): string | null {
@@ -100,21 +102,34 @@ export class Native {
   /** Starts the native process for batches of at most `batch` tests. */
   static async start(batch: number): Promise<Native> {
     const folder = mkdtempSync(`${existsSync("/dev/shm") ? "/dev/shm" : "/tmp"}/oracle-`);
-    const path = `${folder}/records`;
+    try {
+      const path = `${folder}/records`;
+      return await Native.begin([compileNative(), path, `${batch}`, `${SLOTS}`], path, batch);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  }
+
+  /** Starts a command that runs the program on the file `path`, here or in a guest. */
+  static async begin(command: readonly string[], path: string, batch: number): Promise<Native> {
     const file = openSync(path, "w+");
     truncateSync(path, FACTS_BYTES + SLOTS * 2 * batch * RECORD_BYTES);
-    const child = spawn(compileNative(), [path, `${batch}`, `${SLOTS}`], {
-      stdio: ["pipe", "pipe", "inherit"],
-    });
+    const [program, ...args] = command;
+    const child = spawn(program!, args, { stdio: ["pipe", "pipe", "inherit"] });
     const waiting: ((line: string) => void)[] = [];
     const lines = createInterface({ input: child.stdout! });
-    lines.on("line", (line) => waiting.shift()?.(line));
-    child.on("exit", () => {
-      for (const resolve of waiting.splice(0)) resolve("exit");
+    const ready = new Promise<void>((resolve, reject) => {
+      lines.on("line", (line) => {
+        if (line.trim() === "ready") resolve();
+        else if (ANSWER.test(line)) waiting.shift()?.(line);
+      });
+      child.on("error", reject);
+      child.on("exit", () => {
+        reject(new Error("the native oracle did not start"));
+        for (const end of waiting.splice(0)) end("exit");
+      });
     });
-    const ready = await new Promise<string>((resolve) => waiting.push(resolve));
-    rmSync(folder, { recursive: true });
-    if (ready !== "ready") throw new Error("the native oracle did not start");
+    await ready;
     return new Native(batch, file, child, waiting);
   }
 
