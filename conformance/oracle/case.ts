@@ -39,6 +39,10 @@ export class Case {
     return this.ours.getUint32(Result.ERROR, true);
   }
 
+  get nativeError(): number {
+    return this.native.getUint32(Result.ERROR, true);
+  }
+
   get nativeCr2(): bigint {
     return this.native.getBigUint64(Result.CR2, true);
   }

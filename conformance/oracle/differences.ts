@@ -37,6 +37,8 @@ const FRAME_BYTES = 40n;
 const keys = (...list: string[]): ReadonlySet<string> => new Set(list);
 const POINTERS = keys("fop", "fip", "fdp");
 const LAR = keys("lar");
+const LSL = keys("lsl");
+const XRSTOR = keys("xrstor");
 const PUSHF = keys("pushf");
 const TWO_SOURCES = keys("cmps", "movs");
 const COMPARES_TO_FLAGS = keys("fcomi", "fcomip", "fucomi", "fucomip");
@@ -168,10 +170,18 @@ const ENVIRONMENT: readonly Rule[] = [
       ((c.fswBefore | c.nativeFsw) & FSW_SUMMARY) !== 0,
   },
   {
+    name: "number of the processor",
+    why: "Linux keeps the processor's number in the limit of the segment 78h; LSL reads it",
+    explains: (d, c) =>
+      c.has(LSL) && GPR_FIELD.test(d.field) && d.native < 0x1000n && d.ours === 0n,
+  },
+  {
     name: "NT lost between two steps",
     why: "PVM: the hypervisor clears NT when it returns to a process; a PUSHF of the next step shows it",
     explains: (d, c) =>
-      c.isStep && c.has(PUSHF) && addressOf(d) >= 0 && isNestedTaskBit(d.native ^ d.ours),
+      c.isStep &&
+      c.has(PUSHF) &&
+      (d.field === "outside" || (addressOf(d) >= 0 && isNestedTaskBit(d.native ^ d.ours))),
   },
   {
     name: "null selector with RPL",
@@ -213,10 +223,16 @@ const OTHER_MAKER: readonly Rule[] = [
       PREFETCH_HINTS.has(c.stoppedAtKey),
   },
   {
-    name: "ModRM of an undefined opcode",
-    why: 'SDM Vol. 2, "UD": UD0 and UD1 have a ModRM byte, whose fetch may fault; for AMD the opcode is enough',
+    name: "rest of an undefined instruction",
+    why: 'SDM Vol. 2, "UD": UD0 and UD1 have a ModRM byte, whose fetch may fault; for AMD the opcode is enough. The displacement of an undefined MOV Sreg it fetches, we do not',
     explains: (_, c) =>
-      c.nativeStatus === Vector.UD && c.oursStatus === Vector.PF && c.oursError >= FETCH,
+      (c.nativeStatus === Vector.UD && c.oursStatus === Vector.PF && c.oursError >= FETCH) ||
+      (c.oursStatus === Vector.UD && c.nativeStatus === Vector.PF && c.nativeError >= FETCH),
+  },
+  {
+    name: "XRSTOR of more components",
+    why: 'the native XCR0 has components that ours has not; SDM Vol. 1, "Operation of XRSTOR": #GP if XSTATE_BV has others than XCR0',
+    explains: (_, c) => c.oursStatus === Vector.GP && c.nativeStatus !== Vector.GP && c.has(XRSTOR),
   },
   {
     name: "LOCK MOV CR",

@@ -34,6 +34,8 @@ export interface DraftInstruction {
   readonly row: Row | null;
   readonly start: number;
   readonly length: number;
+  /** With a repeat prefix: in a test under TF its repetitions take steps. */
+  readonly repeats: boolean;
   /** RFLAGS bits without meaning once it has run. */
   readonly undefinedFlags: number;
   /** Linear address of the memory operand if nothing before changes its registers; -1 if none. */

@@ -52,6 +52,8 @@ export const CODE_HOST = RAM_BASE + Place.CODE;
 export const DATA_HOST = RAM_BASE + Place.DATA;
 export const READ_ONLY_HOST = RAM_BASE + Place.READ_ONLY;
 
+/** Byte-granular, expand-down, read-only, for ring 3; the limit is 0. */
+const PROCESSOR_SEGMENT = 0x0040_f500_0000_0000n;
 export const UNUSABLE = 0x1_0000;
 const Pte = { PRESENT: 1n, WRITE: 2n, USER: 4n, NX: 1n << 63n } as const;
 
@@ -115,6 +117,7 @@ function fillDescriptorTables(view: DataView, facts: Facts): void {
   put(0x08, 0x00cf_9b00_0000_ffffn);
   put(Selector.KERNEL_CODE, 0x00af_9b00_0000_ffffn);
   put(Selector.KERNEL_DATA, 0x00cf_9300_0000_ffffn);
+  put(Selector.PROCESSOR, PROCESSOR_SEGMENT);
   for (const s of GLOBAL_SEGMENTS) {
     if (s.selector !== Selector.USER_CODE32 || facts.hasCode32) put(s.selector, descriptorOf(s));
   }

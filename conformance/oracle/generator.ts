@@ -154,7 +154,10 @@ export class Generator {
     }
     this.#noteFlags(c);
     this.#note(start, c);
+    // Between the steps of a test a kernel sees the segment registers, and may not keep all of them.
+    const isKept = d.kind === Kind.RUN || !CHANGES_SEGMENT.has(row.sem);
     return (
+      isKept &&
       !endsSequence(row.sem) &&
       !APPROXIMATE.has(row.sem) &&
       d.code.length + MAX_INSTRUCTION <= MAX_CODE
@@ -207,6 +210,7 @@ export class Generator {
       start,
       length: d.code.length - start,
       undefinedFlags: d.undefinedFlags,
+      repeats: c.rep !== 0 && c.row.repeats,
       target: c.target,
     });
   }
@@ -339,10 +343,10 @@ function choose(d: Draft, row: Row): Chosen {
   const opsize = pickOpsize(d, row);
   const addrSize = addrSizeFor(d, row);
   IMPLICIT[row.sem]?.(d);
-  const reg = pickRegister(
-    d,
-    row.specs.find((s) => s.place === "reg"),
-  );
+  const regSpec = row.specs.find((s) => s.place === "reg");
+  // A field without meaning: NOP Ev.
+  const isFree = row.hasModrm && row.ext < 0 && !regSpec;
+  const reg = isFree ? d.randomRegister() : pickRegister(d, regSpec);
   const rmSpec = row.specs.find((s) => s.place === "rm");
   const rm = pickRegister(d, rmSpec);
   const opreg = row.rexB === 0 ? 0 : d.mode === 64 ? r.below(16) : r.below(8);

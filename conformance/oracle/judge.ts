@@ -34,7 +34,8 @@ function undefinedAt(
   status: number,
 ): number {
   const last = instructions.at(-1);
-  const jumped = status === Status.DONE && last?.row != null && branches(last.row.sem);
+  const isBranch = last?.row != null && branches(last.row.sem);
+  const jumped = isBranch && status === Status.DONE && !instructions.some((x) => x.repeats);
   const i = jumped ? -1 : instructions.findIndex((x) => x.start === rip);
   return (i < 0 ? last : instructions[i - 1])?.undefinedFlags ?? 0;
 }

@@ -277,6 +277,15 @@ static int goes_on(int sig, ucontext_t *uc) {
   return 1;
 }
 
+/*
+ * The new test's code was written through another mapping: nothing of the old may be executed. IRET serializes; the way back from a signal
+ * need not.
+ */
+static inline __attribute__((always_inline)) void serialize(void) {
+  asm volatile(
+      "movq %%rsp, %%rax; pushq $0x2b; pushq %%rax; pushfq; pushq $0x33; leaq 1f(%%rip), %%rax; pushq %%rax; iretq; 1:" ::: "rax", "memory", "cc");
+}
+
 static void handler(int sig, siginfo_t *info, void *context) {
   /* The test may have left AC, NT or ID. */
   pass_flags(0);
@@ -301,6 +310,7 @@ static void handler(int sig, siginfo_t *info, void *context) {
   control->index++;
   if (control->index >= control->count) leave_child(0);
   set_up(uc);
+  serialize();
   const struct test *t = &tests[control->index];
   load_selectors(t, last);
   is_in_handler = 0;

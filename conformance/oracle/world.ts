@@ -33,6 +33,8 @@ export const Selector = {
   USER_CODE64: 0x33,
   TSS: 0x40,
   LDT: 0x50,
+  /** Data segment whose limit is the processor's number. */
+  PROCESSOR: 0x78,
 } as const;
 
 export interface Segment {
