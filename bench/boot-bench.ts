@@ -12,22 +12,22 @@ import type { BootFiles } from "../conformance/harness/guest-machine.ts";
 import { guestKernel } from "../conformance/harness/kernels.ts";
 import { QEMU, qemuArguments } from "../conformance/harness/qemu-machine.ts";
 import { HypolithError } from "../src/base/errors.ts";
+import type { EngineName } from "../src/control/protocol.ts";
 
 export interface BootSample {
   readonly cpu: number;
   readonly wall: number;
 }
 
-export interface BootResult {
-  readonly ours: BootSample[];
-  readonly qemu: BootSample[];
-}
+/** By contestant: "QEMU" and the names of our engines. */
+export type BootResult = Record<string, BootSample[]>;
 
 export interface BootBenchOptions {
   readonly rounds: number;
   readonly qemuCpu: string;
   readonly memoryMib: number;
   readonly withQemu: boolean;
+  readonly engines: readonly EngineName[];
   readonly nodeOptions: readonly string[];
   readonly progress: (text: string) => void;
 }
@@ -39,20 +39,38 @@ export async function benchBoot(options: BootBenchOptions): Promise<BootResult> 
   const kernel = await guestKernel("cloud");
   const { memoryMib, withQemu, rounds } = options;
   const files = bootFiles(kernel, { memoryMib, commands: [`echo ${MARK}`, "sleep 1000"] });
-  const result: BootResult = { ours: [], qemu: [] };
+  const contestants: Record<string, () => ChildProcess> = {};
+  if (withQemu) contestants.QEMU = () => startQemu(files, options.qemuCpu);
+  for (const engine of options.engines)
+    contestants[engine] = () => startOurs(files, engine, options);
+  const result: BootResult = {};
   for (let round = 1; round <= rounds; round++) {
     options.progress(`boot, round ${round} of ${rounds}`);
-    result.ours.push(await toShell(startOurs(files, options.nodeOptions)));
-    if (withQemu) result.qemu.push(await toShell(startQemu(files, options.qemuCpu)));
+    for (const [name, start] of Object.entries(contestants)) {
+      result[name] ??= [];
+      result[name].push(await toShell(start()));
+    }
   }
   return result;
 }
 
 /** The command line makes the kernel's parameters itself; what it does not say has to be equal. */
-function startOurs(files: BootFiles, nodeOptions: readonly string[]): ChildProcess {
+function startOurs(
+  files: BootFiles,
+  engine: EngineName,
+  { nodeOptions }: BootBenchOptions,
+): ChildProcess {
   const hypo = [...nodeOptions, join(CHECKOUT, "apps/cli/main.ts")];
   const machine = ["--kernel", files.kernelPath, "--initrd", files.initrdPath];
-  const words = [...machine, "--append", files.append, "--memory", `${files.memoryMib}m`];
+  const words = [
+    "--engine",
+    engine,
+    ...machine,
+    "--append",
+    files.append,
+    "--memory",
+    `${files.memoryMib}m`,
+  ];
   return spawn(process.execPath, [...hypo, "run", ...words], { stdio: ["pipe", "pipe", "pipe"] });
 }
 

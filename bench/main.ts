@@ -9,6 +9,7 @@ import { cpus } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { outputFolder } from "../conformance/harness/cache.ts";
+import { engineNamed } from "../conformance/harness/engine.ts";
 import { HypolithError } from "../src/base/errors.ts";
 import { benchBoot } from "./boot-bench.ts";
 import { compilerVersion } from "./build-programs.ts";
@@ -23,6 +24,7 @@ const HELP = `npm run bench -- [OPTIONS] [NAME...]
   --memory MIB      memory of the guests (default 512)
   --qemu-cpu MODEL  QEMU's processor model (default max)
   --no-qemu         leave QEMU out
+  --engine NAMES    our engines: interpreter, jit, or both with a comma (default interpreter)
   --node OPTIONS    options for our machine's node, like "--cpu-prof"
   --json FILE       where the JSON goes (default .cache/bench/latest.json)`;
 
@@ -35,6 +37,7 @@ const { values, positionals } = parseArgs({
     memory: { type: "string", default: "512" },
     "qemu-cpu": { type: "string", default: "max" },
     qemu: { type: "boolean", default: true },
+    engine: { type: "string", default: "interpreter" },
     node: { type: "string", default: "" },
     json: { type: "string" },
     help: { type: "boolean", default: false },
@@ -47,6 +50,7 @@ const options = {
   memoryMib: positive("memory"),
   qemuCpu: values["qemu-cpu"],
   withQemu: values.qemu && hasQemu(),
+  engines: values.engine.split(",").map(engineNamed),
   nodeOptions: values.node.split(" ").filter((word) => word !== ""),
   progress: (text: string): void => {
     if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${text}`);

@@ -13,6 +13,7 @@ import { guestKernel } from "../conformance/harness/kernels.ts";
 import { ProcessMachine } from "../conformance/harness/process-machine.ts";
 import { QemuMachine } from "../conformance/harness/qemu-machine.ts";
 import { HypolithError } from "../src/base/errors.ts";
+import type { EngineName } from "../src/control/protocol.ts";
 import { type BuiltProgram, buildPrograms } from "./build-programs.ts";
 import type { BenchProgram } from "./program-table.ts";
 
@@ -28,8 +29,8 @@ export interface ProgramResult {
   readonly program: BenchProgram;
   readonly checksum: string;
   readonly native: Sample[];
-  readonly qemu: Sample[];
-  readonly ours: Sample[];
+  /** By contestant: "QEMU" and the names of our engines. */
+  readonly guests: Record<string, Sample[]>;
 }
 
 export interface ProgramBenchOptions {
@@ -39,6 +40,7 @@ export interface ProgramBenchOptions {
   readonly qemuCpu: string;
   readonly memoryMib: number;
   readonly withQemu: boolean;
+  readonly engines: readonly EngineName[];
   readonly nodeOptions: readonly string[];
   readonly progress: (text: string) => void;
 }
@@ -48,10 +50,7 @@ const PROGRAM_SECONDS = 600;
 /** Tick-based accounts of short programs differ by some hundredths; a wrong clock differs by factors. */
 const CLOCK_TOLERANCE = 0.25;
 
-interface Contestants {
-  readonly qemu: GuestSession | undefined;
-  readonly ours: GuestSession;
-}
+type Contestants = Record<string, GuestSession>;
 
 export async function benchPrograms(
   programs: readonly BenchProgram[],
@@ -60,7 +59,7 @@ export async function benchPrograms(
   const built = await buildPrograms(programs);
   const contestants = await bootContestants(built, options);
   const results = built.map((program): ProgramResult => {
-    return { program, checksum: native(program, 0).checksum, native: [], qemu: [], ours: [] };
+    return { program, checksum: native(program, 0).checksum, native: [], guests: {} };
   });
   try {
     for (let round = 1; round <= options.rounds; round++) {
@@ -70,8 +69,7 @@ export async function benchPrograms(
       }
     }
   } finally {
-    contestants.ours.machine.kill();
-    contestants.qemu?.machine.kill();
+    killAll(contestants);
   }
   return results;
 }
@@ -89,36 +87,37 @@ async function bootContestants(
     memoryMib: options.memoryMib,
     append: "quiet",
   });
-  options.progress("booting both machines");
-  const { nodeOptions, withQemu, qemuCpu } = options;
-  const ours = new GuestSession(
-    new ProcessMachine({ ...files, clock: "wall", cpuModel: "x86-64-v2", nodeOptions }),
-  );
-  const qemu = withQemu ? new GuestSession(new QemuMachine(files, qemuCpu)) : undefined;
+  options.progress("booting the machines");
+  const { nodeOptions, withQemu, qemuCpu, engines } = options;
+  const contestants: Contestants = {};
+  if (withQemu) contestants.QEMU = new GuestSession(new QemuMachine(files, qemuCpu));
+  for (const engine of engines) {
+    const config = { ...files, clock: "wall", cpuModel: "x86-64-v2", engine, nodeOptions } as const;
+    contestants[engine] = new GuestSession(new ProcessMachine(config));
+  }
   try {
-    await Promise.all([ours.ready(BOOT_SECONDS), qemu?.ready(BOOT_SECONDS)]);
+    await Promise.all(Object.values(contestants).map((session) => session.ready(BOOT_SECONDS)));
   } catch (error) {
-    ours.machine.kill();
-    qemu?.machine.kill();
+    killAll(contestants);
     throw error;
   }
-  return { ours, qemu };
+  return contestants;
+}
+
+function killAll(contestants: Contestants): void {
+  for (const { machine } of Object.values(contestants)) machine.kill();
 }
 
 async function oneRound(
   program: BuiltProgram,
   result: ProgramResult,
-  { qemu, ours }: Contestants,
+  contestants: Contestants,
   { scale }: ProgramBenchOptions,
 ): Promise<ProgramResult> {
   const rounds = Math.max(1, Math.round(program.rounds * scale));
   const here = native(program, rounds);
   result.native.push(here);
-  for (const [name, session, samples] of [
-    ["QEMU", qemu, result.qemu],
-    ["ours", ours, result.ours],
-  ] as const) {
-    if (!session) continue;
+  for (const [name, session] of Object.entries(contestants)) {
     const { output, cpuSeconds, retired } = await session.run(
       `/lab/${program.name} ${rounds}`,
       PROGRAM_SECONDS,
@@ -130,7 +129,8 @@ async function oneRound(
         `${program.name} on ${name}: checksum ${checksum}, native ${here.checksum}`,
       );
     }
-    samples.push({ cpu: cpuSeconds, own, retired });
+    result.guests[name] ??= [];
+    result.guests[name].push({ cpu: cpuSeconds, own, retired });
   }
   return { ...result, checksum: here.checksum };
 }

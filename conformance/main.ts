@@ -1,13 +1,14 @@
 /**
- * `npm run conformance -- [NAME...]`: operating systems on the machine, as named runs. Without names, all of them.
+ * `npm run conformance -- [--engine interpreter|jit] [NAME...]`: operating systems on the machine, as named runs. Without names, all of them.
  *
  * Each prints what it measured and its verdict; the exit status is 0 when all passed. HYPO_MACHINE_WORKER=apps/cli/testing/qemu-worker.ts
  * (as an absolute path) puts QEMU in the machine's place where a run needs no more than the control protocol: to judge the runs by.
  */
 import { parseArgs } from "node:util";
 import { HypolithError } from "../src/base/errors.ts";
+import { chooseEngine } from "./harness/engine.ts";
 import { Report } from "./harness/report.ts";
-import { deterministic } from "./runs/deterministic.ts";
+import { deterministic, engines } from "./runs/deterministic.ts";
 import { dmesg } from "./runs/dmesg.ts";
 import { idle } from "./runs/idle.ts";
 import { kernels } from "./runs/kernels.ts";
@@ -18,12 +19,17 @@ const RUNS: Readonly<Record<string, (report: Report) => Promise<void>>> = {
   kernels,
   dmesg,
   deterministic,
+  engines,
   userland,
   stress,
   idle,
 };
 
-const { positionals } = parseArgs({ allowPositionals: true });
+const { positionals, values } = parseArgs({
+  allowPositionals: true,
+  options: { engine: { type: "string", default: "interpreter" } },
+});
+chooseEngine(values.engine);
 const unknown = positionals.filter((name) => !(name in RUNS));
 if (unknown.length > 0) {
   console.error(`unknown: ${unknown.join(", ")}; there are: ${Object.keys(RUNS).join(", ")}`);

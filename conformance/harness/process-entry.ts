@@ -8,6 +8,7 @@ import { openSync, readFileSync, writeSync } from "node:fs";
 import { gunzipSync } from "node:zlib";
 import {
   type ClockMode,
+  type EngineName,
   type FromMachine,
   SerialUse,
   type StopReason,
@@ -18,13 +19,15 @@ import type { BootFiles } from "./guest-machine.ts";
 export interface ProcessConfig extends BootFiles {
   readonly clock: ClockMode;
   readonly cpuModel: string;
+  readonly engine: EngineName;
   /** Write the exit log here. */
   readonly tracePath?: string;
 }
 
 export interface EndReport {
   readonly retired: number;
-  readonly stateHash: string;
+  /** With the deterministic clock only: it reads all memory. */
+  readonly stateHash: string | undefined;
   readonly exits: ReadonlyArray<readonly [reason: string, count: number]>;
 }
 
@@ -67,6 +70,7 @@ const machine = new Machine(
     memoryBytes: config.memoryMib * 2 ** 20,
     cpuModel: config.cpuModel,
     clock: config.clock,
+    engine: config.engine,
     traceExits: trace !== undefined,
     rtcEpochMs: isDeterministic ? DETERMINISTIC_EPOCH_MS : Date.now(),
   },
@@ -104,7 +108,8 @@ for (;;) {
     const { reason } = state;
     const { retired } = machine.processor;
     const exits = machine.vm.log.counts();
-    send({ type: "stopped", reason, report: { retired, stateHash: machine.stateHash(), exits } });
+    const stateHash = isDeterministic ? machine.stateHash() : undefined;
+    send({ type: "stopped", reason, report: { retired, stateHash, exits } });
     break;
   }
   if (state.kind === "idle") await rest(state.waitMs);

@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { machineWorkerUrl, VmClient } from "../../apps/cli/vm-client.ts";
 import { SerialUse, type StopReason } from "../../src/control/protocol.ts";
+import { chosenEngine } from "./engine.ts";
 import type { BootFiles, GuestMachine, TextListener } from "./guest-machine.ts";
 
 export class WorkerMachine implements GuestMachine {
@@ -30,6 +31,7 @@ export class WorkerMachine implements GuestMachine {
       memoryBytes: files.memoryMib * 2 ** 20,
       cpuModel,
       clock: "wall",
+      engine: chosenEngine(),
       traceExits: false,
       rtcEpochMs: Date.now(),
     });

@@ -1,8 +1,14 @@
-/** With the deterministic clock two boots are the same: every VM exit at the same instruction and time, the same state at the end. */
+/**
+ * With the deterministic clock two boots are the same: every VM exit at the same instruction and time, the same state at the end.
+ * Two runs: `deterministic` boots twice on the chosen engine, `engines` once on each.
+ */
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import type { EngineName } from "../../src/control/protocol.ts";
 import { bootFiles } from "../harness/boot.ts";
 import { digest, outputFolder } from "../harness/cache.ts";
+import { chosenEngine, ENGINES } from "../harness/engine.ts";
+import type { BootFiles } from "../harness/guest-machine.ts";
 import { guestKernel } from "../harness/kernels.ts";
 import { ProcessMachine } from "../harness/process-machine.ts";
 import type { Report } from "../harness/report.ts";
@@ -19,41 +25,60 @@ const COMMANDS = [
   "dmesg",
 ];
 
+const LEAST_EXITS = 1000;
+const NEWLINE = 10;
+
 interface Outcome {
   readonly console: string;
   readonly trace: Uint8Array;
   readonly stateHash: string;
 }
 
-export async function deterministic(report: Report): Promise<void> {
-  const kernel = await guestKernel("cloud");
-  const files = bootFiles(kernel, { commands: COMMANDS });
-  const run = async (name: string): Promise<Outcome> => {
-    const tracePath = join(outputFolder("deterministic"), `${process.pid}-${name}.log`);
-    const machine = new ProcessMachine({
-      ...files,
-      clock: "deterministic",
-      cpuModel: "x86-64-v2",
-      tracePath,
-    });
-    const { kind, message, dump } = await machine.stopped;
-    const end = await machine.report;
-    report.equal(kind, "poweroff", `${name}: ends by poweroff ${message ?? ""}${dump ?? ""}`);
-    report.fact(`${name}: ${end?.retired} instructions, state ${end?.stateHash}`);
-    const trace = readFileSync(tracePath);
-    rmSync(tracePath);
-    return { console: machine.consoleText(), trace, stateHash: end?.stateHash ?? name };
-  };
-  const first = await run("first boot");
-  const second = await run("second boot");
-  const lines = first.trace.reduce((count, byte) => count + (byte === 10 ? 1 : 0), 0);
-  report.fact(`exit log: ${lines} lines, SHA-256 ${digest(first.trace).slice(0, 16)}`);
-  report.check(lines > 1000, "the exit log has been written");
-  report.check(Buffer.compare(first.trace, second.trace) === 0, "the exit logs are equal");
-  report.equal(second.stateHash, first.stateHash, "the state hashes are equal");
-  report.check(first.console === second.console, "the consoles are equal");
-  const place = firstDifference(first.trace, second.trace);
-  if (place) report.fact(`they part at: ${place}`);
+export function deterministic(report: Report): Promise<void> {
+  return compareBoots(report, [chosenEngine(), chosenEngine()]);
+}
+
+export function engines(report: Report): Promise<void> {
+  return compareBoots(report, ENGINES);
+}
+
+async function compareBoots(report: Report, choice: readonly EngineName[]): Promise<void> {
+  const files = bootFiles(await guestKernel("cloud"), { commands: COMMANDS });
+  const [first, ...others] = await inTurn(choice, (engine) => bootOnce(report, files, engine));
+  const lines = first!.trace.reduce((count, byte) => count + (byte === NEWLINE ? 1 : 0), 0);
+  report.fact(`exit log: ${lines} lines, SHA-256 ${digest(first!.trace).slice(0, 16)}`);
+  report.check(lines > LEAST_EXITS, "the exit log has been written");
+  for (const other of others) {
+    report.check(Buffer.compare(first!.trace, other.trace) === 0, "the exit logs are equal");
+    report.equal(other.stateHash, first!.stateHash, "the state hashes are equal");
+    report.check(first!.console === other.console, "the consoles are equal");
+    const place = firstDifference(first!.trace, other.trace);
+    if (place) report.fact(`they part at: ${place}`);
+  }
+}
+
+async function bootOnce(report: Report, files: BootFiles, engine: EngineName): Promise<Outcome> {
+  const tracePath = join(outputFolder("deterministic"), `${process.pid}.log`);
+  const machine = new ProcessMachine({
+    ...files,
+    clock: "deterministic",
+    cpuModel: "x86-64-v2",
+    engine,
+    tracePath,
+  });
+  const { kind, message = "", dump = "" } = await machine.stopped;
+  const end = await machine.report;
+  report.equal(kind, "poweroff", `${engine}: ends by poweroff (${message})${dump}`);
+  report.fact(`${engine}: ${end?.retired} instructions, state ${end?.stateHash}`);
+  const trace = readFileSync(tracePath);
+  rmSync(tracePath);
+  return { console: machine.consoleText(), trace, stateHash: end?.stateHash ?? "none" };
+}
+
+async function inTurn<T, R>(items: readonly T[], act: (item: T) => Promise<R>): Promise<R[]> {
+  const results: R[] = [];
+  for (const item of items) results.push(await act(item));
+  return results;
 }
 
 function firstDifference(a: Uint8Array, b: Uint8Array): string | undefined {

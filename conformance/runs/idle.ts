@@ -9,6 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { HypolithError } from "../../src/base/errors.ts";
 import { CHECKOUT } from "../harness/cache.ts";
 import { childrenOf, cpuSeconds, residentBytes } from "../harness/cpu-time.ts";
+import { chosenEngine } from "../harness/engine.ts";
 import { guestKernel } from "../harness/kernels.ts";
 import type { Report } from "../harness/report.ts";
 
@@ -26,7 +27,7 @@ export async function idle(report: Report): Promise<void> {
   await guestKernel("cloud");
   const terminal = new Terminal([
     join(CHECKOUT, "bin/hypo"),
-    ...["run", "--pull", "never", "--memory", `${MEMORY_MIB}m`],
+    ...["run", "--engine", chosenEngine(), "--pull", "never", "--memory", `${MEMORY_MIB}m`],
   ]);
   try {
     await terminal.until(/root@hypolith:.*# /, BOOT_SECONDS);
