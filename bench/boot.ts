@@ -31,7 +31,7 @@ const machine = new Machine(
     cmdline: values.append,
     memoryBytes: Number(values.memory) << 20,
     cpuModel: values.cpu,
-    engine: values.engine as "interpreter" | "jit",
+    engine: values.engine as "auto" | "interpreter" | "jit",
     clock: values.det ? "deterministic" : "wall",
     traceExits: values.trace,
     rtcEpochMs: values.det ? 1_700_000_000_000 : Date.now(),
@@ -75,5 +75,6 @@ process.stderr.write(
       .slice(0, 8)
       .map(([n, c]) => `${n}=${c}`)
       .join(" ")}\n` +
-    `code ${JSON.stringify(machine.engine.code.stats)} used ${(machine.engine.code.used / 1e6).toFixed(1)} MB, cold handlers ${machine.engine.handlers.coldCount}, hash ${machine.stateHash()}\n`,
+    `code ${JSON.stringify(machine.engine.code.stats)} used ${(machine.engine.code.used / 1e6).toFixed(1)} MB, cold handlers ${machine.engine.handlers.coldCount}, hash ${machine.stateHash()}\n` +
+    (machine.jitStats ? `jit ${JSON.stringify(machine.jitStats)}\n` : ""),
 );

@@ -153,7 +153,7 @@ function runOptions(): Option[] {
       "--engine <name>",
       "how guest code is executed: interpreted, or with hot code compiled (experimental)",
     )
-      .choices(["interpreter", "jit"])
+      .choices(["auto", "interpreter", "jit"])
       .default("interpreter"),
     new Option(
       "--trace <kind=file>",

@@ -2,7 +2,7 @@
 import { HypolithError } from "../../src/base/errors.ts";
 import type { EngineName } from "../../src/control/protocol.ts";
 
-export const ENGINES: readonly EngineName[] = ["interpreter", "jit"];
+export const ENGINES: readonly EngineName[] = ["auto", "interpreter", "jit"];
 
 let chosen: EngineName = "interpreter";
 

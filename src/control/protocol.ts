@@ -33,8 +33,11 @@ export type ClockMode = "wall" | "deterministic";
 
 export type LogLevel = "error" | "warn" | "info" | "debug";
 
-/** "interpreter": decoded records, no code made for what the guest runs. "jit": hot code becomes WebAssembly. */
-export type EngineName = "interpreter" | "jit";
+/**
+ * "interpreter": decoded records, no code made for what the guest runs. "jit": all code becomes WebAssembly at once. "auto": code that has
+ * proved hot does.
+ */
+export type EngineName = "auto" | "interpreter" | "jit";
 
 export interface MachineConfig {
   /** bzImage, ELF with PVH or Multiboot entry: see machine/boot. */

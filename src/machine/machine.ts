@@ -19,9 +19,11 @@ import type { ServiceDomain } from "../hypervisor/kernel/service-domain.ts";
 import { createHypercalls, deliverInterrupt } from "../hypervisor/kernel/services.ts";
 import { Vcpu } from "../hypervisor/kernel/vcpu.ts";
 import type { Vm } from "../hypervisor/kernel/vm.ts";
+import type { RegionTier } from "../processor/interpreter/code-cache.ts";
 import { Interpreter, type RegionHost } from "../processor/interpreter/interpreter.ts";
 import { type CpuidModel, PHYSICAL_BITS, parseCpuModel } from "../processor/isa/cpuid.ts";
-import { Jit } from "../processor/jit/jit.ts";
+import { Jit, type JitStats } from "../processor/jit/jit.ts";
+import { OwnThread } from "../processor/jit/own-thread.ts";
 import { EptEntry, EptTables } from "../processor/memory/ept.ts";
 import { HYPERVISOR_BASE, HYPERVISOR_BYTES, RAM_BASE } from "../processor/state/layout.ts";
 import { Processor } from "../processor/vmx/processor.ts";
@@ -67,6 +69,7 @@ export class Machine {
   readonly #clock: MachineClock;
   readonly #ports: MachinePorts;
   readonly #monitor: ServiceDomain;
+  #jit: Jit | null = null;
   readonly #input: Uint8Array[][] = [[], [], [], []];
   #trace: string[] = [];
 
@@ -85,7 +88,7 @@ export class Machine {
       memoryBytes,
       cpuid,
       this.processor,
-      config.engine === "jit" ? (host) => new Jit(host, () => ports.nowMs()) : undefined,
+      this.#regionTier(config.engine),
     );
     this.processor.attach(this.#engine);
     this.vm = this.#createVm(memoryBytes, cpuid);
@@ -104,6 +107,23 @@ export class Machine {
     this.#kernel = new Kernel(this.processor, this.vm);
     this.#load(config, vmcs, cpuid, memoryBytes);
     if (config.traceExits) this.vm.log.trace((line) => this.#traceLine(line));
+  }
+
+  #regionTier(engine: MachineConfig["engine"]): ((host: RegionHost) => RegionTier) | undefined {
+    if (engine !== "jit" && engine !== "auto") return undefined;
+    return (host) => {
+      this.#jit = new Jit(host, {
+        backend: (setup) => new OwnThread(setup),
+        threshold: engine === "jit" ? 1 : AUTO_THRESHOLD,
+        nowMs: () => this.#ports.nowMs(),
+      });
+      return this.#jit;
+    };
+  }
+
+  /** What the region tier has done so far; undefined without one. */
+  get jitStats(): JitStats | undefined {
+    return this.#jit?.stats;
   }
 
   #createVm(memoryBytes: number, cpuid: CpuidModel): Vm {
@@ -298,11 +318,14 @@ function checkMemory(bytes: number): number {
   return bytes - (bytes % WASM_PAGE);
 }
 
+/** Entries of a block after which "auto" compiles it. */
+const AUTO_THRESHOLD = 3000;
+
 function createEngine(
   ramBytes: number,
   cpuid: CpuidModel,
   processor: Processor,
-  regions?: (host: RegionHost) => Jit,
+  regions?: (host: RegionHost) => RegionTier,
 ): Interpreter {
   try {
     return new Interpreter({

@@ -24,6 +24,7 @@ import {
   S,
   SHORT_BLOCK,
   Slow,
+  Status,
   TLB_EXECUTE,
   TLB_PAGE,
 } from "../state/layout.ts";
@@ -39,7 +40,6 @@ export function bucketAddress(physical: Val, mode: Val): Val {
 
 const INTERRUPT_WINDOW = 7;
 const NMI_WINDOW = 8;
-const DR6_BS = 0x4000;
 const BLOCKING_BY_MOV_SS = 2;
 
 export function defineBlocks(
@@ -125,7 +125,8 @@ export function defineBlocks(
     const to = SHORT_BLOCK + RECORD_BYTES;
     fn.memoryCopy(fn.i32(SHORT_BLOCK), from.sub(RECORD_BYTES), count.add(2).mul(RECORD_BYTES));
     fn.store("i32.store16", 0, count, to + Head.COUNT);
-    // A copy is always interpreted.
+    // A copy is always interpreted, and never gets hot itself.
+    fn.store("i32.store", 0, 0x7fff_ffff, to + Head.HEAT);
     fn.if(fn.load("i32.load16_u", 0, to + Rec.HANDLER).eq(handlers.region), () =>
       fn.store("i32.store16", 0, fn.load("i32.load16_u", 0, to + Head.HANDLER), to + Rec.HANDLER),
     );
@@ -217,29 +218,14 @@ function defineSlowEnter(module: ModuleBuilder): void {
       const blocking = p.get(S.INTERRUPTIBILITY).and(p.get(S.STEP_BLOCKING).not());
       p.set(S.INTERRUPTIBILITY, blocking);
       fn.callVoid(module.get("updateSlow"));
-      const monitors = p
-        .get(S.CTL_PRIMARY)
-        .and(1 << 27)
-        .ne(0)
-        .and(p.get(S.NON_ROOT));
-      // An instruction that has just loaded SS holds its own trap back for good.
-      const isDue = monitors.or(blocking.and(BLOCKING_BY_MOV_SS).eqz());
-      fn.if(stepping.and(Slow.SINGLE_STEP).ne(0).and(isDue), () => {
-        fn.if(monitors, () => {
-          p.set(S.EXIT_REASON, 37);
-          p.set(S.EXIT_QUALIFICATION, 0n);
-          p.set(S.EXIT_LENGTH, 0);
-          fn.return(Found.VM_EXIT);
-        });
-        p.set(S.PENDING, Pending.EVENT);
-        p.set(S.PENDING_VECTOR, Vector.DB);
-        p.set(S.PENDING_ERROR, 0);
-        p.set(S.PENDING_ADDRESS, BigInt(DR6_BS));
-        p.set(S.PENDING_TYPE, 3);
-        fn.return(Found.PENDING);
-      });
-      fn.return(Found.AGAIN);
     });
+    const due = fn.call(module.get("instructionBoundary"), stepping);
+    fn.if(due.eq(Status.EXIT), () => {
+      p.set(S.EXIT_LENGTH, 0);
+      fn.return(Found.VM_EXIT);
+    });
+    fn.if(due, () => fn.return(Found.PENDING));
+    fn.if(stepping, () => fn.return(Found.AGAIN));
     const slow = p.get(S.SLOW);
     const exit = (bit: number, reason: number): void =>
       fn.if(slow.and(bit).ne(0).and(slow.and(Slow.SHADOW).eqz()), () => {
@@ -255,14 +241,12 @@ function defineSlowEnter(module: ModuleBuilder): void {
     });
     const block = fn.call(module.get("lookup"));
     fn.if(block.leU(Found.VM_EXIT), () => fn.return(block));
-    // TF as it is before the instruction decides about the trap after it.
+    // TF as it is before the instruction decides about the trap after it. RF is cleared when it begins, which a budget used up prevents.
     const blocking = p.get(S.INTERRUPTIBILITY).and(3);
-    const trap = p
-      .get(S.RFLAGS_REST)
-      .and(Flag.TF)
-      .ne(0)
-      .or(p.get(S.CTL_PRIMARY).shrU(27).and(1).and(p.get(S.NON_ROOT)));
-    p.set(S.STEPPING, trap.select(fn.i32(Slow.SINGLE_STEP | Slow.SHADOW), fn.i32(Slow.SHADOW)));
+    const flags = p.get(S.RFLAGS_REST);
+    fn.if(p.get(S.BUDGET).gtS(0), () => p.set(S.RFLAGS_REST, flags.and(~Flag.RF)));
+    const trap = flags.and(Flag.TF).select(fn.i32(Slow.TRAP), fn.i32(0));
+    p.set(S.STEPPING, p.get(S.SLOW).and(Slow.SINGLE_STEP).or(Slow.SHADOW).or(trap));
     p.set(S.STEP_BLOCKING, blocking);
     fn.return(fn.call(module.get("shortBlock"), block, 1));
   });
@@ -270,11 +254,9 @@ function defineSlowEnter(module: ModuleBuilder): void {
   /** 1 with #DB pending if an enabled instruction breakpoint is at S.RIP. */
   module.function("instructionBreakpoint", [], ["i32"], (fn) => {
     const p = new Procedure(module, fn);
-    fn.if(p.get(S.RFLAGS_REST).and(Flag.RF), () => {
-      // RF holds the breakpoint back for one instruction.
-      p.set(S.RFLAGS_REST, p.get(S.RFLAGS_REST).and(~Flag.RF));
-      fn.return(0);
-    });
+    // RF and an SS just loaded hold the breakpoint back for one instruction.
+    fn.if(p.get(S.RFLAGS_REST).and(Flag.RF), () => fn.return(0));
+    fn.if(p.get(S.INTERRUPTIBILITY).and(BLOCKING_BY_MOV_SS), () => fn.return(0));
     const rip = p.get(S.RIP);
     const isLong = p.get(S.MODE).and(Mode.CODE_MASK).eq(Mode.CODE64);
     const linear = isLong.select(rip, rip.add(p.segBase(1)).and(0xffff_ffffn));

@@ -61,18 +61,22 @@ const ENDS_BLOCK = new Set([
 ]);
 const DECODE_MODES: readonly DecodeMode[] = [16, 32, 64, 64];
 
-/** Entries after which a block is hot. */
-const HEAT = 5000;
+/** Never hot: there is no region tier. */
+const COLD = 0x7fff_ffff;
 
 /** What makes code of hot blocks. */
 export interface RegionTier {
-  /** Table slot of a region that begins with `block`, or -1. */
-  hot(block: number): number;
-  /** Bytes of a page are about to change: blocks whose regions are gone. */
-  written(page: number, from: number, to: number): readonly number[];
-  /** Bytes that the regions of a page were made from. */
+  /** Entries after which a block is hot. */
+  readonly threshold: number;
+  hot(block: number): void;
+  /** Called now and then between instructions: code that was made elsewhere may be taken in. */
+  service(): void;
+  /** Table slot of the region that begins at a host address, or -1. */
+  slotAt(physical: number, mode: number): number;
+  /** Bytes [from, to) of a page are about to change. */
+  written(page: number, from: number, to: number): void;
+  /** Host bytes that the regions of a page were made from. */
   extents(page: number): readonly { from: number; to: number }[];
-  flush(): void;
 }
 
 export interface CodeCacheStats {
@@ -117,18 +121,69 @@ export class CodeCache {
     this.#regions = tier;
   }
 
-  /** A block's heat is used up: asks the region tier for code, and makes the block enter it. */
+  /** A block's heat is used up. */
   hot(block: number): void {
-    const slot = this.#regions?.hot(block) ?? -1;
-    if (slot < 0) return;
+    this.#regions?.hot(block);
+  }
+
+  service(): void {
+    this.#regions?.service();
+  }
+
+  /** The block at a host address enters a region from now on. */
+  enterRegion(physical: number, mode: number, slot: number): void {
+    const block = this.#find(physical, mode);
+    if (block !== 0) this.#enter(block, slot);
+  }
+
+  #enter(block: number, slot: number): void {
     const view = this.#view;
-    view.setUint32(block + Head.REGION, slot, true);
-    view.setUint16(block + Head.HANDLER, view.getUint16(block + Rec.HANDLER, true), true);
+    const handler = view.getUint16(block + Rec.HANDLER, true);
+    if (handler !== Handler.REGION) view.setUint16(block + Head.HANDLER, handler, true);
     view.setUint16(block + Rec.HANDLER, Handler.REGION, true);
+    view.setUint32(block + Head.REGION, slot, true);
+  }
+
+  /** Its region is gone: the block is interpreted again. */
+  leaveRegion(physical: number, mode: number): void {
+    const block = this.#find(physical, mode);
+    if (block === 0) return;
+    const view = this.#view;
+    if (view.getUint16(block + Rec.HANDLER, true) === Handler.REGION)
+      view.setUint16(block + Rec.HANDLER, view.getUint16(block + Head.HANDLER, true), true);
+    view.setInt32(block + Head.HEAT, this.#regions?.threshold ?? COLD, true);
+  }
+
+  /** The block that begins at a host address and was found without a second page, or 0. */
+  #find(physical: number, mode: number): number {
+    const view = this.#view;
+    let block = this.#words[this.#bucket(physical, mode) >>> 2]!;
+    while (block !== 0) {
+      const isIt =
+        view.getUint32(block + Head.PHYSICAL, true) === physical >>> 0 &&
+        view.getUint32(block + Head.MODE, true) === mode;
+      if (isIt) return view.getUint32(block + Head.SECOND, true) === 0 ? block : 0;
+      block = view.getUint32(block + Head.NEXT, true);
+    }
+    return 0;
+  }
+
+  /** Offsets in a host page at which blocks of `mode` begin. */
+  blockStarts(page: number, mode: number): Set<number> {
+    const starts = new Set<number>();
+    for (const block of this.#pages.get(page) ?? this.#pages.get(page | 0) ?? []) {
+      if (this.#view.getUint32(block + Head.MODE, true) !== mode) continue;
+      const physical = this.#view.getUint32(block + Head.PHYSICAL, true);
+      if ((physical & -PAGE) >>> 0 === page >>> 0) starts.add(physical & (PAGE - 1));
+    }
+    return starts;
   }
 
   /** Marks bytes of a page as code from which something was made. */
   mark(from: number, to: number): void {
+    const map = (CODE_MAP + (from >>> 12) * 8) >>> 2;
+    if (this.#words[map] === 0 && this.#words[map + 1] === 0)
+      this.#closeToFastWrites((from & -PAGE) >>> 0);
     this.#mark(from, to);
   }
 
@@ -249,7 +304,9 @@ export class CodeCache {
     view.setUint16(block + Head.COUNT, count, true);
     view.setUint16(block + Head.BYTES, end - host, true);
     view.setUint32(block + Head.SECOND, second, true);
-    view.setInt32(block + Head.HEAT, HEAT, true);
+    view.setInt32(block + Head.HEAT, this.#regions?.threshold ?? COLD, true);
+    const slot = second === 0 ? (this.#regions?.slotAt(host, mode) ?? -1) : -1;
+    if (slot >= 0) this.#enter(block, slot);
     this.#words[bucket >>> 2] = block;
     this.#next = stop + RECORD_BYTES;
     this.stats.blocks++;
@@ -305,10 +362,10 @@ export class CodeCache {
     const map = (CODE_MAP + (page >>> 12) * 8) >>> 2;
     this.#words[map] = 0;
     this.#words[map + 1] = 0;
-    if (!blocks) return;
-    for (const block of this.#regions?.written(page, from, to) ?? []) this.#cool(block);
+    this.#regions?.written(page, from, to);
     for (const { from: first, to: last } of this.#regions?.extents(page) ?? [])
       this.#mark(first, last);
+    if (!blocks) return;
     const kept: number[] = [];
     for (const block of blocks) {
       const [first, last] = this.#extent(block, page);
@@ -320,15 +377,6 @@ export class CodeCache {
     }
     if (kept.length === 0) this.#pages.delete(page);
     else this.#pages.set(page, kept);
-  }
-
-  /** Its region is gone: the block is interpreted again. */
-  #cool(block: number): void {
-    const view = this.#view;
-    if (view.getUint16(block + Rec.HANDLER, true) === Handler.REGION) {
-      view.setUint16(block + Rec.HANDLER, view.getUint16(block + Head.HANDLER, true), true);
-    }
-    view.setInt32(block + Head.HEAT, HEAT, true);
   }
 
   /** Host bytes of a block that lie in `page`. */
@@ -380,9 +428,9 @@ export class CodeCache {
       const map = (CODE_MAP + (page >>> 12) * 8) >>> 2;
       this.#words[map] = 0;
       this.#words[map + 1] = 0;
+      for (const { from, to } of this.#regions?.extents(page) ?? []) this.#mark(from, to);
     }
     this.#pages.clear();
-    this.#regions?.flush();
     this.#next = ARENA;
     this.#view.setUint32(S.ARENA_EMPTIED.at, 1, true);
     this.stats.flushes++;

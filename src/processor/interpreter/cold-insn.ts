@@ -3,8 +3,9 @@
  */
 
 import type { Val } from "../ir/value.ts";
+import { isOutside } from "../semantics/branch.ts";
 import { Vector } from "../semantics/cpu.ts";
-import { Mode, S, Status } from "../state/layout.ts";
+import { S, Status } from "../state/layout.ts";
 import { RecordInsn } from "./record-insn.ts";
 
 export class ColdInsn extends RecordInsn {
@@ -43,9 +44,7 @@ export class ColdInsn extends RecordInsn {
   jumpRelative(_i: number, condition: Val | null): void {
     const body = (): void => {
       const target = this.relativeTarget();
-      if (this.shape.mode !== Mode.CODE64) {
-        this.faultIf(target.wrap().gtU(this.segLimit(1)), Vector.GP);
-      }
+      this.faultIf(isOutside(this, target), Vector.GP);
       this.jumpTo(target);
     };
     if (condition) this.fn.if(condition, body);

@@ -7,8 +7,18 @@ import type { FunctionBuilder, Label, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Operand, Val } from "../ir/value.ts";
 import { addend, entryOffset, isHit } from "../memory/tlb.ts";
+import { isOutside } from "../semantics/branch.ts";
+import { Vector } from "../semantics/cpu.ts";
 import type { Shape } from "../semantics/insn.ts";
-import { Rec, S, Status, TLB_READ, TLB_WRITE } from "../state/layout.ts";
+import {
+  INDIRECT_TARGETS,
+  INDIRECT_TARGETS_BYTES,
+  Rec,
+  S,
+  Status,
+  TLB_READ,
+  TLB_WRITE,
+} from "../state/layout.ts";
 import { RecordInsn } from "./record-insn.ts";
 
 /** Locals of the run loop and the places a handler can go. */
@@ -21,8 +31,10 @@ export interface RunContext {
   readonly budget: Variable;
   /** Record whose chain the next lookup may fill, 0 = none. */
   readonly link: Variable;
-  /** A region has asked for the next block to be interpreted. */
-  readonly interpretOnce: Variable;
+  /** RIP (i64) of the block that a region has left to the interpreter, or -1. */
+  readonly interpretAt: Variable;
+  /** Note where indirect jumps go, for the region tier. */
+  readonly recordsTargets: boolean;
   /** pc is the current record: execute the next one. */
   readonly next: Label;
   /** pc is the first record of a block: account for it and execute. */
@@ -94,6 +106,19 @@ export class HotInsn extends RecordInsn {
     return this.get(S.BUDGET_START).sub(this.#run.budget.peek()).sub(this.remaining()).sub(1);
   }
 
+  #recordTarget(to: Val): void {
+    const from = this.rip();
+    const low = to.wrap();
+    const at = from
+      .wrap()
+      .xor(low)
+      .xor(low.shrU(6))
+      .and(INDIRECT_TARGETS_BYTES / 16 - 1)
+      .shl(4);
+    this.fn.store("i64.store", at, from, INDIRECT_TARGETS);
+    this.fn.store("i64.store", at, to, INDIRECT_TARGETS + 8);
+  }
+
   #host(array: number, miss: string, linear: Val, bytes: number, flags: Operand): Val {
     const { fn } = this;
     const host = fn.declare("i32");
@@ -122,21 +147,29 @@ export class HotInsn extends RecordInsn {
     const { fn } = this;
     const run = this.#run;
     const body = (): void => {
-      this.#refund();
       const chain = fn.load("i32.load", this.record(), Rec.CHAIN);
       fn.if(chain, () => {
+        this.#refund();
         run.pc.set(chain);
         fn.br(run.enter);
       });
+      const target = this.relativeTarget();
+      if (this.is64) this.faultIf(isOutside(this, target), Vector.GP);
+      this.#refund();
       run.link.set(this.record());
-      this.set(S.RIP, this.relativeTarget());
+      this.set(S.RIP, target);
       fn.br(run.resume);
     };
     if (condition) fn.if(condition, body);
     else body();
   }
 
+  override unlessTaken(body: () => void): void {
+    this.fn.if(this.fn.load("i32.load", this.record(), Rec.CHAIN).eqz(), body);
+  }
+
   jumpTo(rip: Val): void {
+    if (this.#run.recordsTargets && this.shape.sem.endsWith("_ind")) this.#recordTarget(rip);
     this.set(S.RIP, rip);
     this.#refund();
     this.fn.br(this.#run.resume);

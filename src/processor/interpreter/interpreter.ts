@@ -34,6 +34,7 @@ export interface InterpreterOptions {
 export interface RegionHost {
   readonly core: CoreModule;
   readonly decoder: Decoder;
+  readonly features: CpuFeatures;
   readonly view: DataView;
   readonly bytes: Uint8Array;
   /** First table slot that belongs to regions, and how many there are. */
@@ -41,6 +42,11 @@ export interface RegionHost {
   readonly slots: number;
   /** Host bytes [from, to) are now compiled code: a write to them is reported. */
   mark(from: number, to: number): void;
+  /** The block at a host address (of this code mode) enters the region in a table slot; it does so no more. */
+  enter(physical: number, mode: number, slot: number): void;
+  leave(physical: number, mode: number): void;
+  /** Offsets in a host page at which the interpreter has begun blocks. */
+  blockStarts(page: number, mode: number): ReadonlySet<number>;
 }
 
 interface CoreExports {
@@ -103,11 +109,15 @@ export class Interpreter implements Engine {
       const host: RegionHost = {
         core,
         decoder,
+        features: options.features,
         view: this.view,
         bytes: new Uint8Array(this.memory.buffer),
         firstSlot: COLD_SLOTS,
         slots: REGION_SLOTS,
         mark: (from, to) => this.code.mark(from, to),
+        enter: (physical, mode, slot) => this.code.enterRegion(physical, mode, slot),
+        leave: (physical, mode) => this.code.leaveRegion(physical, mode),
+        blockStarts: (page, mode) => this.code.blockStarts(page, mode),
       };
       this.code.useRegions(options.regions(host));
     }
@@ -118,6 +128,7 @@ export class Interpreter implements Engine {
   }
 
   run(budget: number): number {
+    this.code.service();
     return this.#core.run(budget);
   }
 

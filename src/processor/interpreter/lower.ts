@@ -39,7 +39,7 @@ function registerSlot(op: Operand): number {
 /** EA flags of a memory operand: address size, and what segmentation asks for. */
 function eaFlags(op: Operand, insn: Instruction, mode: number, is64BitOffset: boolean): number {
   const stack = op.seg === SS ? Ea.STACK : 0;
-  if (is64BitOffset) return stack | Ea.SLOW | (7 << Ea.SEGMENT_SHIFT);
+  if (is64BitOffset) return stack | Ea.SLOW | Ea.ABSOLUTE;
   if ((mode & Mode.CODE_MASK) === Mode.CODE64) {
     return insn.addrSize === 8 ? stack : stack | Ea.SLOW | Ea.ADDRESS32;
   }
@@ -121,6 +121,7 @@ function writeMemory(
   if (op.base === BASE_RIP) {
     base = S.RIP_PAGE.at;
     displacement += offset + insn.length;
+    if (displacement > 0x7fff_ffff) view.setUint8(at + Rec.EA, flags | Ea.SLOW | Ea.UNSIGNED);
   } else if (op.base >= 0) base = GPR + 8 * op.base;
   view.setUint16(at + Rec.BASE, base, true);
   view.setUint16(at + Rec.INDEX, op.index >= 0 ? GPR + 8 * op.index : ZERO_SLOT, true);

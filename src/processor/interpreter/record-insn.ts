@@ -93,6 +93,12 @@ export abstract class RecordInsn extends Insn {
     return linear.read();
   }
 
+  linear(offset: Val, bytes: number, write: boolean): Val {
+    const { fn } = this;
+    const at = this.module.get("recordLinearAt");
+    return fn.call(at, this.record(), offset, bytes, write ? 1 : 0);
+  }
+
   offset(): Val {
     const fn = this.fn;
     const offset = fn.declare("i64");
@@ -102,6 +108,11 @@ export abstract class RecordInsn extends Insn {
       () => offset.set(this.#plainOffset()),
     );
     return offset.read();
+  }
+
+  override operandInformation(): { information: Val; displacement: Val } {
+    const ask = (name: string): Val => this.fn.call(this.module.get(name), this.record());
+    return { information: ask("recordInformation"), displacement: ask("recordDisplacement") };
   }
 
   memFlags(): Val {
@@ -144,8 +155,7 @@ export abstract class RecordInsn extends Insn {
     return this.truncateRip(this.ripPage().add(this.field16(Rec.OFFSET).add(length).extU()));
   }
 
-  /** Target of relative operand i: sign-extended distance, truncated to the operand size. */
-  protected relativeTarget(): Val {
+  relativeTarget(): Val {
     const target = this.nextRip().add(this.fn.load("i64.load32_s", this.record(), Rec.IMMEDIATE));
     if (this.shape.mode === Mode.CODE64) return target;
     return target.and(this.shape.opsize === 2 ? 0xffffn : 0xffff_ffffn);

@@ -13,8 +13,20 @@
 
 import type { Body, FunctionBuilder, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
+import type { Val } from "../ir/value.ts";
+import { jumpCacheOffset } from "../memory/tlb.ts";
 import type { Semantics, Shape } from "../semantics/insn.ts";
-import { Head, Pending, RECORD_BYTES, Rec, S, Status } from "../state/layout.ts";
+import {
+  Head,
+  JUMP_CACHE,
+  JUMP_CONTEXT,
+  JUMP_SLOT,
+  Pending,
+  RECORD_BYTES,
+  Rec,
+  S,
+  Status,
+} from "../state/layout.ts";
 import { Found } from "./blocks.ts";
 import { HotInsn, type RunContext } from "./hot-insn.ts";
 
@@ -117,8 +129,10 @@ function dispatch(
   const index = fn.variable("i32", fn.load("i32.load16_u", pc.peek(), Rec.HANDLER));
   fn.loop((redo) => {
     const region: Body = () => {
-      fn.if(run.interpretOnce.read(), () => {
-        run.interpretOnce.set(0);
+      storeRip(fn, run);
+      const rip = fn.load("i64.load", 0, S.RIP.at);
+      fn.if(run.interpretAt.read().eq(rip), () => {
+        run.interpretAt.set(-1n);
         index.set(
           fn.load("i32.load16_u", pc.peek().sub(RECORD_BYTES), RECORD_BYTES + Head.HANDLER),
         );
@@ -128,11 +142,10 @@ function dispatch(
       budget.set(budget.peek().add(fn.load("i32.load16_u", header, RECORD_BYTES + Head.COUNT)));
       syncOut(fn, run);
       const slot = fn.load("i32.load", header, RECORD_BYTES + Head.REGION);
-      const before = budget.read();
-      const code = fn.callIndirect(module.get("regionShape"), slot, before);
+      const interpret = fn.call(module.get("runRegions"), slot);
       syncIn(fn, run);
-      // A region that could not even begin must not be entered again at once.
-      run.interpretOnce.set(code.or(budget.read().eq(before)));
+      // What a region leaves to the interpreter must not enter it again at once.
+      run.interpretAt.set(interpret.select(fn.load("i64.load", 0, S.RIP.at), fn.i64(-1)));
       fn.br(run.resume);
     };
     selectHandler(fn, run, module, hot, { index, own: [resync, goTo, deviceStop, region] });
@@ -183,12 +196,47 @@ function countDown(fn: FunctionBuilder, module: ModuleBuilder, pc: Variable): vo
   fn.if(heat.eqz(), () => fn.callVoid(module.get("hotBlock"), pc.peek()));
 }
 
+/**
+ * runRegions(table slot): executes regions as long as one leads to another, which the jump cache knows. Answers 1 if the instruction at
+ * S.RIP must be interpreted. S.RIP and S.BUDGET are exact before and after.
+ */
+function defineRunRegions(module: ModuleBuilder): void {
+  module.function("runRegions", ["i32"], ["i32"], (fn) => {
+    const slot = fn.paramVariable(0);
+    const jumpCacheEntry = (): { at: Val; rip: Val } => {
+      const rip = fn.load("i64.load", 0, S.RIP.at);
+      return { at: jumpCacheOffset(rip), rip };
+    };
+    const first = jumpCacheEntry();
+    const context = fn.load("i32.load", 0, S.CONTEXT.at);
+    fn.store("i64.store", first.at, first.rip, JUMP_CACHE);
+    fn.store("i32.store", first.at, slot.peek(), JUMP_CACHE + JUMP_SLOT);
+    fn.store("i32.store", first.at, context, JUMP_CACHE + JUMP_CONTEXT);
+    fn.loop((again) => {
+      const before = fn.load("i32.load", 0, S.BUDGET.at);
+      const code = fn.callIndirect(module.get("regionShape"), slot.peek(), before);
+      fn.if(code.or(fn.load("i32.load", 0, S.BUDGET.at).eq(before)), () => fn.return(1));
+      const { at, rip } = jumpCacheEntry();
+      const isHit = fn
+        .load("i64.load", at, JUMP_CACHE)
+        .eq(rip)
+        .and(fn.load("i32.load", at, JUMP_CACHE + JUMP_CONTEXT).eq(context));
+      fn.if(isHit, () => {
+        slot.set(fn.load("i32.load", at, JUMP_CACHE + JUMP_SLOT));
+        fn.br(again);
+      });
+    });
+    fn.return(0);
+  });
+}
+
 /** `regions`: count block entries for the region tier. */
 export function defineRunLoop(
   module: ModuleBuilder,
   hot: readonly HotHandler[],
   regions: boolean,
 ): void {
+  defineRunRegions(module);
   module.function(
     "run",
     ["i32"],
@@ -204,9 +252,10 @@ export function defineRunLoop(
       const page = fn.variable("i32", 0);
       fn.store("i32.store", 0, fn.param(0), S.BUDGET.at);
       fn.store("i32.store", 0, fn.param(0), S.BUDGET_START.at);
-      const interpretOnce = fn.variable("i32", 0);
+      const interpretAt = fn.variable("i64", -1n);
       const partial = {
-        interpretOnce,
+        interpretAt,
+        recordsTargets: regions,
         pc,
         ripPage,
         flagResult,

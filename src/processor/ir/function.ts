@@ -260,6 +260,15 @@ export class FunctionBuilder {
     this.statement({ kind: "block", label, body: this.#body(() => build(label)), loop: false });
   }
 
+  /** A place that is filled by the function answered, once what belongs there is known. */
+  later(): (build: Body) => void {
+    const body: Item[] = [];
+    this.statement({ kind: "block", label: new Label(), body, loop: false });
+    return (build) => {
+      body.push(...this.#body(build));
+    };
+  }
+
   /** A loop; `br` to its label repeats it, falling off its end leaves it. */
   loop(build: (label: Label) => void): void {
     const label = new Label();

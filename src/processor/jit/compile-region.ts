@@ -1,21 +1,29 @@
 /**
- * A region as one WebAssembly function: (budget) -> RegionExit.
+ * A region as one WebAssembly function: (budget) -> RegionExit. S.RIP is the entry's address when it is called.
  *
  * Structured from the dominator tree (Ramsey, "Beyond Relooper"): loops become loops, joins become blocks, everything else nests. Each basic block
  * takes its length from the budget when it is entered; leaving in the middle gives the rest back, so counts are exact. There is one epilogue:
  * it writes the registers that the region may have changed, the flags, S.RIP and S.BUDGET.
+ *
+ * Code of other pages than the entry's is entered only after a check that the execute TLB still has them where the code was read.
  */
 
 import { shapeOf } from "../interpreter/shapes.ts";
 import type { FunctionBuilder, Label, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";
+import { entryOffset } from "../memory/tlb.ts";
 import { semanticsOf } from "../semantics/index.ts";
 import type { Shape } from "../semantics/insn.ts";
-import { gprAt, Mode, S } from "../state/layout.ts";
+import { gprAt, Mode, S, TLB_EXECUTE, TLB_PAGE, TLB_TAG } from "../state/layout.ts";
+import type { CodeView } from "./code-view.ts";
+import { PAGE } from "./code-view.ts";
 import type { BasicBlock, Region, RegionInstruction } from "./control-flow.ts";
 import { dominates } from "./control-flow.ts";
+import { flagShapes } from "./flag-flow.ts";
+import { FlagState } from "./flag-state.ts";
 import { isInlined } from "./inlined.ts";
+import type { FlagShape, LazyFlags } from "./lazy-flags.ts";
 import { type RegionContext, RegionInsn } from "./region-insn.ts";
 
 /** What a region's function answers; S.RIP, S.BUDGET and the flags are stored. */
@@ -24,39 +32,49 @@ export const RegionExit = {
   RESUME: 0,
   /** The instruction at S.RIP must be interpreted. */
   INTERPRET: 1,
+  /** Nothing was executed: the region is gone. */
+  GONE: 2,
 } as const;
 
 class RegionCompiler {
   readonly #fn: FunctionBuilder;
   readonly #module: ModuleBuilder;
   readonly #region: Region;
+  readonly #view: CodeView;
   readonly #budget: Variable;
+  readonly #exitOffset: Variable;
   readonly #exitRip: Variable;
-  readonly #exitCode: Variable;
-  readonly #registers: Variable[];
-  readonly #flagResult: Variable;
-  readonly #flagCarry: Variable;
+  readonly #unexecuted: Variable;
+  readonly #registers: readonly Variable[];
+  readonly #flags: FlagState;
+  readonly #flagShapes: readonly FlagShape[];
   readonly #ripPage: Variable;
   readonly #context: Variable;
+  readonly #used = new Set<number>();
   readonly #written = new Set<number>();
   readonly #loopLabels = new Map<number, Label>();
   readonly #joinLabels = new Map<number, Label>();
   readonly #children: number[][];
+  /** Leave with RESUME at ripPage + exitOffset, at exitRip, or with INTERPRET at ripPage + exitOffset. */
   #leave!: Label;
+  #leaveTo!: Label;
+  #interpret!: Label;
 
-  constructor(module: ModuleBuilder, fn: FunctionBuilder, region: Region) {
+  constructor(module: ModuleBuilder, fn: FunctionBuilder, region: Region, view: CodeView) {
     this.#fn = fn;
     this.#module = module;
     this.#region = region;
-    const i64 = (at: number): Variable => fn.variable("i64", fn.load("i64.load", 0, at));
+    this.#view = view;
     this.#budget = fn.variable("i32", fn.param(0));
-    this.#exitRip = fn.variable("i64", 0n);
-    this.#exitCode = fn.variable("i32", RegionExit.RESUME);
-    this.#registers = Array.from({ length: 16 }, (_, n) => i64(gprAt(n)));
-    this.#flagResult = i64(S.FLAG_RESULT.at);
-    this.#flagCarry = fn.variable("i32", fn.load("i32.load", 0, S.FLAG_CARRY.at));
-    this.#ripPage = i64(S.RIP_PAGE.at);
-    this.#context = i64(S.CONTEXT.at);
+    this.#exitOffset = fn.variable("i32", 0);
+    this.#unexecuted = fn.variable("i32", 0);
+    this.#exitRip = fn.declare("i64");
+    this.#registers = Array.from({ length: 16 }, () => fn.declare("i64"));
+    this.#flags = new FlagState(fn);
+    this.#flagShapes = flagShapes(region);
+    const entry = region.blocks[0]!.start;
+    this.#ripPage = fn.variable("i64", fn.load("i64.load", 0, S.RIP.at).sub(entry));
+    this.#context = fn.variable("i64", fn.load("i64.load", 0, S.CONTEXT.at));
     this.#children = region.blocks.map((_, i) =>
       region.blocks
         .map((_b, j) => j)
@@ -67,17 +85,64 @@ class RegionCompiler {
 
   compile(): void {
     const fn = this.#fn;
-    fn.block((leave) => {
-      this.#leave = leave;
-      this.#tree(0);
+    this.#checkPages();
+    const loadRegisters = fn.later();
+    const { result, carry } = this.#flags;
+    result.set(fn.load("i64.load", 0, S.FLAG_RESULT.at));
+    carry.set(fn.load("i32.load", 0, S.FLAG_CARRY.at));
+    const exitCode = fn.variable("i32", 1);
+    fn.block((join) => {
+      fn.block((leaveTo) => {
+        this.#leaveTo = leaveTo;
+        fn.block((leave) => {
+          this.#leave = leave;
+          fn.block((interpret) => {
+            this.#interpret = interpret;
+            this.#tree(0);
+          });
+          exitCode.set(RegionExit.INTERPRET);
+          this.#budget.set(this.#budget.peek().add(this.#unexecuted.peek()));
+          this.#exitRip.set(this.#ripPage.peek().add(this.#exitOffset.peek().extS()));
+          fn.br(join);
+        });
+        this.#exitRip.set(this.#ripPage.peek().add(this.#exitOffset.peek().extS()));
+      });
+      exitCode.set(RegionExit.RESUME);
+    });
+    loadRegisters(() => {
+      for (const n of this.#used) this.#registers[n]!.set(fn.load("i64.load", 0, gprAt(n)));
     });
     for (const n of [...this.#written].sort((a, b) => a - b))
       fn.store("i64.store", 0, this.#registers[n]!.peek(), gprAt(n));
-    fn.store("i64.store", 0, this.#flagResult.peek(), S.FLAG_RESULT.at);
-    fn.store("i32.store", 0, this.#flagCarry.peek(), S.FLAG_CARRY.at);
+    fn.store("i64.store", 0, result.peek(), S.FLAG_RESULT.at);
+    fn.store("i32.store", 0, carry.peek(), S.FLAG_CARRY.at);
     fn.store("i32.store", 0, this.#budget.peek(), S.BUDGET.at);
     fn.store("i64.store", 0, this.#exitRip.peek(), S.RIP.at);
-    fn.return(this.#exitCode.peek());
+    fn.return(exitCode.peek());
+  }
+
+  /** Pages with instructions of the region, besides the entry's. */
+  #checkPages(): void {
+    const fn = this.#fn;
+    const deltas = new Set<number>();
+    for (const { instructions } of this.#region.blocks) {
+      for (const { offset, insn } of instructions) {
+        deltas.add(Math.floor(offset / PAGE));
+        deltas.add(Math.floor((offset + insn.length - 1) / PAGE));
+      }
+    }
+    deltas.delete(0);
+    const entryPage = this.#ripPage.peek();
+    for (const delta of deltas) {
+      const linear = entryPage.add(delta * PAGE);
+      const at = entryOffset(linear);
+      const tag = fn.load("i64.load", at, TLB_EXECUTE + TLB_TAG);
+      const host = fn.load("i32.load", at, TLB_EXECUTE + TLB_PAGE);
+      const isThere = tag
+        .eq(linear.or(this.#context.peek()))
+        .and(host.eq(this.#view.pages.get(delta)!.host));
+      fn.if(isThere.eqz(), () => fn.return(RegionExit.INTERPRET));
+    }
   }
 
   #tree(x: number): void {
@@ -104,37 +169,54 @@ class RegionCompiler {
     this.#tree(y);
   }
 
-  /** Goes from block `from` to block `to` of the region (-1: outside, at page offset `offset`). */
+  #isEnteredByLabel(x: number): boolean {
+    return this.#region.isMerge[x]! || this.#region.isLoopHeader[x]!;
+  }
+
+  /** Goes from block `from` to block `to` of the region (-1: outside, at `offset`). Ends this path of the code. */
   #goto(from: number, to: number, offset: number): void {
-    if (to < 0) this.#leaveAt(offset);
-    else if (to <= from) {
-      const label = this.#loopLabels.get(to);
-      if (label && dominates(this.#region.immediateDominator, to, from)) this.#fn.br(label);
-      else this.#leaveAt(offset);
-    } else if (this.#region.isMerge[to]) this.#fn.br(this.#joinLabels.get(to)!);
+    const { immediateDominator, isMerge } = this.#region;
+    const isBack = to >= 0 && to <= from;
+    if (to < 0 || (isBack && !dominates(immediateDominator, to, from))) {
+      this.#leaveAt(offset);
+      return;
+    }
+    if (this.#isEnteredByLabel(to)) this.#flags.passOn(this.#flagShapes[to]!);
+    if (isBack) this.#fn.br(this.#loopLabels.get(to)!);
+    else if (isMerge[to]) this.#fn.br(this.#joinLabels.get(to)!);
     else this.#tree(to);
   }
 
   #leaveAt(offset: number): void {
-    this.#exitRip.set(this.#ripPage.peek().add(offset));
+    this.#flags.writeWords();
+    this.#exitOffset.set(offset);
     this.#fn.br(this.#leave);
   }
 
   #leaveBefore(at: RegionInstruction, unexecuted: number): void {
-    this.#budget.set(this.#budget.peek().add(unexecuted));
-    this.#exitCode.set(RegionExit.INTERPRET);
-    this.#leaveAt(at.offset);
+    this.#flags.writeWords();
+    this.#unexecuted.set(unexecuted);
+    this.#exitOffset.set(at.offset);
+    this.#fn.br(this.#interpret);
   }
 
   #block(x: number): void {
     const fn = this.#fn;
     const block = this.#region.blocks[x]!;
+    const before = this.#flags.known;
+    if (x === 0 || this.#isEnteredByLabel(x)) this.#flags.receive(this.#flagShapes[x]!);
     const count = block.instructions.length;
     if (count > 0) {
       const left = this.#budget.read().sub(count);
       fn.if(left.ltS(0), () => this.#leaveAt(block.start));
       this.#budget.set(left);
     }
+    this.#instructions(x, block);
+    this.#flags.restore(before);
+  }
+
+  #instructions(x: number, block: BasicBlock): void {
+    const count = block.instructions.length;
     for (let i = 0; i < count; i++) {
       const at = block.instructions[i]!;
       const shape = shapeOf(at.insn, Mode.CODE64);
@@ -144,7 +226,9 @@ class RegionCompiler {
       }
       this.#instruction(x, block, at, shape, count - i);
     }
-    if (block.ending.kind === "fall") this.#goto(x, block.successors[0] ?? -1, block.end);
+    const { kind } = block.ending;
+    if (kind === "fall") this.#goto(x, block.successors[0] ?? -1, block.end);
+    else if (kind === "leave") this.#leaveAt(block.end);
   }
 
   #instruction(
@@ -156,19 +240,18 @@ class RegionCompiler {
   ): void {
     const context: RegionContext = {
       registers: this.#registers,
-      flagResult: this.#flagResult,
-      flagCarry: this.#flagCarry,
+      flags: this.#flags,
       ripPage: this.#ripPage,
       context: this.#context,
+      used: this.#used,
       written: this.#written,
       bail: () => this.#leaveBefore(at, unexecuted),
       branch: (condition) => this.#branch(x, block, condition),
-      leaveTo: (rip) => {
-        this.#exitRip.set(rip);
-        this.#fn.br(this.#leave);
-      },
+      jump: (rip) => this.#jump(x, block, rip),
     };
+    this.#flags.begin(shape.sem);
     semanticsOf(shape.sem)!(new RegionInsn(this.#module, this.#fn, shape, at, context));
+    this.#flags.end();
   }
 
   #branch(x: number, block: BasicBlock, condition: Val | null): void {
@@ -176,25 +259,73 @@ class RegionCompiler {
     const { ending } = block;
     if (ending.kind === "jump") this.#goto(x, taken, ending.target);
     else if (ending.kind === "conditional" && condition) {
+      const flags = this.#flags.known;
       this.#fn.if(
         condition,
         () => this.#goto(x, taken, ending.target),
-        () => this.#goto(x, fall, block.end),
+        () => {
+          this.#flags.restore(flags);
+          this.#goto(x, fall, block.end);
+        },
       );
-    } else {
-      // CALL: its target is outside.
-      const last = block.instructions[block.instructions.length - 1]!;
-      this.#leaveAt(block.end + last.insn.ops[0]!.imm);
+    }
+  }
+
+  /** A jump to a computed address: compared with what it may be. */
+  #jump(x: number, block: BasicBlock, rip: Val): void {
+    const flags: LazyFlags | null = this.#flags.known;
+    const { ending } = block;
+    if (ending.kind === "indirect") {
+      const known = ending.targets
+        .map((target, i) => ({ target, to: block.successors[i]! }))
+        .filter(({ to }) => to >= 0)
+        .sort((a, b) => a.target - b.target);
+      if (known.length > 0) {
+        const distance = this.#fn.variable("i64", rip.sub(this.#ripPage.peek()));
+        this.#choose(x, known, distance);
+        this.#flags.restore(flags);
+      }
+    }
+    this.#flags.writeWords();
+    this.#exitRip.set(rip);
+    this.#fn.br(this.#leaveTo);
+  }
+
+  /** Binary search for `distance` among sorted targets; falls through if it is none of them. */
+  #choose(
+    x: number,
+    known: readonly { readonly target: number; readonly to: number }[],
+    distance: Variable,
+  ): void {
+    const fn = this.#fn;
+    const flags = this.#flags.known;
+    if (known.length > 3) {
+      const half = known.length >> 1;
+      fn.if(
+        distance.peek().ltS(known[half]!.target),
+        () => this.#choose(x, known.slice(0, half), distance),
+        () => this.#choose(x, known.slice(half), distance),
+      );
+      return;
+    }
+    for (const { target, to } of known) {
+      fn.if(distance.peek().eq(target), () => this.#goto(x, to, target));
+      this.#flags.restore(flags);
     }
   }
 }
 
-export function compileRegion(module: ModuleBuilder, name: string, region: Region): void {
+export function compileRegion(
+  module: ModuleBuilder,
+  name: string,
+  region: Region,
+  view: CodeView,
+): void {
   module.function(
     name,
     ["i32"],
     ["i32"],
-    (fn) => new RegionCompiler(module, fn, region).compile(),
+    (fn) => new RegionCompiler(module, fn, region, view).compile(),
     true,
   );
 }

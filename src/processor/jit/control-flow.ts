@@ -1,16 +1,18 @@
 /**
- * The part of a function that is worth compiling as one: basic blocks reachable from an entry by direct jumps within its page.
- *
- * Discovery decodes from memory, breadth first, up to a bound. What leaves the page, an indirect jump, a call or a return ends a path. Then
- * reverse postorder and immediate dominators (Cooper, Harvey, Kennedy, "A Simple, Fast Dominance Algorithm") for structured emission.
+ * A region as a graph: basic blocks in reverse postorder with immediate dominators (Cooper, Harvey, Kennedy, "A Simple, Fast Dominance
+ * Algorithm") and loop headers, as structured emission needs them.
  */
 
-import type { Decoder } from "../isa/decode.ts";
-import { DecodeError, type Mode as DecodeMode, Instruction } from "../isa/instruction.ts";
-import { ROWS } from "../isa/table.ts";
-
-const PAGE = 4096;
-const MAX_INSTRUCTIONS = 250;
+import type { Instruction } from "../isa/instruction.ts";
+import type { CodeView, Decoded } from "./code-view.ts";
+import {
+  type Call,
+  CONDITIONAL,
+  type Discovery,
+  discover,
+  LEAVES,
+  relativeTarget,
+} from "./discover.ts";
 
 /** How a basic block ends. */
 export type Ending =
@@ -18,23 +20,25 @@ export type Ending =
   | { readonly kind: "fall" }
   /** Jcc, LOOP, JCXZ: taken to `target`, else falls through. */
   | { readonly kind: "conditional"; readonly target: number }
+  /** JMP, CALL. */
   | { readonly kind: "jump"; readonly target: number }
-  /** Anything that leaves the region by itself: call, return, indirect jump, system instruction. */
+  /** RET, indirect jump or call: one of `targets`, else outside. */
+  | { readonly kind: "indirect"; readonly targets: readonly number[] }
+  /** Anything that leaves the region by itself. */
   | { readonly kind: "leave" };
 
 export interface RegionInstruction {
   readonly insn: Instruction;
-  /** Offset in the page. */
   readonly offset: number;
 }
 
 export interface BasicBlock {
   readonly start: number;
   readonly instructions: RegionInstruction[];
-  ending: Ending;
-  /** Offset in the page of the instruction after the last. */
-  end: number;
-  /** Indices in the region's order; -1 = outside. */
+  readonly ending: Ending;
+  /** Offset of the instruction after the last. */
+  readonly end: number;
+  /** Indices in the region's order, for each of the ending's ways in turn; -1 = outside. */
   successors: number[];
 }
 
@@ -48,175 +52,120 @@ export interface Region {
   readonly instructionCount: number;
 }
 
-const CONDITIONAL = new Set(["jcc", "jcxz", "loop", "loope", "loopne"]);
-const LEAVES = new Set([
-  "jmp_ind",
-  "call",
-  "call_ind",
-  "ret",
-  "retf",
-  "jmpf",
-  "callf",
-  "iret",
-  "int",
-  "int3",
-  "int1",
-  "into",
-  "syscall",
-  "sysret",
-  "sysenter",
-  "sysexit",
-  "hlt",
-  "ud",
-  "cpuid",
-  "wrmsr",
-  "rdmsr",
-  "in",
-  "out",
-  "ins",
-  "outs",
-  "sti",
-  "cli",
-  "popf",
-  "mov_to_cr",
-  "mov_to_sreg",
-  "pop_sreg",
-  "invlpg",
-  "swapgs",
-  "vmcall",
-  "xsetbv",
-]);
-
-/** Bytes of one page and a decoder: what discovery reads. */
-export interface CodePage {
-  readonly bytes: Uint8Array;
-  /** Index of the page's first byte in `bytes`. */
-  readonly base: number;
-  readonly mode: DecodeMode;
-  readonly decoder: Decoder;
-}
-
-interface Decoded {
-  readonly insn: Instruction;
-  readonly next: number;
-}
-
-function decodeAt(page: CodePage, offset: number): Decoded | null {
-  const insn = new Instruction(ROWS[0]!);
-  const length = page.decoder.decode(
-    page.bytes,
-    page.base + offset,
-    page.mode,
-    insn,
-    page.base + PAGE,
-  );
-  if (length === DecodeError.MORE || length < 0) return null;
-  return { insn, next: offset + length };
-}
-
-function relativeTarget(insn: Instruction, next: number): number {
-  const rel = insn.ops[0]!.imm;
-  return next + rel;
-}
-
-/** Finds the instructions of the region and where blocks begin. */
-function discover(
-  page: CodePage,
-  entry: number,
-): { code: Map<number, Decoded>; leaders: Set<number> } {
-  const code = new Map<number, Decoded>();
-  const leaders = new Set<number>([entry]);
-  const work = [entry];
-  while (work.length > 0 && code.size < MAX_INSTRUCTIONS) {
-    let at = work.shift()!;
-    while (at < PAGE && !code.has(at) && code.size < MAX_INSTRUCTIONS) {
-      const decoded = decodeAt(page, at);
-      if (!decoded) break;
-      code.set(at, decoded);
-      const { sem } = decoded.insn.row;
-      const target =
-        decoded.insn.ops[0]?.kind === "rel" && decoded.insn.opCount > 0
-          ? relativeTarget(decoded.insn, decoded.next)
-          : -1;
-      if (CONDITIONAL.has(sem) || sem === "jmp") {
-        if (target >= 0 && target < PAGE) {
-          leaders.add(target);
-          work.push(target);
-        }
-        if (sem === "jmp") break;
-        leaders.add(decoded.next);
-      } else if (LEAVES.has(sem)) break;
-      at = decoded.next;
-    }
-  }
-  return { code, leaders };
-}
-
-function buildBlock(
-  code: ReadonlyMap<number, Decoded>,
-  leaders: ReadonlySet<number>,
-  start: number,
-): BasicBlock {
-  const instructions: RegionInstruction[] = [];
-  let at = start;
-  for (;;) {
-    const decoded = code.get(at);
-    if (!decoded) return { start, instructions, ending: { kind: "fall" }, end: at, successors: [] };
-    instructions.push({ insn: decoded.insn, offset: at });
-    const { sem } = decoded.insn.row;
-    at = decoded.next;
-    const target =
-      decoded.insn.opCount > 0 && decoded.insn.ops[0]!.kind === "rel"
-        ? relativeTarget(decoded.insn, at)
-        : -1;
-    const done = (ending: Ending): BasicBlock => ({
-      start,
-      instructions,
-      ending,
-      end: at,
-      successors: [],
-    });
-    if (CONDITIONAL.has(sem)) return done({ kind: "conditional", target });
-    if (sem === "jmp") return done({ kind: "jump", target });
-    if (LEAVES.has(sem)) return done({ kind: "leave" });
-    if (leaders.has(at)) return done({ kind: "fall" });
-  }
-}
-
-function successorOffsets(b: BasicBlock): number[] {
-  switch (b.ending.kind) {
+function targetsOf(b: Ending, end: number): readonly number[] {
+  switch (b.kind) {
     case "fall":
-      return [b.end];
+      return [end];
     case "conditional":
-      return [b.ending.target, b.end];
+      return [b.target, end];
     case "jump":
-      return [b.ending.target];
+      return [b.target];
+    case "indirect":
+      return b.targets;
     default:
       return [];
   }
 }
 
-/** The region at `entry` (offset in the page), or null if not even its first instruction can be in one. */
-export function findRegion(page: CodePage, entry: number): Region | null {
-  const { code, leaders } = discover(page, entry);
-  if (!code.has(entry)) return null;
+/** Where the RET at each offset may go back to: the return sites of the calls of the functions it belongs to. */
+function returnSites(found: Discovery): Map<number, number[]> {
+  const sites = new Map<number, number[]>();
+  const callees = new Map<number, Call[]>();
+  const byCall = new Map<number, Call[]>();
+  for (const call of found.calls) {
+    callees.set(call.target, [...(callees.get(call.target) ?? []), call]);
+    byCall.set(call.at, [...(byCall.get(call.at) ?? []), call]);
+  }
+  for (const [entry, calls] of callees) {
+    const seen = new Set<number>();
+    const work = [entry];
+    const go = (offset: number): void => {
+      if (found.code.has(offset) && !seen.has(offset)) work.push(offset);
+    };
+    while (work.length > 0) {
+      const at = work.pop()!;
+      if (seen.has(at)) continue;
+      seen.add(at);
+      const decoded = found.code.get(at)!;
+      const { sem } = decoded.insn.row;
+      if (sem === "ret") {
+        const list = sites.get(at) ?? [];
+        for (const { site } of calls)
+          if (found.code.has(site) && !list.includes(site)) list.push(site);
+        sites.set(at, list);
+      } else if (sem === "call" || sem === "call_ind") {
+        for (const { site } of byCall.get(at) ?? []) go(site);
+      } else if (sem === "jmp_ind") {
+        for (const target of found.indirect.get(at) ?? []) go(target);
+      } else if (CONDITIONAL.has(sem)) {
+        go(relativeTarget(decoded));
+        go(decoded.next);
+      } else if (sem === "jmp") go(relativeTarget(decoded));
+      else if (!LEAVES.has(sem)) go(decoded.next);
+    }
+  }
+  return sites;
+}
+
+function endingOf(
+  decoded: Decoded,
+  at: number,
+  found: Discovery,
+  sites: ReadonlyMap<number, readonly number[]>,
+): Ending | null {
+  const { sem } = decoded.insn.row;
+  if (CONDITIONAL.has(sem)) return { kind: "conditional", target: relativeTarget(decoded) };
+  if (sem === "jmp" || sem === "call") return { kind: "jump", target: relativeTarget(decoded) };
+  if (sem === "ret") return { kind: "indirect", targets: sites.get(at) ?? [] };
+  if (sem === "jmp_ind" || sem === "call_ind")
+    return { kind: "indirect", targets: found.indirect.get(at) ?? [] };
+  return LEAVES.has(sem) ? { kind: "leave" } : null;
+}
+
+function buildBlock(
+  found: Discovery,
+  sites: ReadonlyMap<number, readonly number[]>,
+  start: number,
+): BasicBlock {
+  const instructions: RegionInstruction[] = [];
+  const block = (ending: Ending, end: number): BasicBlock => {
+    return { start, instructions, ending, end, successors: [] };
+  };
+  for (let at = start; ; ) {
+    const decoded = found.code.get(at);
+    if (!decoded) return block({ kind: "fall" }, at);
+    instructions.push({ insn: decoded.insn, offset: at });
+    const ending = endingOf(decoded, at, found, sites);
+    at = decoded.next;
+    if (ending) return block(ending, at);
+    if (found.leaders.has(at)) return block({ kind: "fall" }, at);
+  }
+}
+
+/** The region at `entry`, or null if not even its first instruction can be in one. */
+export function findRegion(
+  view: CodeView,
+  entry: number,
+  stopsAt: (offset: number) => boolean,
+): Region | null {
+  const found = discover(view, entry, stopsAt);
+  if (!found.code.has(entry)) return null;
+  const sites = returnSites(found);
   const byStart = new Map<number, BasicBlock>();
-  for (const leader of leaders)
-    if (code.has(leader)) byStart.set(leader, buildBlock(code, leaders, leader));
+  for (const leader of found.leaders)
+    if (found.code.has(leader)) byStart.set(leader, buildBlock(found, sites, leader));
   const order = reversePostorder(byStart, entry);
   const index = new Map(order.map((b, i) => [b.start, i]));
-  for (const b of order) b.successors = successorOffsets(b).map((s) => index.get(s) ?? -1);
+  for (const b of order) b.successors = targetsOf(b.ending, b.end).map((s) => index.get(s) ?? -1);
   const immediateDominator = dominators(order);
   const isLoopHeader = order.map(() => false);
   const forward = order.map(() => 0);
   order.forEach((b, i) => {
-    for (const s of new Set(b.successors)) {
+    for (const s of b.successors) {
       if (s < 0) continue;
       if (s > i) forward[s]!++;
       else if (dominates(immediateDominator, s, i)) isLoopHeader[s] = true;
     }
-    const [first, second] = b.successors;
-    if (first !== undefined && first === second && first > i) forward[first]!++;
   });
   return {
     blocks: order,
@@ -236,7 +185,7 @@ function reversePostorder(byStart: ReadonlyMap<number, BasicBlock>, entry: numbe
     if (!block || seen.has(start)) return;
     seen.add(start);
     // The fall-through is visited last, so that it comes right after its block.
-    stack.push({ block, next: successorOffsets(block) });
+    stack.push({ block, next: [...targetsOf(block.ending, block.end)] });
   };
   visit(entry);
   while (stack.length > 0) {

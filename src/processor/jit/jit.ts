@@ -1,35 +1,105 @@
 /**
- * The region tier: compiles what the interpreter finds hot, and forgets it with its page.
+ * The region tier: has code made for what the interpreter finds hot, and forgets it with the pages it was read from.
  *
- * A block whose heat runs out is compiled together with others that are waiting, several regions a module; its first record is then
- * the JIT handler, which calls the region through the core module's table. Regions are found by nothing else, so dropping a block's
- * record drops the region.
+ * Hot blocks wait until a batch of them is compiled, here or in another thread while the interpreter goes on. A region is entered from the first
+ * record of the block at its entry (interpreter/run-loop.ts), and from other regions through the jump cache. When one is forgotten its table slot
+ * answers RegionExit.GONE, because jump cache entries may still name it; slots are used again only after the jump cache was cleared.
  */
 
 import type { RegionTier } from "../interpreter/code-cache.ts";
 import type { RegionHost } from "../interpreter/interpreter.ts";
 import { ModuleBuilder } from "../ir/module.ts";
-import { Head, Mode } from "../state/layout.ts";
-import { compileRegion } from "./compile-region.ts";
-import { findRegion, type Region } from "./control-flow.ts";
+import {
+  Head,
+  INDIRECT_TARGETS,
+  INDIRECT_TARGETS_BYTES,
+  JUMP_CACHE,
+  JUMP_CACHE_BYTES,
+  Mode,
+  S,
+  TLB_ENTRIES,
+  TLB_ENTRY_BYTES,
+  TLB_EXECUTE,
+  TLB_PAGE,
+} from "../state/layout.ts";
+import { type CodePage, CodeView, PAGE } from "./code-view.ts";
+import type {
+  CompiledBatch,
+  CompiledRegion,
+  CompilerSetup,
+  Extent,
+  RegionRequest,
+} from "./compile-batch.ts";
+import { RegionExit } from "./compile-region.ts";
+import { discover } from "./discover.ts";
 
 export interface JitStats {
+  /** Regions made so far, their instructions, and the modules they are in. */
   regions: number;
   instructions: number;
   modules: number;
+  /** Hot blocks that no region was made of. */
   refused: number;
+  /** Regions forgotten: their code was written, or room was needed. */
   dropped: number;
-  compileMs: number;
+  /** Regions whose code had changed when they were ready. */
+  stale: number;
+  /** Table flushes for want of room. */
+  flushes: number;
+  /** Milliseconds of the processor's own thread spent on finding, compiling and installing regions. */
+  ownMs: number;
 }
 
-interface Compiled {
-  readonly block: number;
+/** Makes a module of requests; answers at once or later, in order. */
+export interface RegionBackend {
+  /** Batches that may be under way at a time; 0 = it answers within `submit`. */
+  readonly depth: number;
+  submit(requests: readonly RegionRequest[], done: (result: BackendResult) => void): void;
+}
+
+export interface BackendResult extends CompiledBatch {
+  readonly module: WebAssembly.Module | null;
+}
+
+export interface JitOptions {
+  readonly backend: (setup: CompilerSetup) => RegionBackend;
+  /** Entries of a block before it is compiled. */
+  readonly threshold: number;
+  readonly nowMs: () => number;
+  /** Instructions of live regions before all are dropped to make room. */
+  readonly capacity?: number;
+}
+
+interface Waiting {
+  readonly physical: number;
+  readonly mode: number;
+  readonly request: RegionRequest;
+}
+
+interface Live {
+  readonly key: number;
+  readonly physical: number;
+  readonly mode: number;
   readonly slot: number;
-  readonly from: number;
-  readonly to: number;
+  readonly instructions: number;
+  readonly extents: readonly Extent[];
 }
 
-const PAGE = 4096;
+const MAX_BATCH = 32;
+const CAPACITY = 400_000;
+/** Freed slots that wait for the jump cache to be cleared. */
+const MAX_RETIRED = 512;
+const TARGET_ENTRY = 16;
+
+/** A module whose only function answers RegionExit.GONE. */
+function goneFunction(host: RegionHost): CallableFunction {
+  const module = new ModuleBuilder(host.core.memoryShape);
+  module.function("gone", ["i32"], ["i32"], (fn) => fn.return(RegionExit.GONE), true);
+  const instance = new WebAssembly.Instance(new WebAssembly.Module(module.finish()), {
+    env: { memory: host.core.memory },
+  });
+  return instance.exports.gone as CallableFunction;
+}
 
 export class Jit implements RegionTier {
   readonly stats: JitStats = {
@@ -38,94 +108,274 @@ export class Jit implements RegionTier {
     modules: 0,
     refused: 0,
     dropped: 0,
-    compileMs: 0,
+    stale: 0,
+    flushes: 0,
+    ownMs: 0,
   };
+  readonly threshold: number;
   readonly #host: RegionHost;
-  readonly #nowMs: () => number;
-  readonly #pages = new Map<number, Compiled[]>();
+  readonly #options: JitOptions;
+  readonly #backend: RegionBackend;
+  readonly #table: WebAssembly.Table;
+  readonly #gone: CallableFunction;
+  readonly #live = new Map<number, Live>();
+  readonly #byPage = new Map<number, Set<Live>>();
+  /** Host addresses where execution continues after leaving a region: regions there do not repeat others. */
+  readonly #continuations = new Set<number>();
   readonly #freeSlots: number[] = [];
+  #retiredSlots: number[] = [];
   #nextSlot: number;
+  #waiting: Waiting[] = [];
+  #underWay = 0;
+  #liveInstructions = 0;
 
-  constructor(host: RegionHost, nowMs: () => number) {
+  constructor(host: RegionHost, options: JitOptions) {
     this.#host = host;
-    this.#nowMs = nowMs;
+    this.#options = options;
+    this.threshold = options.threshold;
+    this.#table = host.core.exports.table as WebAssembly.Table;
+    this.#gone = goneFunction(host);
     this.#nextSlot = host.firstSlot;
+    this.#backend = options.backend({
+      memory: host.core.memoryShape,
+      signatures: host.core.signatures,
+      features: host.features,
+    });
   }
 
-  /** A block has become hot. Answers the table slot of its region, or -1. */
-  hot(block: number): number {
-    const { view, bytes, decoder } = this.#host;
+  /** A block has become hot. */
+  hot(block: number): void {
+    const started = this.#options.nowMs();
+    const { view } = this.#host;
     const mode = view.getUint32(block + Head.MODE, true);
     const physical = view.getUint32(block + Head.PHYSICAL, true);
-    if ((mode & Mode.CODE_MASK) !== Mode.CODE64 || view.getUint32(block + Head.SECOND, true) !== 0)
-      return this.#refuse();
+    const isPossible = (mode & Mode.CODE_MASK) === Mode.CODE64;
+    const request = isPossible ? this.#request(physical, mode) : null;
+    if (request) this.#waiting.push({ physical, mode, request });
+    else this.stats.refused++;
+    this.stats.ownMs += this.#options.nowMs() - started;
+    if (this.threshold <= 1 || this.#waiting.length >= MAX_BATCH) this.service();
+  }
+
+  /** Starts what waits if the backend is free. */
+  service(): void {
+    while (
+      this.#waiting.length > 0 &&
+      (this.#backend.depth === 0 || this.#underWay < this.#backend.depth)
+    ) {
+      const batch = this.#waiting.splice(0, MAX_BATCH);
+      const started = this.#options.nowMs();
+      this.#underWay++;
+      this.#backend.submit(
+        batch.map(({ request }) => request),
+        (result) => {
+          this.#underWay--;
+          this.#install(batch, result);
+        },
+      );
+      this.stats.ownMs += this.#options.nowMs() - started;
+    }
+  }
+
+  /** Linear address of the page being executed, as the interpreter knows it. */
+  #request(physical: number, mode: number): RegionRequest | null {
+    const { view, bytes } = this.#host;
     const base = physical & -PAGE;
-    const region = findRegion({ bytes, base, mode: 64, decoder }, physical - base);
-    if (!region || region.instructionCount < 2) return this.#refuse();
-    const slot =
-      this.#freeSlots.pop() ??
-      (this.#nextSlot < this.#host.firstSlot + this.#host.slots ? this.#nextSlot++ : -1);
-    if (slot < 0) return this.#refuse();
-    this.#compile(region, slot);
-    const from = base + Math.min(...region.blocks.map((b) => b.start));
-    const to = base + Math.max(...region.blocks.map((b) => b.end));
-    this.#host.mark(from, to);
-    const list = this.#pages.get(base) ?? [];
-    list.push({ block, slot, from, to });
-    this.#pages.set(base, list);
-    return slot;
+    const ripPage = view.getBigInt64(S.RIP_PAGE.at, true);
+    const context = view.getBigInt64(S.CONTEXT.at, true);
+    const copy = (delta: number, host: number): CodePage => {
+      return {
+        delta,
+        host,
+        bytes: bytes.slice(host, host + PAGE),
+        known: this.#host.blockStarts(host, mode),
+      };
+    };
+    const source = (delta: number): CodePage | undefined => {
+      if (delta === 0) return copy(0, base >>> 0);
+      const linear = ripPage + BigInt(delta) * BigInt(PAGE);
+      const entry =
+        TLB_EXECUTE + Number((linear >> 12n) & BigInt(TLB_ENTRIES - 1)) * TLB_ENTRY_BYTES;
+      if (view.getBigInt64(entry, true) !== (linear | context)) return undefined;
+      const page = copy(delta, view.getUint32(entry + TLB_PAGE, true));
+      return page.known.size > 0 ? page : undefined;
+    };
+    let targets: ReadonlyMap<number, readonly number[]> | undefined;
+    const codeView = new CodeView(source, this.#host.decoder, (offset) => {
+      targets ??= this.#targets(ripPage);
+      return targets.get(offset) ?? [];
+    });
+    const entry = physical & (PAGE - 1);
+    const stops = new Set<number>();
+    const isContinuation = this.#continuations.has(physical);
+    const { code } = discover(codeView, entry, (offset) => {
+      if (!isContinuation) return false;
+      const page = codeView.page(offset);
+      const isEntry =
+        page !== undefined && this.#live.has(keyOf(page.host + (offset & (PAGE - 1)), mode));
+      if (isEntry) stops.add(offset);
+      return isEntry;
+    });
+    if (code.size === 0) return null;
+    const used = new Set<number>();
+    for (const [offset, { next }] of code) {
+      used.add(Math.floor(offset / PAGE));
+      used.add(Math.floor((next - 1) / PAGE));
+    }
+    const pages = [...codeView.pages.values()].filter(({ delta }) => used.has(delta));
+    const seen = new Map([...(targets ?? [])].filter(([at]) => code.has(at)));
+    return { entry, pages, targets: seen, stops };
   }
 
-  #refuse(): number {
-    this.stats.refused++;
-    return -1;
+  /** What the interpreter has noted of indirect jumps, by offset from the entry's page. */
+  #targets(ripPage: bigint): Map<number, number[]> {
+    const { view } = this.#host;
+    const targets = new Map<number, number[]>();
+    const low = Number(BigInt.asIntN(32, ripPage));
+    for (
+      let at = INDIRECT_TARGETS;
+      at < INDIRECT_TARGETS + INDIRECT_TARGETS_BYTES;
+      at += TARGET_ENTRY
+    ) {
+      if (Math.abs((view.getInt32(at, true) - low) | 0) > 2 ** 30) continue;
+      const from = Number(view.getBigInt64(at, true) - ripPage);
+      if (Math.abs(from) > 2 ** 30) continue;
+      const to = Number(view.getBigInt64(at + 8, true) - ripPage);
+      if (Math.abs(to) > 2 ** 30) continue;
+      const list = targets.get(from);
+      if (list) list.push(to);
+      else targets.set(from, [to]);
+    }
+    return targets;
   }
 
-  #compile(region: Region, slot: number): void {
-    const started = this.#nowMs();
-    const { core } = this.#host;
-    const module = new ModuleBuilder(core.memoryShape, {
-      importable: (name) => core.signatures.get(name),
+  #install(batch: readonly Waiting[], { module, regions }: BackendResult): void {
+    const started = this.#options.nowMs();
+    this.stats.refused += batch.length - regions.length;
+    if (module) {
+      const { core } = this.#host;
+      const env: Record<string, unknown> = { memory: core.memory };
+      for (const { name, kind } of WebAssembly.Module.imports(module))
+        if (kind === "function") env[name] = core.exports[name] ?? core.imports[name];
+      const instance = new WebAssembly.Instance(module, { env });
+      this.stats.modules++;
+      for (const region of regions)
+        this.#installOne(
+          batch[region.request]!,
+          region,
+          instance.exports[region.name] as CallableFunction,
+        );
+    }
+    this.stats.ownMs += this.#options.nowMs() - started;
+  }
+
+  #installOne(
+    { physical, mode, request }: Waiting,
+    region: CompiledRegion,
+    code: CallableFunction,
+  ): void {
+    const { bytes } = this.#host;
+    const key = keyOf(physical, mode);
+    const isSame = region.extents.every(({ page, from, to }) => {
+      const then = request.pages.find(({ host }) => host === page)!.bytes;
+      for (let i = from; i < to; i++) if (then[i] !== bytes[page + i]) return false;
+      return true;
     });
-    compileRegion(module, "region", region);
-    const instance = new WebAssembly.Instance(new WebAssembly.Module(module.finish()), {
-      env: { ...core.imports, ...core.exports, memory: core.memory },
-    });
-    (core.exports.table as WebAssembly.Table).set(
-      slot,
-      instance.exports.region as CallableFunction,
-    );
+    if (!isSame || this.#live.has(key)) {
+      this.stats.stale++;
+      return;
+    }
+    if (this.#liveInstructions + region.instructions > (this.#options.capacity ?? CAPACITY)) {
+      this.flush();
+      this.stats.flushes++;
+    }
+    const slot = this.#takeSlot();
+    if (slot < 0) return;
+    this.#table.set(slot, code);
+    const { extents, instructions } = region;
+    const live: Live = { key, physical, mode, slot, instructions, extents };
+    this.#live.set(key, live);
+    for (const { page, from, to } of extents) {
+      this.#host.mark(page + from, page + to);
+      const list = this.#byPage.get(page) ?? new Set();
+      list.add(live);
+      this.#byPage.set(page, list);
+    }
+    for (const offset of region.continuations) {
+      const page = request.pages.find(({ delta }) => delta === Math.floor(offset / PAGE));
+      if (page) this.#continuations.add(page.host + (offset & (PAGE - 1)));
+    }
+    this.#liveInstructions += instructions;
     this.stats.regions++;
-    this.stats.modules++;
-    this.stats.instructions += region.instructionCount;
-    this.stats.compileMs += this.#nowMs() - started;
+    this.stats.instructions += instructions;
+    this.#host.enter(physical, mode, slot);
   }
 
-  /** Bytes [from, to) of a page are about to change: answers the blocks whose regions are gone. */
-  written(page: number, from: number, to: number): number[] {
-    const list = this.#pages.get(page);
+  #takeSlot(): number {
+    const free = this.#freeSlots.pop();
+    if (free !== undefined) return free;
+    if (this.#nextSlot < this.#host.firstSlot + this.#host.slots) return this.#nextSlot++;
+    this.#reclaim();
+    return this.#freeSlots.pop() ?? -1;
+  }
+
+  /** No jump cache entry names a retired slot any more. */
+  #reclaim(): void {
+    this.#host.bytes.fill(0, JUMP_CACHE, JUMP_CACHE + JUMP_CACHE_BYTES);
+    this.#freeSlots.push(...this.#retiredSlots);
+    this.#retiredSlots = [];
+  }
+
+  /** Table slot of the region that begins at a host address, or -1. */
+  slotAt(physical: number, mode: number): number {
+    return this.#live.get(keyOf(physical, mode))?.slot ?? -1;
+  }
+
+  /** Bytes [from, to) (host addresses) of a page are about to change: forgets the regions made of them. */
+  written(page: number, from: number, to: number): void {
+    const list = this.#byPage.get(page >>> 0);
+    if (!list) return;
+    const [first, last] = [from - page, to - page];
+    for (const live of [...list]) {
+      const isHit = live.extents.some(
+        (e) => e.page === page >>> 0 && e.from < last && e.to > first,
+      );
+      if (isHit) this.#forget(live);
+    }
+  }
+
+  /** Host bytes of a page that its regions were made from, to be marked again. */
+  extents(page: number): { from: number; to: number }[] {
+    const list = this.#byPage.get(page >>> 0);
     if (!list) return [];
-    const gone = list.filter((c) => c.from < to && c.to > from);
-    const kept = list.filter((c) => !(c.from < to && c.to > from));
-    if (kept.length > 0) this.#pages.set(page, kept);
-    else this.#pages.delete(page);
-    for (const c of gone) this.#release(c);
-    return gone.map((c) => c.block);
+    return [...list].flatMap(({ extents }) =>
+      extents
+        .filter((e) => e.page === page >>> 0)
+        .map(({ from, to }) => ({ from: page + from, to: page + to })),
+    );
   }
 
-  /** Extents of the regions of a page, to be marked again. */
-  extents(page: number): readonly { from: number; to: number }[] {
-    return this.#pages.get(page) ?? [];
-  }
-
+  /** Forgets everything. */
   flush(): void {
-    for (const list of this.#pages.values()) for (const c of list) this.#release(c);
-    this.#pages.clear();
+    for (const live of [...this.#live.values()]) this.#forget(live);
+    this.#continuations.clear();
   }
 
-  #release(c: Compiled): void {
-    (this.#host.core.exports.table as WebAssembly.Table).set(c.slot, null);
-    this.#freeSlots.push(c.slot);
+  #forget(live: Live): void {
+    this.#live.delete(live.key);
+    for (const { page } of live.extents) {
+      const list = this.#byPage.get(page);
+      list?.delete(live);
+      if (list?.size === 0) this.#byPage.delete(page);
+    }
+    this.#host.leave(live.physical, live.mode);
+    this.#table.set(live.slot, this.#gone);
+    this.#retiredSlots.push(live.slot);
+    if (this.#retiredSlots.length > MAX_RETIRED) this.#reclaim();
+    this.#liveInstructions -= live.instructions;
     this.stats.dropped++;
   }
 }
+
+const MODES = 64;
+const keyOf = (physical: number, mode: number): number => (physical >>> 0) * MODES + mode;

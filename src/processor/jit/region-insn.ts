@@ -13,22 +13,24 @@ import { addend, entryOffset, isHit } from "../memory/tlb.ts";
 import { Access, type Bytes } from "../semantics/cpu.ts";
 import { Insn, type Shape } from "../semantics/insn.ts";
 import { FPR, SEG_BASE, Status, segmentAt, TLB_READ, TLB_WRITE, XMM } from "../state/layout.ts";
+import type { FlagState } from "./flag-state.ts";
+import { type FlagKind, lazyCondition } from "./lazy-flags.ts";
 
 /** What a region's code shares: its locals, and how it is left. */
 export interface RegionContext {
   readonly registers: readonly Variable[];
-  readonly flagResult: Variable;
-  readonly flagCarry: Variable;
+  readonly flags: FlagState;
   readonly ripPage: Variable;
   readonly context: Variable;
-  /** Registers written anywhere; filled while building. */
+  /** Registers read or written anywhere, and those written; filled while building. */
+  readonly used: Set<number>;
   readonly written: Set<number>;
   /** Leaves before the current instruction: the interpreter goes on with it. */
   bail(): void;
-  /** Goes to a target inside or outside the region. */
+  /** Goes to a relative target inside or outside the region. */
   branch(condition: Val | null): void;
-  /** Leaves after the current instruction with S.RIP set to `rip`. */
-  leaveTo(rip: Val): void;
+  /** Goes to a computed address. */
+  jump(rip: Val): void;
 }
 
 const SS = 2;
@@ -65,25 +67,49 @@ export class RegionInsn extends Insn {
   }
 
   flagResult(): Val {
-    return this.#region.flagResult.read();
+    const { flags } = this.#region;
+    flags.checkWords();
+    return flags.result.read();
   }
 
   flagCarry(): Val {
-    return this.#region.flagCarry.read();
+    const { flags } = this.#region;
+    flags.checkWords();
+    return flags.carry.read();
   }
 
   setFlagResult(v: Val): void {
-    this.#region.flagResult.set(v);
+    const { flags } = this.#region;
+    flags.checkWords();
+    flags.result.set(v);
   }
 
   setFlagCarry(v: Val): void {
-    this.#region.flagCarry.set(v);
+    const { flags } = this.#region;
+    flags.checkWords();
+    flags.carry.set(v);
+  }
+
+  override noteFlags(kind: FlagKind, bytes: number, a: Val, b: Val, r: Val): boolean {
+    return this.#region.flags.note({ kind, bytes, a, b, r });
+  }
+
+  override knownCondition(cc: number): Val | null {
+    const { flags } = this.#region;
+    if (flags.known) return lazyCondition(flags.known, cc);
+    flags.allowWords();
+    return null;
   }
 
   // ---- registers ----
 
+  #register(n: number): Val {
+    this.#region.used.add(n);
+    return this.#region.registers[n]!.read();
+  }
+
   override gpr(n: number, bytes: 1 | 2 | 4 | 8): Val {
-    const v = this.#region.registers[n]!.read();
+    const v = this.#register(n);
     if (bytes === 8) return v;
     return bytes === 4 ? v.wrap() : v.wrap().and(bytes === 2 ? 0xffff : 0xff);
   }
@@ -95,8 +121,9 @@ export class RegionInsn extends Insn {
   }
 
   #write(n: number, bytes: number, shift: number, v: Val): void {
-    const { registers, written } = this.#region;
+    const { registers, used, written } = this.#region;
     const r = registers[n]!;
+    used.add(n);
     written.add(n);
     if (bytes === 8) r.set(v);
     else if (bytes === 4) r.set(v.extU());
@@ -120,7 +147,7 @@ export class RegionInsn extends Insn {
       case "gpr":
         return this.gpr(op.num, bytes as 1 | 2 | 4 | 8);
       case "gpr8h":
-        return this.#region.registers[op.num]!.read().shrU(8).wrap().and(0xff);
+        return this.#register(op.num).shrU(8).wrap().and(0xff);
       case "mm":
         return this.raw(bytes, 0, FPR + 16 * op.num);
       default:
@@ -183,8 +210,11 @@ export class RegionInsn extends Insn {
   }
 
   ea(): Val {
+    return this.linear(this.offset());
+  }
+
+  linear(offset: Val): Val {
     const { seg } = this.#memory();
-    const offset = this.offset();
     return seg >= FS ? offset.add(this.fn.load("i64.load", 0, segmentAt(seg) + SEG_BASE)) : offset;
   }
 
@@ -230,6 +260,10 @@ export class RegionInsn extends Insn {
     return this.#region.ripPage.read().add(this.#offset + this.#insn.length);
   }
 
+  relativeTarget(): Val {
+    return this.nextRip().add(this.#operand(0).imm);
+  }
+
   retired(): Val {
     return this.i32(0);
   }
@@ -239,6 +273,6 @@ export class RegionInsn extends Insn {
   }
 
   jumpTo(rip: Val): void {
-    this.#region.leaveTo(rip);
+    this.#region.jump(rip);
   }
 }

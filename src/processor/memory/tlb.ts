@@ -18,6 +18,9 @@ import { Cr4 } from "../state/control-bits.ts";
 import {
   ADDRESS_SPACES,
   CODE_MAP,
+  JUMP_CACHE,
+  JUMP_CACHE_BYTES,
+  JUMP_CACHE_PAGE_BYTES,
   PCID_MAP,
   PCIDS,
   RAM_BASE,
@@ -71,6 +74,13 @@ function fill(p: Procedure, array: number, linear: Val, context: Val, host: Val)
   fn.store("i32.store", at, host.and(-4096), array + TLB_PAGE);
 }
 
+/** Address of the jump cache entry for an instruction pointer, relative to JUMP_CACHE. */
+export function jumpCacheOffset(rip: Val): Val {
+  const low = rip.wrap();
+  const page = low.shrU(2).and(63 << 10);
+  return page.or(low.xor(low.shrU(4)).and(63).shl(4));
+}
+
 export function defineTlb(module: ModuleBuilder): void {
   /** Enters a translation just made by walk (S.WALK_RIGHTS): (linear, context, host address, Walk access). */
   module.function("tlbFill", ["i64", "i64", "i32", "i32"], [], (fn) => {
@@ -118,6 +128,7 @@ export function defineTlb(module: ModuleBuilder): void {
     (fn) => {
       const p = new Procedure(module, fn);
       fn.memoryFill(fn.i32(TLB_READ), 0xff, fn.i32(3 * TLB_BYTES));
+      fn.memoryFill(fn.i32(JUMP_CACHE), 0, fn.i32(JUMP_CACHE_BYTES));
       fn.memoryFill(fn.i32(PCID_MAP), 0, fn.i32(PCIDS * 2));
       p.set(S.LARGE_BANKS, 0);
       p.set(S.ADDRESS_SPACE_NEXT, 1);
@@ -137,6 +148,11 @@ export function defineTlb(module: ModuleBuilder): void {
       const at = entryOffset(linear);
       for (const array of [TLB_READ, TLB_WRITE, TLB_EXECUTE])
         fn.store("i64.store", at, -1n, array + TLB_TAG);
+      const jumps = linear
+        .wrap()
+        .shrU(2)
+        .and(63 << 10);
+      fn.memoryFill(jumps.add(JUMP_CACHE), 0, fn.i32(JUMP_CACHE_PAGE_BYTES));
       const banks = p.get(S.LARGE_BANKS);
       fn.if(banks.and(ALL_BANKS), () => {
         fn.callVoid(module.get("flushTlb"), 0);
@@ -152,6 +168,7 @@ export function defineTlb(module: ModuleBuilder): void {
           )
           .and(1),
         () => {
+          fn.memoryFill(fn.i32(JUMP_CACHE), 0, fn.i32(JUMP_CACHE_BYTES));
           // 512 consecutive entries are the bank of this 2 MiB region, in each array.
           const cursor = fn.variable("i32", at.and(~(511 << 4)));
           const end = cursor.read().add(512 << 4);

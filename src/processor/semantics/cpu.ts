@@ -117,6 +117,16 @@ export abstract class Cpu {
   abstract setFlagResult(v: Val): void;
   abstract setFlagCarry(v: Val): void;
 
+  /** A reading that keeps flags as operands takes those of a whole addition, subtraction or logical operation here, and answers true. */
+  noteFlags(_kind: "add" | "sub" | "logic", _bytes: number, _a: Val, _b: Val, _r: Val): boolean {
+    return false;
+  }
+
+  /** Condition code `cc` (i32, nonzero if it holds) where a reading knows it from the operands. */
+  knownCondition(_cc: number): Val | null {
+    return null;
+  }
+
   // ---- constants and state ----
 
   i32(n: number): Val {

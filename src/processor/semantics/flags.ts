@@ -65,20 +65,41 @@ function carryWord(vector: Val, bytes: number): Val {
   }
 }
 
-/** Flags of r = a + b (+ carry in). */
-export function flagsAdd(cpu: Cpu, bytes: number, a: Val, b: Val, r: Val): void {
-  cpu.setFlagResult(signExtend(r, bytes));
-  cpu.setFlagCarry(carryWord(a.and(b).or(a.or(b).and(r.not())), bytes));
+/** Carry word of r = a + b (+ carry in). */
+export function carryOfAdd(bytes: number, a: Val, b: Val, r: Val): Val {
+  return carryWord(a.and(b).or(a.or(b).and(r.not())), bytes);
 }
 
-/** Flags of r = a - b (- borrow in). */
-export function flagsSub(cpu: Cpu, bytes: number, a: Val, b: Val, r: Val): void {
+/** Carry word of r = a - b (- borrow in). */
+export function carryOfSub(bytes: number, a: Val, b: Val, r: Val): Val {
+  return carryWord(a.not().and(b).or(a.xor(b).not().and(r)), bytes);
+}
+
+/** Flags of r = a + b + carry in. */
+export function flagsAddCarry(cpu: Cpu, bytes: number, a: Val, b: Val, r: Val): void {
   cpu.setFlagResult(signExtend(r, bytes));
-  cpu.setFlagCarry(carryWord(a.not().and(b).or(a.xor(b).not().and(r)), bytes));
+  cpu.setFlagCarry(carryOfAdd(bytes, a, b, r));
+}
+
+/** Flags of r = a - b - borrow in. */
+export function flagsSubBorrow(cpu: Cpu, bytes: number, a: Val, b: Val, r: Val): void {
+  cpu.setFlagResult(signExtend(r, bytes));
+  cpu.setFlagCarry(carryOfSub(bytes, a, b, r));
+}
+
+/** Flags of r = a + b. */
+export function flagsAdd(cpu: Cpu, bytes: number, a: Val, b: Val, r: Val): void {
+  if (!cpu.noteFlags("add", bytes, a, b, r)) flagsAddCarry(cpu, bytes, a, b, r);
+}
+
+/** Flags of r = a - b. */
+export function flagsSub(cpu: Cpu, bytes: number, a: Val, b: Val, r: Val): void {
+  if (!cpu.noteFlags("sub", bytes, a, b, r)) flagsSubBorrow(cpu, bytes, a, b, r);
 }
 
 /** Flags of a logical result: CF = OF = 0 (AF, undefined, is cleared). */
 export function flagsLogic(cpu: Cpu, bytes: number, r: Val): void {
+  if (cpu.noteFlags("logic", bytes, r, r, r)) return;
   cpu.setFlagResult(signExtend(r, bytes));
   cpu.setFlagCarry(cpu.i32(0));
 }
@@ -167,6 +188,8 @@ export function setRflagsImage(cpu: Cpu, image: Val): void {
 
 /** Condition codes 0..15 as encoded in Jcc, SETcc, CMOVcc: i32, nonzero if it holds. SDM Vol. 1, "EFLAGS Condition Codes". */
 export function condition(cpu: Cpu, cc: number): Val {
+  const known = cpu.knownCondition(cc);
+  if (known) return known;
   const positive = positiveCondition(cpu, cc >> 1);
   return cc & 1 ? positive.eqz() : positive;
 }

@@ -2,7 +2,17 @@
  * Integer arithmetic and logic, moves and tests. SDM Vol. 2, one entry per key.
  */
 import type { Val } from "../ir/value.ts";
-import { condition, flagsAdd, flagsLogic, flagsSub, readCf, setCf, signExtend } from "./flags.ts";
+import {
+  condition,
+  flagsAdd,
+  flagsAddCarry,
+  flagsLogic,
+  flagsSub,
+  flagsSubBorrow,
+  readCf,
+  setCf,
+  signExtend,
+} from "./flags.ts";
 import type { Insn, Semantics, SemanticsTable } from "./insn.ts";
 
 const carryIn = (insn: Insn): Val => (insn.size === 8 ? readCf(insn).extU() : readCf(insn));
@@ -38,12 +48,12 @@ function logic(compute: (a: Val, b: Val) => Val): Semantics {
   };
 }
 
-function increment(flags: typeof flagsAdd): Semantics {
+function increment(flags: typeof flagsAddCarry): Semantics {
   return (insn) => {
     const destination = insn.place(0);
     const a = destination.get();
     const one = insn.constant(1);
-    const r = flags === flagsAdd ? a.add(one) : a.sub(one);
+    const r = flags === flagsAddCarry ? a.add(one) : a.sub(one);
     destination.set(r);
     const cf = readCf(insn);
     flags(insn, insn.size, a, one, r);
@@ -63,8 +73,8 @@ function widen(signed: boolean): Semantics {
 export const INTEGER: SemanticsTable = {
   add: arithmetic((_, a, b) => a.add(b), flagsAdd),
   sub: arithmetic((_, a, b) => a.sub(b), flagsSub),
-  adc: arithmetic((insn, a, b) => a.add(b).add(carryIn(insn)), flagsAdd),
-  sbb: arithmetic((insn, a, b) => a.sub(b).sub(carryIn(insn)), flagsSub),
+  adc: arithmetic((insn, a, b) => a.add(b).add(carryIn(insn)), flagsAddCarry),
+  sbb: arithmetic((insn, a, b) => a.sub(b).sub(carryIn(insn)), flagsSubBorrow),
   and: logic((a, b) => a.and(b)),
   or: logic((a, b) => a.or(b)),
   xor: logic((a, b) => a.xor(b)),
@@ -74,8 +84,8 @@ export const INTEGER: SemanticsTable = {
     flagsSub(insn, insn.size, a, b, a.sub(b));
   },
   test: (insn) => flagsLogic(insn, insn.size, insn.rd(0).and(insn.rd(1))),
-  inc: increment(flagsAdd),
-  dec: increment(flagsSub),
+  inc: increment(flagsAddCarry),
+  dec: increment(flagsSubBorrow),
   neg: (insn) => {
     const destination = insn.place(0);
     const b = destination.get();

@@ -7,6 +7,8 @@
  *                0x1800 and of vectors at 0x1d00
  *   0x0000_2000  bounce buffers for accesses that cross a page or reach a device
  *   0x0001_0000  TLBs: read, write, execute; 16-byte entries {tag u64, addend u32, host page u32}
+ *   0x0002_8000  jump cache of regions: {rip i64, table slot u32, context u32}
+ *   0x0003_8000  seen targets of indirect jumps: {from i64, to i64}
  *   0x0004_0000  block hash: buckets of u32 block addresses
  *   0x0040_0000  physical map: u32 per guest-physical page below 4 GiB (frame | PAGE flags), a cache of the EPT
  *   0x0080_0000  code map: u64 per 4 KiB page of this memory, one bit per 64-byte granule that holds decoded code
@@ -175,6 +177,16 @@ export const S = {
   STEP_BLOCKING: f(0x6c4, "i32"),
   /** Host address of the page of the block just looked up. */
   BLOCK_PAGE: f(0x6c8, "i32"),
+  /** DR6 bits of the breakpoints that accesses of the current instruction have met. */
+  BREAK_HITS: f(0x6d0, "i32"),
+  /** RFLAGS.RF counts only while S.BUDGET is this: whoever sets RF says here that no instruction has begun since. */
+  RESUME_BUDGET: f(0x6d4, "i32"),
+  /** Debug exceptions that wait for an instruction boundary, in the format of the VMCS: PendingDebug bits. */
+  PENDING_DEBUG: f(0x6d8, "i64"),
+  /** TLB context of implicit supervisor accesses. */
+  SYSTEM_CONTEXT: f(0x6e0, "i64"),
+  /** DR6 bits of the I/O breakpoints that the port access of the last exit meets: due when it has been carried out. */
+  IO_HITS: f(0x6e8, "i32"),
   /** The arena was emptied during the last lookup: records known before it are gone. */
   ARENA_EMPTIED: f(0x6cc, "i32"),
 
@@ -224,7 +236,7 @@ export const PCIDS = 4096;
 /** Address-space numbers are 1..ADDRESS_SPACES-1; with two mode bits they fill the 12 low bits of a TLB tag. */
 export const ADDRESS_SPACES = 1023;
 /**
- * Context that no TLB entry has: alignment checking is on, every access takes the slow path. Access mode 3 does not exist; all ones would
+ * Context that no TLB entry has: alignment checking is on or data breakpoints are, every access takes the slow path. Access mode 3 does not exist; all ones would
  * match an empty entry in the last page of the address space.
  */
 export const CONTEXT_NONE = 3;
@@ -252,6 +264,10 @@ export const Status = {
   REPEAT: 5,
 } as const;
 
+/**
+ * SLOW: why block entry is careful. STEPPING: SINGLE_STEP = one iteration only (TF or monitor trap), SHADOW = nothing but the boundary after
+ * it, TRAP = TF was set before the instruction, so that its trap is due after it.
+ */
 export const Slow = {
   SINGLE_STEP: 1,
   SHADOW: 2,
@@ -259,7 +275,12 @@ export const Slow = {
   NMI_WINDOW: 8,
   BREAKPOINTS: 16,
   STOP: 32,
+  PENDING_DEBUG: 64,
+  TRAP: 128,
 } as const;
+
+/** Pending debug exceptions. SDM Vol. 3C, "Format of Pending-Debug-Exceptions": bits 3:0 as in DR6; ENABLED = an enabled breakpoint was met. */
+export const PendingDebug = { HITS: 0xf, ENABLED: 0x1000, BS: 0x4000 } as const;
 
 /**
  * MODE key: bits 1:0 code size (0 = 16, 1 = 32, 2 = 64) · bit 2 stack is 32-bit (SS.B) · bit 3 all of CS DS ES SS are flat ·
@@ -283,6 +304,18 @@ export const TLB_EXECUTE = 0x2_0000;
 export const TLB_TAG = 0;
 export const TLB_ADDEND = 8;
 export const TLB_PAGE = 12;
+
+/**
+ * Jump cache: which region begins at an instruction pointer in a TLB context. 64 entries for each page number modulo 64, so that
+ * forgetting a page clears one run of them.
+ */
+export const JUMP_CACHE = 0x2_8000;
+export const JUMP_CACHE_PAGE_BYTES = 64 * 16;
+export const JUMP_CACHE_BYTES = 64 * JUMP_CACHE_PAGE_BYTES;
+export const JUMP_SLOT = 8;
+export const JUMP_CONTEXT = 12;
+export const INDIRECT_TARGETS = 0x3_8000;
+export const INDIRECT_TARGETS_BYTES = 0x8000;
 
 export const BLOCK_HASH = 0x4_0000;
 export const BLOCK_BUCKETS = 1 << 16;
@@ -346,7 +379,11 @@ export const Rec = {
  * EA flags of a record: bit 0 = not the plain 64-bit form (call the slow address function) · bit 1 = 32-bit, bit 2 = 16-bit address size ·
  * bit 3 = segment must be checked (index in bits 6:4) · bit 7 = through the stack segment.
  */
-/** SLOW with segment bits 7 and no CHECKED: the offset is the record's 64-bit immediate. `BRANCH` alone marks a record whose second immediate is a chain. */
+/**
+ * SLOW without CHECKED has no use for the segment bits. ABSOLUTE: the offset is the record's 64-bit immediate. UNSIGNED: the displacement is
+ * zero-extended (RIP-relative, carried beyond 2 GiB by the instruction's place in its page). `BRANCH` alone marks a record whose second
+ * immediate is a chain.
+ */
 export const Ea = {
   BRANCH: 64,
   SLOW: 1,
@@ -354,6 +391,9 @@ export const Ea = {
   ADDRESS16: 4,
   CHECKED: 8,
   SEGMENT_SHIFT: 4,
+  SEGMENT: 0x70,
+  UNSIGNED: 0x60,
+  ABSOLUTE: 0x70,
   STACK: 128,
 } as const;
 

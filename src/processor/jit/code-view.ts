@@ -1,0 +1,92 @@
+/**
+ * The code around a region's entry, by offset: bytes from the start of the linear page that the entry lies in, negative ones too.
+ *
+ * Relative jumps keep offsets whatever the linear address is, so a region is described by them alone. Pages are copies from the moment
+ * when the entry became hot; `host` says where each was, for the check that it is still mapped there.
+ */
+
+import type { Decoder } from "../isa/decode.ts";
+import { Instruction } from "../isa/instruction.ts";
+import { ROWS } from "../isa/table.ts";
+
+export const PAGE = 4096;
+const MAX_INSTRUCTION = 15;
+
+export interface CodePage {
+  /** Pages from the entry's page. */
+  readonly delta: number;
+  /** Host address of the page. */
+  readonly host: number;
+  readonly bytes: Uint8Array;
+  /** Offsets in the page at which the interpreter has begun a block. */
+  readonly known: ReadonlySet<number>;
+}
+
+export interface Decoded {
+  readonly insn: Instruction;
+  readonly next: number;
+}
+
+/** Answers the page at a distance, or undefined where code is not mapped or was never executed. */
+export type PageSource = (delta: number) => CodePage | undefined;
+
+export class CodeView {
+  /** Every page that has been looked at. */
+  readonly pages = new Map<number, CodePage>();
+  readonly #source: PageSource;
+  readonly #decoder: Decoder;
+  readonly #decoded = new Map<number, Decoded | null>();
+  /** Where the indirect jump or call at an offset has been seen to go. */
+  readonly targetsOf: (offset: number) => readonly number[];
+
+  constructor(
+    source: PageSource,
+    decoder: Decoder,
+    targetsOf: (offset: number) => readonly number[],
+  ) {
+    this.#source = source;
+    this.#decoder = decoder;
+    this.targetsOf = targetsOf;
+  }
+
+  page(offset: number): CodePage | undefined {
+    const delta = Math.floor(offset / PAGE);
+    const known = this.pages.get(delta);
+    if (known) return known;
+    const page = this.#source(delta);
+    if (page) this.pages.set(delta, page);
+    return page;
+  }
+
+  /** Has the interpreter been here? */
+  isKnown(offset: number): boolean {
+    return this.page(offset)?.known.has(offset & (PAGE - 1)) ?? false;
+  }
+
+  /** The instruction at an offset; null if it is none, or not all of it is in view. */
+  decode(offset: number): Decoded | null {
+    const known = this.#decoded.get(offset);
+    if (known !== undefined) return known;
+    const decoded = this.#decode(offset);
+    this.#decoded.set(offset, decoded);
+    return decoded;
+  }
+
+  #decode(offset: number): Decoded | null {
+    const page = this.page(offset);
+    if (!page) return null;
+    const insn = new Instruction(ROWS[0]!);
+    const at = offset & (PAGE - 1);
+    let length = this.#decoder.decode(page.bytes, at, 64, insn, PAGE);
+    if (length < 0 && at + MAX_INSTRUCTION > PAGE) {
+      const second = this.page(offset + MAX_INSTRUCTION);
+      if (!second) return null;
+      const both = new Uint8Array(2 * MAX_INSTRUCTION);
+      const first = PAGE - at;
+      both.set(page.bytes.subarray(at));
+      both.set(second.bytes.subarray(0, MAX_INSTRUCTION), first);
+      length = this.#decoder.decode(both, 0, 64, insn, first + MAX_INSTRUCTION);
+    }
+    return length < 0 ? null : { insn, next: offset + length };
+  }
+}

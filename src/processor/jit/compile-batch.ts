@@ -1,0 +1,119 @@
+/**
+ * Regions in, one WebAssembly module out. Pure: it can run in another thread, and everything it takes or gives can be posted there.
+ */
+
+import { type MemoryShape, ModuleBuilder, type Signature } from "../ir/module.ts";
+import { Decoder } from "../isa/decode.ts";
+import type { CpuFeatures } from "../isa/features.ts";
+import { type CodePage, CodeView, PAGE } from "./code-view.ts";
+import { compileRegion } from "./compile-region.ts";
+import { findRegion, type Region } from "./control-flow.ts";
+
+/** What a compiler needs to know of the core module that its modules will be linked to. */
+export interface CompilerSetup {
+  readonly memory: MemoryShape;
+  readonly signatures: ReadonlyMap<string, Signature>;
+  readonly features: CpuFeatures;
+}
+
+export interface RegionRequest {
+  /** Offset of the entry in the page with delta 0. */
+  readonly entry: number;
+  readonly pages: readonly CodePage[];
+  /** Seen targets of indirect jumps, all by offset. */
+  readonly targets: ReadonlyMap<number, readonly number[]>;
+  /** Offsets at which other regions begin that this one is to leave to them. */
+  readonly stops: ReadonlySet<number>;
+}
+
+/** Bytes of a host page that a region was made from. */
+export interface Extent {
+  readonly page: number;
+  readonly from: number;
+  readonly to: number;
+}
+
+export interface CompiledRegion {
+  /** Index of its request in the batch. */
+  readonly request: number;
+  readonly name: string;
+  readonly extents: readonly Extent[];
+  readonly instructions: number;
+  /** Offsets at which execution comes back from what the region leaves for: after calls and interpreted instructions. */
+  readonly continuations: readonly number[];
+}
+
+export interface CompiledBatch {
+  /** Null if no request came to anything. */
+  readonly bytes: Uint8Array | null;
+  readonly regions: readonly CompiledRegion[];
+}
+
+function extentsOf(region: Region, view: CodeView): Extent[] {
+  const bounds = new Map<number, { from: number; to: number }>();
+  const cover = (from: number, to: number): void => {
+    const delta = Math.floor(from / PAGE);
+    const known = bounds.get(delta);
+    if (!known) bounds.set(delta, { from, to });
+    else {
+      known.from = Math.min(known.from, from);
+      known.to = Math.max(known.to, to);
+    }
+  };
+  for (const { instructions } of region.blocks) {
+    for (const { offset, insn } of instructions) {
+      const end = offset + insn.length;
+      const boundary = (Math.floor(offset / PAGE) + 1) * PAGE;
+      cover(offset, Math.min(end, boundary));
+      if (end > boundary) cover(boundary, end);
+    }
+  }
+  return [...bounds].map(([delta, { from, to }]) => {
+    const { host } = view.pages.get(delta)!;
+    return { page: host, from: from - delta * PAGE, to: to - delta * PAGE };
+  });
+}
+
+function continuationsOf(region: Region): number[] {
+  return region.blocks
+    .filter(({ instructions }) => instructions.at(-1)?.insn.row.sem.startsWith("call"))
+    .map(({ end }) => end);
+}
+
+const MIN_INSTRUCTIONS = 2;
+
+export class BatchCompiler {
+  readonly #setup: CompilerSetup;
+  readonly #decoder: Decoder;
+
+  constructor(setup: CompilerSetup) {
+    this.#setup = setup;
+    this.#decoder = new Decoder(setup.features);
+  }
+
+  compile(requests: readonly RegionRequest[]): CompiledBatch {
+    const { memory, signatures } = this.#setup;
+    const module = new ModuleBuilder(memory, { importable: (name) => signatures.get(name) });
+    const regions: CompiledRegion[] = [];
+    requests.forEach((request, i) => {
+      const pages = new Map(request.pages.map((page) => [page.delta, page]));
+      const view = new CodeView(
+        (delta) => pages.get(delta),
+        this.#decoder,
+        (offset) => request.targets.get(offset) ?? [],
+      );
+      const region = findRegion(view, request.entry, (offset) => request.stops.has(offset));
+      if (!region || region.instructionCount < MIN_INSTRUCTIONS) return;
+      const name = `r${i}`;
+      compileRegion(module, name, region, view);
+      regions.push({
+        request: i,
+        name,
+        extents: extentsOf(region, view),
+        instructions: region.instructionCount,
+        continuations: continuationsOf(region),
+      });
+    });
+    return { bytes: regions.length > 0 ? module.finish() : null, regions };
+  }
+}
