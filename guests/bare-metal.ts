@@ -50,7 +50,7 @@ const FOUR_GIB = 0x1_0000_0000;
 
 /** Every block becomes a region when it is first entered. */
 function eagerJit(host: RegionHost): Jit {
-  return new Jit(host, { backend: (setup) => new OwnThread(setup), threshold: 1, nowMs: () => 0 });
+  return new Jit(host, { backend: (setup) => new OwnThread(setup), threshold: 0, nowMs: () => 0 });
 }
 
 export function runBareMetal(options: BareMetalOptions): BareMetalResult {

@@ -114,7 +114,7 @@ export class Machine {
     return (host) => {
       this.#jit = new Jit(host, {
         backend: (setup) => new OwnThread(setup),
-        threshold: engine === "jit" ? 1 : AUTO_THRESHOLD,
+        threshold: engine === "jit" ? 0 : Number(process.env.TH ?? AUTO_THRESHOLD),
         nowMs: () => this.#ports.nowMs(),
       });
       return this.#jit;
@@ -318,8 +318,8 @@ function checkMemory(bytes: number): number {
   return bytes - (bytes % WASM_PAGE);
 }
 
-/** Entries of a block after which "auto" compiles it. */
-const AUTO_THRESHOLD = 3000;
+/** Instructions executed from a block's entry after which "auto" compiles it. */
+const AUTO_THRESHOLD = 200_000;
 
 function createEngine(
   ramBytes: number,

@@ -203,6 +203,8 @@ function nextPage(p: Procedure, linear: Val): Val {
 function defineSlowEnter(module: ModuleBuilder): void {
   module.function("slowEnter", [], ["i32"], (fn) => {
     const p = new Procedure(module, fn);
+    const stepping = p.get(S.STEPPING);
+    fn.callVoid(module.get("instructionDone"), stepping);
     fn.if(p.get(S.DEVICE_WRITE_COUNT), () => {
       fn.callVoid(module.get("disarmDeviceStop"));
       p.set(S.EXIT_REASON, 48);
@@ -211,14 +213,7 @@ function defineSlowEnter(module: ModuleBuilder): void {
       p.set(S.DEVICE_IS_WRITE, 1);
       fn.return(Found.VM_EXIT);
     });
-    const stepping = p.get(S.STEPPING);
-    fn.if(stepping, () => {
-      // The instruction executed on its own is done.
-      p.set(S.STEPPING, 0);
-      const blocking = p.get(S.INTERRUPTIBILITY).and(p.get(S.STEP_BLOCKING).not());
-      p.set(S.INTERRUPTIBILITY, blocking);
-      fn.callVoid(module.get("updateSlow"));
-    });
+    p.set(S.STEPPING, 0);
     const due = fn.call(module.get("instructionBoundary"), stepping);
     fn.if(due.eq(Status.EXIT), () => {
       p.set(S.EXIT_LENGTH, 0);

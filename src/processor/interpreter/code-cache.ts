@@ -61,12 +61,12 @@ const ENDS_BLOCK = new Set([
 ]);
 const DECODE_MODES: readonly DecodeMode[] = [16, 32, 64, 64];
 
-/** Never hot: there is no region tier. */
+/** As good as never hot. */
 const COLD = 0x7fff_ffff;
 
 /** What makes code of hot blocks. */
 export interface RegionTier {
-  /** Entries after which a block is hot. */
+  /** Instructions executed from a block's entry after which it is hot. */
   readonly threshold: number;
   hot(block: number): void;
   /** Called now and then between instructions: code that was made elsewhere may be taken in. */
@@ -123,6 +123,7 @@ export class CodeCache {
 
   /** A block's heat is used up. */
   hot(block: number): void {
+    this.#view.setInt32(block + Head.HEAT, COLD, true);
     this.#regions?.hot(block);
   }
 

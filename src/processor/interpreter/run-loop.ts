@@ -188,12 +188,12 @@ function selectHandler(
   });
 }
 
-/** Heat of the block being entered; at zero it is offered to the region tier. */
-function countDown(fn: FunctionBuilder, module: ModuleBuilder, pc: Variable): void {
+/** Takes the block's instructions from its heat; when that is used up, the block is offered to the region tier. */
+function countDown(fn: FunctionBuilder, module: ModuleBuilder, pc: Variable, count: Val): void {
   const header = pc.peek().sub(RECORD_BYTES);
-  const heat = fn.load("i32.load", header, RECORD_BYTES + Head.HEAT).sub(1);
+  const heat = fn.load("i32.load", header, RECORD_BYTES + Head.HEAT).sub(count);
   fn.store("i32.store", header, heat, RECORD_BYTES + Head.HEAT);
-  fn.if(heat.eqz(), () => fn.callVoid(module.get("hotBlock"), pc.peek()));
+  fn.if(heat.ltS(0), () => fn.callVoid(module.get("hotBlock"), pc.peek()));
 }
 
 /**
@@ -308,7 +308,7 @@ export function defineRunLoop(
                   pc.peek().sub(RECORD_BYTES),
                   RECORD_BYTES + Head.COUNT,
                 );
-                if (regions) countDown(fn, module, pc);
+                if (regions) countDown(fn, module, pc, count);
                 const left = budget.read().sub(count);
                 fn.if(
                   left.ltS(0),

@@ -47,8 +47,12 @@ export class ByteWriter {
 
   /** Signed LEB128 of a 64-bit value (taken modulo 2^64). */
   sleb64(value: bigint): void {
-    this.#reserve(10);
     let rest = BigInt.asIntN(64, value);
+    if (rest >= -0x8000_0000n && rest <= 0x7fff_ffffn) {
+      this.sleb32(Number(rest));
+      return;
+    }
+    this.#reserve(10);
     for (;;) {
       const low = Number(rest & 0x7fn);
       rest >>= 7n;
@@ -61,9 +65,12 @@ export class ByteWriter {
   }
 
   raw(data: ArrayLike<number>): void {
-    this.#reserve(data.length);
-    this.bytes.set(data, this.length);
-    this.length += data.length;
+    const { length } = data;
+    this.#reserve(length);
+    if (length <= 4) {
+      for (let i = 0; i < length; i++) this.bytes[this.length + i] = data[i]!;
+    } else this.bytes.set(data, this.length);
+    this.length += length;
   }
 
   name(text: string): void {

@@ -43,13 +43,9 @@ export const INTEGER_BINARY: Readonly<Record<string, Fold>> = {
 const COMMUTATIVE = new Set(["add", "mul", "and", "or", "xor", "eq", "ne"]);
 const SHIFTS = new Set(["shl", "shr_s", "shr_u", "rotl", "rotr"]);
 
-function shortName(op: OpInfo): string {
-  return op.name.slice(4);
-}
-
 export function foldBinary(op: OpInfo, x: Val, y: Val): Val | null {
-  if (x.type !== "i32" && x.type !== "i64") return null;
-  const name = shortName(op);
+  if ((!x.isConst && !y.isConst) || (x.type !== "i32" && x.type !== "i64")) return null;
+  const name = op.short;
   if (x.isConst && y.isConst) {
     const bits = x.type === "i64" ? 64n : 32n;
     const value = INTEGER_BINARY[name]?.(BigInt(x.imm as number), BigInt(y.imm as number), bits);

@@ -6,7 +6,7 @@
  * local where they were made, impure ones into a local at their place. Locals are recycled at the end of each body, which keeps a
  * function with a thousand handlers small. A `set` directly followed by its only `get` is removed.
  */
-import { invariant } from "../../base/invariant.ts";
+import { InvariantError, invariant } from "../../base/invariant.ts";
 import { ByteWriter } from "./bytes.ts";
 import { foldUnary } from "./fold.ts";
 import type { FunctionRef } from "./module.ts";
@@ -43,15 +43,28 @@ export class Variable {
   }
 
   set(x: Operand): void {
-    const value = x instanceof Val ? x : this.fn.constant(this.type, x);
-    invariant(value.type === this.type, `set of ${this.type} variable to ${value.type}`);
-    this.fn.statement({ kind: "set", variable: this, value });
+    this.fn.statement({ kind: "set", variable: this, value: this.#typed(x), isCold: false });
   }
+
+  /** A `set` where time does not matter: pure values that nothing else needs are computed there, however often they are used so. */
+  setCold(x: Operand): void {
+    this.fn.statement({ kind: "set", variable: this, value: this.#typed(x), isCold: true });
+  }
+
+  #typed(x: Operand): Val {
+    const value = x instanceof Val ? x : this.fn.constant(this.type, x);
+    if (value.type !== this.type) typeMismatch(`set of ${this.type} variable`, value);
+    return value;
+  }
+}
+
+function typeMismatch(what: string, value: Val | undefined): never {
+  throw new InvariantError(`${what}: got ${value?.type ?? "nothing"}`);
 }
 
 type Statement =
   | { kind: "store"; info: (typeof STORES)[string]; address: Val; value: Val; offset: number }
-  | { kind: "set"; variable: Variable; value: Val }
+  | { kind: "set"; variable: Variable; value: Val; isCold: boolean }
   | { kind: "var"; variable: Variable }
   | { kind: "if"; condition: Val; body: Item[]; otherwise: Item[] | null }
   | { kind: "block"; label: Label; body: Item[]; loop: boolean }
@@ -78,6 +91,8 @@ export class FunctionBuilder {
   readonly #free: Record<Type, number[]> = { i32: [], i64: [], f32: [], f64: [], v128: [] };
   #out = new ByteWriter(256);
   #depth = 0;
+  #nesting = 0;
+  readonly #cold: Val[] = [];
   #lastSetLocal = -1;
   #lastSetAt = -1;
   #lastSetEnd = -1;
@@ -154,32 +169,44 @@ export class FunctionBuilder {
   /** Any pure operation by its WebAssembly text name, e.g. op("i8x16.add_sat_s", a, b). */
   op(name: string, ...args: Val[]): Val {
     const op = OPS.get(name);
-    invariant(op, `operation ${name}`);
-    invariant(op.args.length === args.length, `${name} takes ${op.args.length} operands`);
-    args.forEach((x, i) => {
-      invariant(x.type === op.args[i], `${name}: operand ${i} is ${x.type}`);
-    });
+    if (!op) throw new InvariantError(`no operation ${name}`);
+    for (let i = 0; i < Math.max(args.length, op.args.length); i++)
+      if (args[i]?.type !== op.args[i]) typeMismatch(`operand ${i} of ${name}`, args[i]);
     if (args.length === 1) {
-      const folded = foldUnary(op, args[0]!);
+      const folded = this.#reinterpretLane(name, args[0]!) ?? foldUnary(op, args[0]!);
       if (folded) return folded;
     }
     return this.pure(op, args);
+  }
+
+  /** A float that lies in a vector need not go through an integer. */
+  #reinterpretLane(name: string, x: Val): Val | null {
+    const from = x.op?.name;
+    if (name === "f64.reinterpret_i64" && from === "i64x2.extract_lane")
+      return this.lane("f64x2.extract_lane", x.imm as number, ...x.args);
+    if (name === "f32.reinterpret_i32" && from === "i32x4.extract_lane")
+      return this.lane("f32x4.extract_lane", x.imm as number, ...x.args);
+    return null;
   }
 
   /** A pure operation with a lane immediate, or 16 of them for i8x16.shuffle. */
   lane(name: string, lane: number | readonly number[], ...args: Val[]): Val {
     const op = OPS.get(name);
     invariant(op && op.immediate !== "none", `lane operation ${name}`);
-    args.forEach((x, i) => {
-      invariant(x.type === op.args[i], `${name}: operand ${i} is ${x.type}`);
-    });
+    for (let i = 0; i < args.length; i++)
+      if (args[i]!.type !== op.args[i]) typeMismatch(`operand ${i} of ${name}`, args[i]);
+    const value = args[1];
+    if (name === "i64x2.replace_lane" && value?.op?.name === "i64.reinterpret_f64")
+      return this.pure(OPS.get("f64x2.replace_lane")!, [args[0]!, value.args[0]!], lane as number);
+    if (name === "i32x4.replace_lane" && value?.op?.name === "i32.reinterpret_f32")
+      return this.pure(OPS.get("f32x4.replace_lane")!, [args[0]!, value.args[0]!], lane as number);
     return this.pure(op, args, typeof lane === "number" ? lane : Uint8Array.from(lane));
   }
 
   select(condition: Val, x: Val, y: Val): Val {
     const c = condition.type === "i64" ? condition.ne(0) : condition;
     if (c.isConst) return c.is(0) ? y : x;
-    invariant(x.type === y.type, `select of ${x.type} and ${y.type}`);
+    if (x.type !== y.type) typeMismatch(`select of ${x.type}`, y);
     const v = new Val(this, "pure", x.type, [x, y, c]);
     return this.place(v);
   }
@@ -187,7 +214,7 @@ export class FunctionBuilder {
   /** Loads from linear memory at this place in the program. The address is i32. */
   load(name: string, address: Operand, offset = 0): Val {
     const info = LOADS[name];
-    invariant(info, `load ${name}`);
+    if (!info) throw new InvariantError(`no load ${name}`);
     const at = address instanceof Val ? address : this.i32(Number(address));
     invariant(at.type === "i32", "load address is i32");
     const v = new Val(this, "load", info.type, [at]);
@@ -223,10 +250,11 @@ export class FunctionBuilder {
 
   store(name: string, address: Operand, value: Operand, offset = 0): void {
     const info = STORES[name];
-    invariant(info, `store ${name}`);
+    if (!info) throw new InvariantError(`no store ${name}`);
     const at = address instanceof Val ? address : this.i32(Number(address));
     const x = value instanceof Val ? value : this.constant(info.type, value);
-    invariant(at.type === "i32" && x.type === info.type, `${name} of ${x.type} at ${at.type}`);
+    if (at.type !== "i32") typeMismatch(`address of ${name}`, at);
+    if (x.type !== info.type) typeMismatch(name, x);
     this.statement({ kind: "store", info, address: at, value: x, offset });
   }
 
@@ -234,7 +262,9 @@ export class FunctionBuilder {
     const outer = this.#items;
     const items: Item[] = [];
     this.#items = items;
+    this.#nesting++;
     build();
+    this.#nesting--;
     this.#items = outer;
     return items;
   }
@@ -242,8 +272,8 @@ export class FunctionBuilder {
   if(condition: Val, then: Body, otherwise?: Body): void {
     const c = condition.type === "i64" ? condition.ne(0) : condition;
     if (c.isConst) {
-      if (!c.is(0)) this.block(then);
-      else if (otherwise) this.block(otherwise);
+      if (!c.is(0)) then();
+      else otherwise?.();
       return;
     }
     this.statement({
@@ -306,18 +336,18 @@ export class FunctionBuilder {
   }
 
   #args(target: FunctionRef, args: readonly Operand[]): Val[] {
-    invariant(args.length === target.params.length, `${target.name}: ${args.length} arguments`);
+    invariant(args.length === target.params.length, "as many arguments as parameters");
     return args.map((x, i) => {
       const type = target.params[i]!;
       const v = x instanceof Val ? x : this.constant(type, x);
-      invariant(v.type === type, `${target.name}: argument ${i} is ${v.type}, not ${type}`);
+      if (v.type !== type) typeMismatch(`argument ${i} of ${target.name}`, v);
       return v;
     });
   }
 
   /** Calls a function with one result. */
   call(target: FunctionRef, ...args: Operand[]): Val {
-    invariant(target.results.length === 1, `${target.name} has one result`);
+    invariant(target.results.length === 1, "call of a function with one result");
     const v = new Val(this, "call", target.results[0]!, this.#args(target, args));
     v.target = target;
     return this.place(v);
@@ -325,7 +355,7 @@ export class FunctionBuilder {
 
   /** Calls a function without result. */
   callVoid(target: FunctionRef, ...args: Operand[]): void {
-    invariant(target.results.length === 0, `${target.name} has no result`);
+    invariant(target.results.length === 0, "call of a function without result");
     this.statement({ kind: "call", target, args: this.#args(target, args), indirect: null });
   }
 
@@ -356,7 +386,18 @@ export class FunctionBuilder {
     this.statement({ kind: "unreachable" });
   }
 
+  /** How many bodies this place is nested in. */
+  get nesting(): number {
+    return this.#nesting;
+  }
+
   // ---- marking ----
+
+  /** A use that may compute the value again, if that needs no more than what has been computed anyway. */
+  #markCold(v: Val): void {
+    if (v.marked || v.kind !== "pure") this.#mark(v);
+    else for (const x of v.args) this.#markCold(x);
+  }
 
   #markArgs(v: Val): void {
     if (v.marked) return;
@@ -381,7 +422,8 @@ export class FunctionBuilder {
           this.#mark(item.value);
           break;
         case "set":
-          this.#mark(item.value);
+          if (item.isCold) this.#cold.push(item.value);
+          else this.#mark(item.value);
           break;
         case "if":
           this.#mark(item.condition);
@@ -454,7 +496,7 @@ export class FunctionBuilder {
     }
     if (v.kind === "const") this.#emitConst(v);
     else {
-      invariant(v.kind === "pure", `a ${v.kind} used outside its body`);
+      invariant(v.kind === "pure", "an impure value used outside its body");
       this.#emitOperation(v);
     }
   }
@@ -654,6 +696,7 @@ export class FunctionBuilder {
   /** The function body as in the code section: local declarations, instructions, end. Call once. */
   finish(): Uint8Array {
     this.#markItems(this.#root);
+    for (const v of this.#cold) this.#markCold(v);
     this.#emitItems(this.#root);
     if (this.results.length > 0) this.#out.u8(0x00);
     this.#out.u8(0x0b);

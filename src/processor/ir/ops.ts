@@ -9,6 +9,8 @@ export type Type = "i32" | "i64" | "f32" | "f64" | "v128";
 
 export interface OpInfo {
   readonly name: string;
+  /** The name after the dot. */
+  readonly short: string;
   readonly code: readonly number[];
   readonly args: readonly Type[];
   readonly result: Type;
@@ -25,6 +27,13 @@ export const TYPE_CODE: Record<Type, number> = {
 };
 
 const table = new Map<string, OpInfo>();
+const BY_TYPE: Readonly<Record<Type, Map<string, OpInfo>>> = {
+  i32: new Map(),
+  i64: new Map(),
+  f32: new Map(),
+  f64: new Map(),
+  v128: new Map(),
+};
 
 function leb(n: number): number[] {
   const out: number[] = [];
@@ -40,7 +49,10 @@ function define(
   result: Type,
   immediate: OpInfo["immediate"] = "none",
 ): void {
-  table.set(name, { name, code, args, result, immediate });
+  const [type, short] = name.split(".") as [Type, string];
+  const op = { name, short, code, args, result, immediate };
+  table.set(name, op);
+  BY_TYPE[type]?.set(short, op);
 }
 
 /** Consecutive opcodes from `first`; "-" skips one. */
@@ -237,6 +249,11 @@ simd("i32x4", 0xf8, "trunc_sat_f32x4_s trunc_sat_f32x4_u", [V], V);
 simd("f32x4", 0xfa, "convert_i32x4_s convert_i32x4_u", [V], V);
 simd("i32x4", 0xfc, "trunc_sat_f64x2_s_zero trunc_sat_f64x2_u_zero", [V], V);
 simd("f64x2", 0xfe, "convert_low_i32x4_s convert_low_i32x4_u", [V], V);
+
+/** The pure operation on a scalar type or v128 by the name after the dot. */
+export function opOf(type: Type, short: string): OpInfo | undefined {
+  return BY_TYPE[type].get(short);
+}
 
 /** Pure operations by their WebAssembly text name. */
 export const OPS: ReadonlyMap<string, OpInfo> = table;

@@ -10,7 +10,7 @@
 import { invariant } from "../../base/invariant.ts";
 import { foldBinary, foldUnary } from "./fold.ts";
 import type { FunctionBuilder } from "./function.ts";
-import { type AccessInfo, OPS, type OpInfo, type Type } from "./ops.ts";
+import { type AccessInfo, type OpInfo, opOf, type Type } from "./ops.ts";
 
 export type ValueKind = "const" | "pure" | "load" | "call" | "read" | "peek";
 export type Operand = Val | number | bigint;
@@ -52,18 +52,22 @@ export class Val {
     return this.type === "i64" ? this.fn.i64(x) : this.fn.constant(this.type, Number(x));
   }
 
+  #op(name: string): OpInfo {
+    const op = opOf(this.type, name);
+    if (!op) throw new Error(`no operation ${this.type}.${name}`);
+    return op;
+  }
+
   /** Any pure binary operation of this value's type by its short WebAssembly name. */
   bin(name: string, other: Operand): Val {
-    const op = OPS.get(`${this.type}.${name}`);
-    invariant(op, `operation ${this.type}.${name}`);
+    const op = this.#op(name);
     const y = this.#coerce(other);
-    invariant(y.type === op.args[1], `${op.name} of ${y.type}`);
+    invariant(y.type === op.args[1], "operands of one type");
     return foldBinary(op, this, y) ?? this.fn.pure(op, [this, y]);
   }
 
   un(name: string): Val {
-    const op = OPS.get(`${this.type}.${name}`);
-    invariant(op, `operation ${this.type}.${name}`);
+    const op = this.#op(name);
     return foldUnary(op, this) ?? this.fn.pure(op, [this]);
   }
 

@@ -15,7 +15,8 @@ import type { Val } from "../ir/value.ts";
 import { entryOffset } from "../memory/tlb.ts";
 import { semanticsOf } from "../semantics/index.ts";
 import type { Shape } from "../semantics/insn.ts";
-import { gprAt, Mode, S, TLB_EXECUTE, TLB_PAGE, TLB_TAG } from "../state/layout.ts";
+import { Cr0, Cr4 } from "../state/control-bits.ts";
+import { gprAt, Mode, S, TLB_EXECUTE, TLB_PAGE, TLB_TAG, xmmAt } from "../state/layout.ts";
 import type { CodeView } from "./code-view.ts";
 import { PAGE } from "./code-view.ts";
 import type { BasicBlock, Region, RegionInstruction } from "./control-flow.ts";
@@ -23,7 +24,7 @@ import { dominates } from "./control-flow.ts";
 import { flagShapes } from "./flag-flow.ts";
 import { FlagState } from "./flag-state.ts";
 import { isInlined } from "./inlined.ts";
-import type { FlagShape, LazyFlags } from "./lazy-flags.ts";
+import type { FlagShape } from "./lazy-flags.ts";
 import { type RegionContext, RegionInsn } from "./region-insn.ts";
 
 /** What a region's function answers; S.RIP, S.BUDGET and the flags are stored. */
@@ -46,6 +47,10 @@ class RegionCompiler {
   readonly #exitRip: Variable;
   readonly #unexecuted: Variable;
   readonly #registers: readonly Variable[];
+  readonly #vectors: readonly Variable[];
+  readonly #usedVectors = new Set<number>();
+  readonly #writtenVectors = new Set<number>();
+  #needsSse = false;
   readonly #flags: FlagState;
   readonly #flagShapes: readonly FlagShape[];
   readonly #ripPage: Variable;
@@ -70,6 +75,7 @@ class RegionCompiler {
     this.#unexecuted = fn.variable("i32", 0);
     this.#exitRip = fn.declare("i64");
     this.#registers = Array.from({ length: 16 }, () => fn.declare("i64"));
+    this.#vectors = Array.from({ length: 16 }, () => fn.declare("v128"));
     this.#flags = new FlagState(fn);
     this.#flagShapes = flagShapes(region);
     const entry = region.blocks[0]!.start;
@@ -86,6 +92,7 @@ class RegionCompiler {
   compile(): void {
     const fn = this.#fn;
     this.#checkPages();
+    this.#checkTargets();
     const loadRegisters = fn.later();
     const { result, carry } = this.#flags;
     result.set(fn.load("i64.load", 0, S.FLAG_RESULT.at));
@@ -110,10 +117,14 @@ class RegionCompiler {
       exitCode.set(RegionExit.RESUME);
     });
     loadRegisters(() => {
+      if (this.#needsSse) this.#checkSse();
+      for (const n of this.#usedVectors) this.#vectors[n]!.set(fn.load("v128.load", 0, xmmAt(n)));
       for (const n of this.#used) this.#registers[n]!.set(fn.load("i64.load", 0, gprAt(n)));
     });
     for (const n of [...this.#written].sort((a, b) => a - b))
       fn.store("i64.store", 0, this.#registers[n]!.peek(), gprAt(n));
+    for (const n of this.#writtenVectors)
+      fn.store("v128.store", 0, this.#vectors[n]!.peek(), xmmAt(n));
     fn.store("i64.store", 0, result.peek(), S.FLAG_RESULT.at);
     fn.store("i32.store", 0, carry.peek(), S.FLAG_CARRY.at);
     fn.store("i32.store", 0, this.#budget.peek(), S.BUDGET.at);
@@ -143,6 +154,31 @@ class RegionCompiler {
         .and(host.eq(this.#view.pages.get(delta)!.host));
       fn.if(isThere.eqz(), () => fn.return(RegionExit.INTERPRET));
     }
+  }
+
+  /** Relative jumps, wherever they lead, stay in the canonical range; beside its end the interpreter finds the faults. */
+  #checkTargets(): void {
+    const fn = this.#fn;
+    const targets = this.#region.blocks.flatMap((b) =>
+      b.instructions
+        .filter(({ insn }) => insn.opCount > 0 && insn.ops[0]!.kind === "rel")
+        .map(({ insn, offset }) => offset + insn.length + insn.ops[0]!.imm),
+    );
+    if (targets.length === 0) return;
+    const isOutside = (target: number): Val => {
+      const rip = this.#ripPage.peek().add(target);
+      return rip.shl(16).shrS(16).ne(rip);
+    };
+    const either = isOutside(Math.min(...targets)).or(isOutside(Math.max(...targets)));
+    fn.if(either, () => fn.return(RegionExit.INTERPRET));
+  }
+
+  /** With SSE switched off every instruction of a region with vectors is left to the interpreter, which raises the fault. */
+  #checkSse(): void {
+    const fn = this.#fn;
+    const cr0 = fn.load("i32.load", 0, S.CR0.at).and(Cr0.EM | Cr0.TS);
+    const cr4 = fn.load("i32.load", 0, S.CR4.at).and(Cr4.OSFXSR).xor(Cr4.OSFXSR);
+    fn.if(cr0.or(cr4), () => fn.return(RegionExit.INTERPRET));
   }
 
   #tree(x: number): void {
@@ -188,13 +224,13 @@ class RegionCompiler {
   }
 
   #leaveAt(offset: number): void {
-    this.#flags.writeWords();
+    this.#flags.writeForExit();
     this.#exitOffset.set(offset);
     this.#fn.br(this.#leave);
   }
 
   #leaveBefore(at: RegionInstruction, unexecuted: number): void {
-    this.#flags.writeWords();
+    this.#flags.writeForExit();
     this.#unexecuted.set(unexecuted);
     this.#exitOffset.set(at.offset);
     this.#fn.br(this.#interpret);
@@ -203,7 +239,7 @@ class RegionCompiler {
   #block(x: number): void {
     const fn = this.#fn;
     const block = this.#region.blocks[x]!;
-    const before = this.#flags.known;
+    const before = this.#flags.save();
     if (x === 0 || this.#isEnteredByLabel(x)) this.#flags.receive(this.#flagShapes[x]!);
     const count = block.instructions.length;
     if (count > 0) {
@@ -244,12 +280,19 @@ class RegionCompiler {
       ripPage: this.#ripPage,
       context: this.#context,
       used: this.#used,
+      vectors: this.#vectors,
+      usedVectors: this.#usedVectors,
+      writtenVectors: this.#writtenVectors,
+      needsSse: () => {
+        this.#needsSse = true;
+      },
       written: this.#written,
       bail: () => this.#leaveBefore(at, unexecuted),
       branch: (condition) => this.#branch(x, block, condition),
       jump: (rip) => this.#jump(x, block, rip),
     };
-    this.#flags.begin(shape.sem);
+    const { operands } = shape;
+    this.#flags.begin(shape.sem, operands[operands.length - 1]?.kind === "i");
     semanticsOf(shape.sem)!(new RegionInsn(this.#module, this.#fn, shape, at, context));
     this.#flags.end();
   }
@@ -259,7 +302,7 @@ class RegionCompiler {
     const { ending } = block;
     if (ending.kind === "jump") this.#goto(x, taken, ending.target);
     else if (ending.kind === "conditional" && condition) {
-      const flags = this.#flags.known;
+      const flags = this.#flags.save();
       this.#fn.if(
         condition,
         () => this.#goto(x, taken, ending.target),
@@ -273,7 +316,7 @@ class RegionCompiler {
 
   /** A jump to a computed address: compared with what it may be. */
   #jump(x: number, block: BasicBlock, rip: Val): void {
-    const flags: LazyFlags | null = this.#flags.known;
+    const flags = this.#flags.save();
     const { ending } = block;
     if (ending.kind === "indirect") {
       const known = ending.targets
@@ -286,7 +329,7 @@ class RegionCompiler {
         this.#flags.restore(flags);
       }
     }
-    this.#flags.writeWords();
+    this.#flags.writeForExit();
     this.#exitRip.set(rip);
     this.#fn.br(this.#leaveTo);
   }
@@ -298,7 +341,7 @@ class RegionCompiler {
     distance: Variable,
   ): void {
     const fn = this.#fn;
-    const flags = this.#flags.known;
+    const flags = this.#flags.save();
     if (known.length > 3) {
       const half = known.length >> 1;
       fn.if(

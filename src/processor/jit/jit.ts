@@ -63,7 +63,7 @@ export interface BackendResult extends CompiledBatch {
 
 export interface JitOptions {
   readonly backend: (setup: CompilerSetup) => RegionBackend;
-  /** Entries of a block before it is compiled. */
+  /** Instructions executed from a block's entry before it is compiled; 0 = at once. */
   readonly threshold: number;
   readonly nowMs: () => number;
   /** Instructions of live regions before all are dropped to make room. */
@@ -154,7 +154,7 @@ export class Jit implements RegionTier {
     if (request) this.#waiting.push({ physical, mode, request });
     else this.stats.refused++;
     this.stats.ownMs += this.#options.nowMs() - started;
-    if (this.threshold <= 1 || this.#waiting.length >= MAX_BATCH) this.service();
+    if (this.threshold === 0 || this.#waiting.length >= MAX_BATCH) this.service();
   }
 
   /** Starts what waits if the backend is free. */

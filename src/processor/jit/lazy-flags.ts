@@ -8,6 +8,7 @@
 
 import type { Val } from "../ir/value.ts";
 import { carryOfAdd, carryOfSub, signExtend } from "../semantics/flags.ts";
+import type { SemanticsTable } from "../semantics/insn.ts";
 import { FLOAT_ARITHMETIC } from "../semantics/simd/float-arithmetic.ts";
 import { FLOAT_CONVERT } from "../semantics/simd/float-convert.ts";
 import { MOVES } from "../semantics/simd/moves.ts";
@@ -15,6 +16,7 @@ import { PACKED_INTEGER } from "../semantics/simd/packed-integer.ts";
 import { PACKED_MULTIPLY } from "../semantics/simd/packed-multiply.ts";
 import { PACKED_SHIFT } from "../semantics/simd/packed-shift.ts";
 import { SHUFFLE } from "../semantics/simd/shuffle.ts";
+import { X87 } from "../semantics/x87/index.ts";
 
 export type FlagKind = "add" | "sub" | "logic";
 
@@ -42,27 +44,39 @@ const KINDS: Readonly<Record<string, FlagKind>> = {
   test: "logic",
 };
 
-const VECTOR = [
-  MOVES,
-  PACKED_INTEGER,
-  PACKED_MULTIPLY,
-  PACKED_SHIFT,
-  SHUFFLE,
-  FLOAT_ARITHMETIC,
-  FLOAT_CONVERT,
-].flatMap((table) => Object.keys(table));
+const keysOf = (...tables: SemanticsTable[]): string[] => tables.flatMap((t) => Object.keys(t));
 
 /** Neither read nor write flags, or read conditions only. */
 const KEEPS: ReadonlySet<string> = new Set([
-  ..."mov movzx movsx movsxd lea xchg nop cbw cwd bswap movbe not setcc cmovcc".split(" "),
-  ..."jcc jcxz loop jmp jmp_ind push pop call call_ind ret leave".split(" "),
-  ...VECTOR.filter((sem) => sem !== "ptest"),
+  ..."mov movzx movsx movsxd lea xchg nop pause cbw cwd bswap movbe not setcc cmovcc".split(" "),
+  ..."jcc jcxz loop jmp jmp_ind push pop call call_ind ret leave div idiv".split(" "),
+  ...keysOf(MOVES, PACKED_INTEGER, PACKED_MULTIPLY, PACKED_SHIFT, SHUFFLE).filter(
+    (sem) => sem !== "ptest",
+  ),
+  ...keysOf(FLOAT_ARITHMETIC, FLOAT_CONVERT, X87).filter((sem) => !/^fu?comip?$|^fcmov/.test(sem)),
 ]);
 
-/** The kind an instruction sets, "keeps", or "words": it reads or writes the words itself. */
+/** Read and write the words, but never write them under a condition. */
+const WRITES: ReadonlySet<string> = new Set(
+  "adc sbb inc dec mul imul1 imul2 imul3 popcnt bt bts btr btc clc stc cmc loope loopne".split(" "),
+);
+/** So do these when their count is an immediate. */
+const SHIFTS: ReadonlySet<string> = new Set("shl shr sar rol ror shld shrd".split(" "));
+
+/** What an instruction leaves: operands of a kind, what was there before, or words. */
 export function flagEffect(sem: string): FlagKind | "keeps" | "words" {
   const kind = Object.hasOwn(KINDS, sem) ? KINDS[sem] : undefined;
   return kind ?? (KEEPS.has(sem) ? "keeps" : "words");
+}
+
+/** How an instruction uses the flags: sets operands, keeps them, uses words, or may write words under a condition. */
+export function flagUse(
+  sem: string,
+  hasFixedCount: boolean,
+): "sets" | "keeps" | "words" | "conditional" {
+  if (Object.hasOwn(KINDS, sem)) return "sets";
+  if (KEEPS.has(sem)) return "keeps";
+  return WRITES.has(sem) || (SHIFTS.has(sem) && hasFixedCount) ? "words" : "conditional";
 }
 
 const zeroExtend = (v: Val, bytes: number): Val =>

@@ -12,7 +12,7 @@ import { BASE_RIP, type Instruction, type Operand } from "../isa/instruction.ts"
 import { addend, entryOffset, isHit } from "../memory/tlb.ts";
 import { Access, type Bytes } from "../semantics/cpu.ts";
 import { Insn, type Shape } from "../semantics/insn.ts";
-import { FPR, SEG_BASE, Status, segmentAt, TLB_READ, TLB_WRITE, XMM } from "../state/layout.ts";
+import { FPR, SEG_BASE, Status, segmentAt, TLB_READ, TLB_WRITE } from "../state/layout.ts";
 import type { FlagState } from "./flag-state.ts";
 import { type FlagKind, lazyCondition } from "./lazy-flags.ts";
 
@@ -25,6 +25,11 @@ export interface RegionContext {
   /** Registers read or written anywhere, and those written; filled while building. */
   readonly used: Set<number>;
   readonly written: Set<number>;
+  /** The region may be entered only where SSE instructions can be executed. */
+  needsSse(): void;
+  readonly vectors: readonly Variable[];
+  readonly usedVectors: Set<number>;
+  readonly writtenVectors: Set<number>;
   /** Leaves before the current instruction: the interpreter goes on with it. */
   bail(): void;
   /** Goes to a relative target inside or outside the region. */
@@ -61,33 +66,39 @@ export class RegionInsn extends Insn {
     this.#region.bail();
   }
 
+  override rarely(condition: Val): void {
+    this.fn.if(condition, () => this.#region.bail());
+  }
+
+  override usually(usual: Val, isRare: Val): Val {
+    this.rarely(isRare);
+    return usual;
+  }
+
+  override hasSse(): boolean {
+    this.#region.needsSse();
+    return true;
+  }
+
   /** A fault is found again, and raised, by the interpreter. */
   override fault(): void {
     this.#region.bail();
   }
 
   flagResult(): Val {
-    const { flags } = this.#region;
-    flags.checkWords();
-    return flags.result.read();
+    return this.#region.flags.readResult();
   }
 
   flagCarry(): Val {
-    const { flags } = this.#region;
-    flags.checkWords();
-    return flags.carry.read();
+    return this.#region.flags.readCarry();
   }
 
   setFlagResult(v: Val): void {
-    const { flags } = this.#region;
-    flags.checkWords();
-    flags.result.set(v);
+    this.#region.flags.setResult(v);
   }
 
   setFlagCarry(v: Val): void {
-    const { flags } = this.#region;
-    flags.checkWords();
-    flags.carry.set(v);
+    this.#region.flags.setCarry(v);
   }
 
   override noteFlags(kind: FlagKind, bytes: number, a: Val, b: Val, r: Val): boolean {
@@ -96,8 +107,8 @@ export class RegionInsn extends Insn {
 
   override knownCondition(cc: number): Val | null {
     const { flags } = this.#region;
-    if (flags.known) return lazyCondition(flags.known, cc);
-    flags.allowWords();
+    if (flags.operands) return lazyCondition(flags.operands, cc);
+    flags.allowReading();
     return null;
   }
 
@@ -151,7 +162,7 @@ export class RegionInsn extends Insn {
       case "mm":
         return this.raw(bytes, 0, FPR + 16 * op.num);
       default:
-        return this.raw(bytes, 0, XMM + 16 * op.num);
+        return this.#vectorPart(this.xmm(op.num), bytes);
     }
   }
 
@@ -168,8 +179,57 @@ export class RegionInsn extends Insn {
         this.setRaw(bytes, 0, v, FPR + 16 * op.num);
         break;
       default:
-        this.setRaw(bytes, 0, v, XMM + 16 * op.num);
+        this.#writeVector(op.num, bytes, v);
     }
+  }
+
+  override xmm(n: number): Val {
+    this.#region.usedVectors.add(n);
+    return this.#region.vectors[n]!.read();
+  }
+
+  override setXmm(n: number, value: Val): void {
+    this.#writeVector(n, 16, value);
+  }
+
+  #vectorPart(v: Val, bytes: Bytes): Val {
+    const { fn } = this;
+    switch (bytes) {
+      case 16:
+        return v;
+      case 8:
+        return fn.lane("i64x2.extract_lane", 0, v);
+      case 4:
+        return fn.lane("i32x4.extract_lane", 0, v);
+      case 2:
+        return fn.lane("i16x8.extract_lane_u", 0, v);
+      default:
+        return fn.lane("i8x16.extract_lane_u", 0, v);
+    }
+  }
+
+  #writeVector(n: number, bytes: Bytes, v: Val): void {
+    const { vectors, writtenVectors } = this.#region;
+    const replaced = (name: string): Val => this.fn.lane(name, 0, this.xmm(n), v);
+    writtenVectors.add(n);
+    this.#region.usedVectors.add(n);
+    const wide =
+      bytes === 16
+        ? v
+        : replaced(
+            bytes === 8
+              ? "i64x2.replace_lane"
+              : bytes === 4
+                ? "i32x4.replace_lane"
+                : bytes === 2
+                  ? "i16x8.replace_lane"
+                  : "i8x16.replace_lane",
+          );
+    vectors[n]!.set(wide);
+  }
+
+  override x87Opcode(): Val {
+    return this.i32(((this.#insn.row.opcode & 7) << 8) | this.#insn.modrm);
   }
 
   regNumber(i: number): Val {
@@ -259,6 +319,9 @@ export class RegionInsn extends Insn {
   nextRip(): Val {
     return this.#region.ripPage.read().add(this.#offset + this.#insn.length);
   }
+
+  /** The region has looked at all targets when it was entered. */
+  override unlessTaken(): void {}
 
   relativeTarget(): Val {
     return this.nextRip().add(this.#operand(0).imm);

@@ -215,6 +215,23 @@ export abstract class Cpu {
     this.fn.if(status, () => this.leave(Status.FAULT));
   }
 
+  /** Runs `body` where a condition holds that hardly ever does. Nothing has changed yet: a reading may leave to another one instead. */
+  rarely(condition: Val, body: () => void): void {
+    this.fn.if(condition, body);
+  }
+
+  /** `usual`; or what `instead` answers where a condition holds that hardly ever does. */
+  usually(usual: Val, isRare: Val, instead: () => Val): Val {
+    const out = this.fn.variable(usual.type, usual);
+    this.rarely(isRare, () => out.set(instead()));
+    return out.read();
+  }
+
+  /** True where a reading has made sure that no SSE instruction is #UD or #NM. */
+  hasSse(): boolean {
+    return false;
+  }
+
   /** A fault-like VM exit: the instruction is not executed. */
   vmExit(reason: number, qualification: Operand = 0n): void {
     this.set(S.EXIT_REASON, reason);

@@ -1,7 +1,7 @@
 /**
  * Multiplication and division. SDM Vol. 2, "MUL", "IMUL", "DIV", "IDIV".
  *
- * WebAssembly has neither 128-bit products nor 128-bit dividends: `multiplyHigh` builds the upper half from 32-bit pieces, `divideWide`
+ * WebAssembly has neither 128-bit products nor 128-bit dividends: `highProduct` builds the upper half from 32-bit pieces, `divideWide`
  * is long division with two 32-bit digits (Knuth, TAOCP Vol. 2, 4.3.1, Algorithm D). Both are plain functions of their arguments.
  * Undefined flags: after a multiplication SF, ZF and PF describe the low half and AF is clear; a division leaves all flags alone.
  */
@@ -17,31 +17,22 @@ const RDX = 2;
 const MIN64 = -(1n << 63n);
 
 export function defineMultiplyProcedures(module: ModuleBuilder): void {
-  const two = ["i64", "i64"] as const;
-  /** Upper 64 bits of the unsigned, of the signed 128-bit product. */
-  module.function("multiplyHigh", two, ["i64"], (fn) => fn.return(highProduct(fn)), true);
-  module.function(
-    "multiplyHighSigned",
-    two,
-    ["i64"],
-    (fn) => {
-      const [a, b] = [fn.param(0), fn.param(1)];
-      const high = fn.call(module.get("multiplyHigh"), a, b);
-      fn.return(high.sub(a.shrS(63).and(b)).sub(b.shrS(63).and(a)));
-    },
-    true,
-  );
   /** (high, low, divisor) -> quotient of the unsigned division; high < divisor. */
   module.function("divideWide", ["i64", "i64", "i64"], ["i64"], longDivision, true);
 }
 
-function highProduct(fn: FunctionBuilder): Val {
+/** Upper 64 bits of the unsigned 128-bit product. */
+function highProduct(a: Val, b: Val): Val {
   const low32 = (v: Val): Val => v.and(0xffff_ffffn);
-  const [a, b] = [fn.param(0), fn.param(1)];
   const [a0, a1, b0, b1] = [low32(a), a.shrU(32), low32(b), b.shrU(32)];
   const middle = a1.mul(b0).add(a0.mul(b0).shrU(32));
   const other = a0.mul(b1).add(low32(middle));
   return a1.mul(b1).add(middle.shrU(32)).add(other.shrU(32));
+}
+
+/** Upper 64 bits of the signed 128-bit product. */
+function highProductSigned(a: Val, b: Val): Val {
+  return highProduct(a, b).sub(a.shrS(63).and(b)).sub(b.shrS(63).and(a));
 }
 
 function longDivision(fn: FunctionBuilder): void {
@@ -89,13 +80,7 @@ function multiplyTruncated(insn: Insn, a: Val, b: Val): void {
   if (bytes === 8) {
     const r = a.mul(b);
     insn.wr(0, r);
-    insn.setFlagResult(r);
-    insn.setFlagCarry(insn.i32(0));
-    const isSmall = a.sext32().eq(a).and(b.sext32().eq(b));
-    insn.fn.if(isSmall.eqz(), () => {
-      const high = insn.fn.call(insn.module.get("multiplyHighSigned"), a, b);
-      insn.setFlagCarry(high.ne(r.shrS(63)).shl(31));
-    });
+    productFlags(insn, 8, r, highProductSigned(a, b).ne(r.shrS(63)));
     return;
   }
   if (bytes === 4) {
@@ -118,11 +103,7 @@ function multiplyFull(signed: boolean): Semantics {
     const a = insn.gpr(RAX, bytes);
     if (bytes === 8) {
       const low = a.mul(b);
-      const high = insn.fn.call(
-        insn.module.get(signed ? "multiplyHighSigned" : "multiplyHigh"),
-        a,
-        b,
-      );
+      const high = signed ? highProductSigned(a, b) : highProduct(a, b);
       insn.setGpr(RAX, 8, low);
       insn.setGpr(RDX, 8, high);
       productFlags(insn, 8, low, signed ? high.ne(low.shrS(63)) : high.nez());

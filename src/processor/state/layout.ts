@@ -339,7 +339,7 @@ export const RAM_BASE = 0x400_0000;
 /**
  * A decoded block: a 32-byte header, then 32-byte records. A block's address is that of its first record.
  *   header: physical u32 -32 · mode u32 -28 · next in bucket u32 -24 · instruction count u16 -20 · bytes u16 -18 ·
- *           second page (page-crossing instruction) u32 -16 · entries until it is hot i32 -12 · table slot of its region u32 -8 ·
+ *           second page (page-crossing instruction) u32 -16 · instructions until it is hot i32 -12 · table slot of its region u32 -8 ·
  *           first record's handler while that is JIT u16 -4
  *   record: handler u16 +0 · length u8 +2 · ea flags u8 +3 · op0 u16 +4 · op1 u16 +6 · base u16 +8 · index u16 +10 · segment u16 +12 ·
  *           scale u8 +14 · instructions after this one u8 +15 · displacement i32 +16 · offset in page u16 +20 · op2 / prefixes u16 +22 ·

@@ -79,13 +79,11 @@ function packedNative(cpu: Cpu, f: Format, op: PackedOperation, a: Val, b: Val):
 function packed(cpu: Cpu, f: Format, op: PackedOperation, a: Val, b: Val): Val {
   const { fn } = cpu;
   const r = packedNative(cpu, f, op, a, b);
-  const out = fn.variable("v128", r);
   const fast = all(fn, f, packedSafe(fn, f, op, [a, b, r])).and(isPlain(cpu.get(S.MXCSR)));
-  fn.if(fast.eqz(), () => {
+  return cpu.usually(r, fast.eqz(), () => {
     cpu.propagate(fn.call(cpu.module.get(procedureName(op, lanesOf(f), f)), a, b));
-    out.set(result(cpu, 16));
+    return result(cpu, 16);
   });
-  return out.read();
 }
 
 /** Scalar bits in the format's own width (i32 or i64). */
@@ -95,13 +93,11 @@ function scalar(cpu: Cpu, f: Format, op: Operation, a: Val, b: Val): Val {
   const { fn } = cpu;
   const value = loadFloat(f, fn, a).bin(native(op), loadFloat(f, fn, b));
   const r = narrow(f, floatBits(f, fn, value));
-  const out = fn.variable(f.bits === 64 ? "i64" : "i32", r);
   const fast = scalarSafe(f, op, [a, b, r]).and(isPlain(cpu.get(S.MXCSR)));
-  fn.if(fast.eqz(), () => {
+  return cpu.usually(r, fast.eqz(), () => {
     cpu.propagate(fn.call(cpu.module.get(procedureName(op, 1, f)), a.extU(), b.extU()));
-    out.set(result(cpu, f.bytes));
+    return result(cpu, f.bytes);
   });
-  return out.read();
 }
 
 const packedSemantics =
@@ -153,7 +149,7 @@ const scalarRoot =
       .sub(f.normal)
       .ltU(f.infinity - f.normal)
       .and(isPlain(insn.get(S.MXCSR)));
-    fn.if(fast.eqz(), () => {
+    insn.rarely(fast.eqz(), () => {
       insn.propagate(fn.call(insn.module.get(procedureName("Sqrt", 1, f)), b.extU()));
       out.set(result(insn, f.bytes));
     });

@@ -79,12 +79,10 @@ function defineExtreme(module: ModuleBuilder, f: Format, which: Extreme): void {
 
 function extremeOf(insn: Insn, f: Format, which: Extreme, a: Val, b: Val): Val {
   const { fn } = insn;
-  const out = fn.variable("v128", extreme(insn, f, which, a, b));
-  fn.if(isQuiet(insn, f, a, b).eqz(), () => {
+  return insn.usually(extreme(insn, f, which, a, b), isQuiet(insn, f, a, b).eqz(), () => {
     insn.propagate(fn.call(insn.module.get(`sse${which}${f.bits}`), a, b));
-    out.set(result(insn, 16));
+    return result(insn, 16);
   });
-  return out.read();
 }
 
 // ---- CMP ----
@@ -121,12 +119,10 @@ function defineCompare(module: ModuleBuilder, f: Format): void {
 function compareOf(insn: Insn, f: Format, a: Val, b: Val): Val {
   const { fn } = insn;
   const imm = insn.immediate(2);
-  const out = fn.variable("v128", compareMask(insn, f, a, b, imm));
-  fn.if(isQuiet(insn, f, a, b).eqz(), () => {
+  return insn.usually(compareMask(insn, f, a, b, imm), isQuiet(insn, f, a, b).eqz(), () => {
     insn.propagate(fn.call(insn.module.get(`sseCmp${f.bits}`), a, b, imm));
-    out.set(result(insn, 16));
+    return result(insn, 16);
   });
-  return out.read();
 }
 
 // ---- COMI, UCOMI ----
@@ -160,7 +156,7 @@ const order =
     const b = splat(fn, f, insn.rd(1));
     const a = splat(fn, f, insn.regRead(0, f.bytes));
     const image = fn.variable("i32", orderImage(insn, f, a, b));
-    fn.if(isQuiet(insn, f, a, b).eqz(), () => {
+    insn.rarely(isQuiet(insn, f, a, b).eqz(), () => {
       insn.propagate(fn.call(insn.module.get(`sseOrder${f.bits}`), a, b, quietToo));
       image.set(result(insn, 4));
     });

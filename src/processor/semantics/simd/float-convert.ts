@@ -136,7 +136,7 @@ const scalarToInteger =
     const quiet = isPlain(mxcsr).and(scalarNotDenormal(f, bits));
     const fast = fit.and(integral.eq(value).or(quiet));
     const out = fn.variable(type, fn.op(`${type}.trunc_sat_f${f.bits}_s`, integral));
-    fn.if(fast.eqz(), () => {
+    insn.rarely(fast.eqz(), () => {
       toInteger(insn, `sseTo${wide ? "Quad" : "Int"}${f.bits}`, splat(fn, f, bits), truncates);
       out.set(result(insn, wide ? 8 : 4));
     });
@@ -198,27 +198,23 @@ const scalarFromInteger =
     const { fn } = insn;
     const n = insn.rd(1);
     const bits = floatBits(f, fn, fn.op(`f${f.bits}.convert_${n.type}_s`, n));
-    const out = fn.variable("i64", bits);
-    const exact = f.bits === 64 && n.type === "i32";
-    if (!exact) {
-      fn.if(isPlain(insn.get(S.MXCSR)).eqz(), () => {
-        insn.propagate(fn.call(insn.module.get(`sseFromInt${f.bits}`), n.extS()));
-        out.set(result(insn, 8));
-      });
-    }
-    const r = out.read();
-    insn.regWrite(0, f.bytes, f.bits === 64 ? r : r.wrap());
+    const narrow = (v: Val): Val => (f.bits === 64 ? v : v.wrap());
+    const isExact = f.bits === 64 && n.type === "i32";
+    const isRare = isExact ? insn.i32(0) : isPlain(insn.get(S.MXCSR)).eqz();
+    const r = insn.usually(narrow(bits), isRare, () => {
+      insn.propagate(fn.call(insn.module.get(`sseFromInt${f.bits}`), n.extS()));
+      return narrow(result(insn, 8));
+    });
+    insn.regWrite(0, f.bytes, r);
   };
 
 /** Four integers to binary32. */
 function singles(insn: Insn, v: Val): Val {
   const { fn } = insn;
-  const out = fn.variable("v128", fn.op("f32x4.convert_i32x4_s", v));
-  fn.if(isPlain(insn.get(S.MXCSR)).eqz(), () => {
+  return insn.usually(fn.op("f32x4.convert_i32x4_s", v), isPlain(insn.get(S.MXCSR)).eqz(), () => {
     insn.propagate(fn.call(insn.module.get("sseFromInts"), v));
-    out.set(result(insn, 16));
+    return result(insn, 16);
   });
-  return out.read();
 }
 
 /**

@@ -56,6 +56,7 @@ function unless(cpu: Cpu, bad: Val, procedure: string, ...args: Val[]): void {
 
 /** #UD and #NM of an instruction on XMM registers. */
 export function requireSse(cpu: Cpu): void {
+  if (cpu.hasSse()) return;
   const off = cr4(cpu).and(Cr4.OSFXSR).xor(Cr4.OSFXSR);
   unless(
     cpu,

@@ -61,6 +61,9 @@ class BenchInsn extends Insn {
   ea(): Val {
     return this.fn.param(3);
   }
+  linear(offset: Val): Val {
+    return offset;
+  }
   offset(): Val {
     return this.fn.param(3);
   }
@@ -71,6 +74,9 @@ class BenchInsn extends Insn {
     return this.i64(0);
   }
   nextRip(): Val {
+    return this.i64(0);
+  }
+  relativeTarget(): Val {
     return this.i64(0);
   }
   retired(): Val {
