@@ -24,10 +24,17 @@ import { readRflags, writeRflags } from "./rflags.ts";
 export const STATE_START = 0x100;
 export const STATE_END = 0x700;
 
-interface Slot {
+/** Where a field is. A class of its own keeps its shape apart from all objects that begin with `at`. */
+class Slot {
   readonly at: number;
   readonly bytes: 2 | 4 | 8;
   readonly isGuest: boolean;
+
+  constructor(at: number, bytes: 2 | 4 | 8, isGuest: boolean) {
+    this.at = at;
+    this.bytes = bytes;
+    this.isGuest = isGuest;
+  }
 }
 
 const SEGMENT_NAMES = ["ES", "CS", "SS", "DS", "FS", "GS", "LDTR", "TR"] as const;
@@ -35,7 +42,7 @@ const SEGMENT_NAMES = ["ES", "CS", "SS", "DS", "FS", "GS", "LDTR", "TR"] as cons
 function guestSlots(): Map<number, Slot> {
   const slots = new Map<number, Slot>();
   const guest = (encoding: number, at: number, bytes: 2 | 4 | 8): void => {
-    slots.set(encoding, { at, bytes, isGuest: true });
+    slots.set(encoding, new Slot(at, bytes, true));
   };
   SEGMENT_NAMES.forEach((name, i) => {
     guest(Field[`GUEST_${name}_SELECTOR`], segmentAt(i) + SEG_SELECTOR, 2);
@@ -60,6 +67,7 @@ function guestSlots(): Map<number, Slot> {
   guest(Field.GUEST_PDPTE2, S.PDPTE2.at, 8);
   guest(Field.GUEST_PDPTE3, S.PDPTE3.at, 8);
   guest(Field.GUEST_INTERRUPTIBILITY, S.INTERRUPTIBILITY.at, 4);
+  guest(Field.GUEST_PENDING_DEBUG, S.PENDING_DEBUG.at, 8);
   guest(Field.GUEST_ACTIVITY, S.ACTIVITY.at, 4);
   guest(Field.GUEST_SYSENTER_CS, S.SYSENTER_CS.at, 4);
   guest(Field.GUEST_SYSENTER_ESP, S.SYSENTER_ESP.at, 8);
@@ -82,7 +90,7 @@ function allSlots(): Map<number, Slot> {
   let at = 0;
   for (const encoding of [...Object.values(Field), ...Object.values(VendorField)]) {
     if (slots.has(encoding) || encoding === Field.GUEST_RFLAGS) continue;
-    slots.set(encoding, { at, bytes: fieldWidth(encoding), isGuest: false });
+    slots.set(encoding, new Slot(at, fieldWidth(encoding), false));
     at += 8;
   }
   return slots;
