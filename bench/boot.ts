@@ -6,6 +6,8 @@ import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { gunzipSync } from "node:zlib";
 import { Machine } from "../src/machine/machine.ts";
+import { NodeCompiler } from "../src/machine/node-compiler.ts";
+import { tuneEngine } from "../src/machine/node-engine.ts";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -24,6 +26,7 @@ if (!kernel) throw new Error("usage: boot.ts KERNEL [INITRD]");
 
 const started = performance.now();
 const limit = Number(values.max);
+tuneEngine();
 const machine = new Machine(
   {
     kernel: readFileSync(kernel),
@@ -41,6 +44,7 @@ const machine = new Machine(
     entropy: () => 0x1234_5678_9abc_def1n,
     doorbell: () => machine !== undefined && machine.processor.retired > limit,
     decompressors: { gzip: (stream) => gunzipSync(stream) },
+    compiler: (setup) => new NodeCompiler(setup),
     send: (m) => {
       if (m.type === "output" && m.port === 0) process.stdout.write(m.data);
       else if (m.type === "output")

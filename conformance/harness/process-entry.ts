@@ -14,6 +14,8 @@ import {
   type StopReason,
 } from "../../src/control/protocol.ts";
 import { Machine } from "../../src/machine/machine.ts";
+import { NodeCompiler } from "../../src/machine/node-compiler.ts";
+import { tuneEngine } from "../../src/machine/node-engine.ts";
 import type { BootFiles } from "./guest-machine.ts";
 
 export interface ProcessConfig extends BootFiles {
@@ -62,6 +64,7 @@ function receive(message: FromMachine): void {
     });
 }
 
+tuneEngine();
 const machine = new Machine(
   {
     kernel: readFileSync(config.kernelPath),
@@ -81,6 +84,7 @@ const machine = new Machine(
     doorbell: () => !isDeterministic && performance.now() > sliceEnd,
     send: receive,
     decompressors: { gzip: (stream) => gunzipSync(stream) },
+    compiler: (setup) => new NodeCompiler(setup),
   },
 );
 

@@ -17,6 +17,8 @@ import { gunzipSync } from "node:zlib";
 import { HypolithError } from "../base/errors.ts";
 import type { FromMachine, MachineConfig, StopReason, ToMachine } from "../control/protocol.ts";
 import { Machine } from "./machine.ts";
+import { NodeCompiler } from "./node-compiler.ts";
+import { tuneEngine } from "./node-engine.ts";
 
 interface WorkerData {
   /** One word: the number of messages posted so far. */
@@ -96,6 +98,7 @@ function start(
   send: (m: FromMachine) => void,
   doorbell: () => boolean,
 ): Machine | null {
+  tuneEngine();
   try {
     const machine = new Machine(config, {
       nowMs: () => performance.now(),
@@ -103,6 +106,7 @@ function start(
       doorbell,
       send,
       decompressors: { gzip: (stream) => gunzipSync(stream) },
+      compiler: (setup) => new NodeCompiler(setup),
     });
     giveBackMemory();
     send({ type: "started" });

@@ -22,7 +22,8 @@ import type { Vm } from "../hypervisor/kernel/vm.ts";
 import type { RegionTier } from "../processor/interpreter/code-cache.ts";
 import { Interpreter, type RegionHost } from "../processor/interpreter/interpreter.ts";
 import { type CpuidModel, PHYSICAL_BITS, parseCpuModel } from "../processor/isa/cpuid.ts";
-import { Jit, type JitStats } from "../processor/jit/jit.ts";
+import type { CompilerSetup } from "../processor/jit/compile-batch.ts";
+import { Jit, type JitStats, type RegionBackend } from "../processor/jit/jit.ts";
 import { OwnThread } from "../processor/jit/own-thread.ts";
 import { EptEntry, EptTables } from "../processor/memory/ept.ts";
 import { HYPERVISOR_BASE, HYPERVISOR_BYTES, RAM_BASE } from "../processor/state/layout.ts";
@@ -45,6 +46,8 @@ export interface MachinePorts {
   doorbell(): boolean;
   send(message: FromMachine): void;
   readonly decompressors?: Decompressors;
+  /** Compiles regions beside the guest; without it that is done between its instructions. */
+  readonly compiler?: (setup: CompilerSetup) => RegionBackend;
 }
 
 /** Why runUntilBlocked returned: the doorbell rang, nothing to do for `waitMs`, or the end. */
@@ -113,8 +116,8 @@ export class Machine {
     if (engine !== "jit" && engine !== "auto") return undefined;
     return (host) => {
       this.#jit = new Jit(host, {
-        backend: (setup) => new OwnThread(setup),
-        threshold: engine === "jit" ? 0 : Number(process.env.TH ?? AUTO_THRESHOLD),
+        backend: (engine === "auto" && this.#ports.compiler) || ((setup) => new OwnThread(setup)),
+        threshold: engine === "jit" ? 0 : AUTO_THRESHOLD,
         nowMs: () => this.#ports.nowMs(),
       });
       return this.#jit;
@@ -319,7 +322,7 @@ function checkMemory(bytes: number): number {
 }
 
 /** Instructions executed from a block's entry after which "auto" compiles it. */
-const AUTO_THRESHOLD = 200_000;
+const AUTO_THRESHOLD = 1_000_000;
 
 function createEngine(
   ramBytes: number,

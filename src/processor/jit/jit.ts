@@ -23,13 +23,7 @@ import {
   TLB_PAGE,
 } from "../state/layout.ts";
 import { type CodePage, CodeView, PAGE } from "./code-view.ts";
-import type {
-  CompiledBatch,
-  CompiledRegion,
-  CompilerSetup,
-  Extent,
-  RegionRequest,
-} from "./compile-batch.ts";
+import type { CompiledRegion, CompilerSetup, Extent, RegionRequest } from "./compile-batch.ts";
 import { RegionExit } from "./compile-region.ts";
 import { discover } from "./discover.ts";
 
@@ -55,10 +49,15 @@ export interface RegionBackend {
   /** Batches that may be under way at a time; 0 = it answers within `submit`. */
   readonly depth: number;
   submit(requests: readonly RegionRequest[], done: (result: BackendResult) => void): void;
+  /** Hands over what has become ready. */
+  poll(): void;
+  close(): void;
 }
 
-export interface BackendResult extends CompiledBatch {
+export interface BackendResult {
+  /** Null if no request came to anything. */
   readonly module: WebAssembly.Module | null;
+  readonly regions: readonly CompiledRegion[];
 }
 
 export interface JitOptions {
@@ -126,6 +125,8 @@ export class Jit implements RegionTier {
   #retiredSlots: number[] = [];
   #nextSlot: number;
   #waiting: Waiting[] = [];
+  /** Keys of what waits or is under way. */
+  readonly #requested = new Set<number>();
   #underWay = 0;
   #liveInstructions = 0;
 
@@ -149,16 +150,26 @@ export class Jit implements RegionTier {
     const { view } = this.#host;
     const mode = view.getUint32(block + Head.MODE, true);
     const physical = view.getUint32(block + Head.PHYSICAL, true);
+    const key = keyOf(physical, mode);
+    if (this.#live.has(key) || this.#requested.has(key)) return;
     const isPossible = (mode & Mode.CODE_MASK) === Mode.CODE64;
     const request = isPossible ? this.#request(physical, mode) : null;
-    if (request) this.#waiting.push({ physical, mode, request });
-    else this.stats.refused++;
+    if (request) {
+      this.#waiting.push({ physical, mode, request });
+      this.#requested.add(key);
+    } else this.stats.refused++;
     this.stats.ownMs += this.#options.nowMs() - started;
     if (this.threshold === 0 || this.#waiting.length >= MAX_BATCH) this.service();
   }
 
-  /** Starts what waits if the backend is free. */
+  /** Ends the backend's work. */
+  close(): void {
+    this.#backend.close();
+  }
+
+  /** Takes in what is ready, and starts what waits if the backend is free. */
   service(): void {
+    if (this.#underWay > 0) this.#backend.poll();
     while (
       this.#waiting.length > 0 &&
       (this.#backend.depth === 0 || this.#underWay < this.#backend.depth)
@@ -251,6 +262,7 @@ export class Jit implements RegionTier {
 
   #install(batch: readonly Waiting[], { module, regions }: BackendResult): void {
     const started = this.#options.nowMs();
+    for (const { physical, mode } of batch) this.#requested.delete(keyOf(physical, mode));
     this.stats.refused += batch.length - regions.length;
     if (module) {
       const { core } = this.#host;
@@ -281,7 +293,7 @@ export class Jit implements RegionTier {
       for (let i = from; i < to; i++) if (then[i] !== bytes[page + i]) return false;
       return true;
     });
-    if (!isSame || this.#live.has(key)) {
+    if (!isSame) {
       this.stats.stale++;
       return;
     }

@@ -1,6 +1,15 @@
-/** Where regions are compiled: in the processor's own thread. */
+/** Regions compiled in the processor's own thread: where there are no others, or waiting would change what a test sees. */
 import { BatchCompiler, type CompilerSetup, type RegionRequest } from "./compile-batch.ts";
 import type { BackendResult, RegionBackend } from "./jit.ts";
+
+/** Compiles a batch to the end. */
+export function compileModule(
+  compiler: BatchCompiler,
+  requests: readonly RegionRequest[],
+): BackendResult {
+  const { bytes, regions } = compiler.compile(requests);
+  return { module: bytes ? new WebAssembly.Module(bytes) : null, regions };
+}
 
 export class OwnThread implements RegionBackend {
   readonly depth = 0;
@@ -11,9 +20,10 @@ export class OwnThread implements RegionBackend {
   }
 
   submit(requests: readonly RegionRequest[], done: (result: BackendResult) => void): void {
-    const batch = this.#compiler.compile(requests);
-    const { bytes } = batch;
-    const module = bytes ? new WebAssembly.Module(bytes as Uint8Array<ArrayBuffer>) : null;
-    done({ ...batch, module });
+    done(compileModule(this.#compiler, requests));
   }
+
+  poll(): void {}
+
+  close(): void {}
 }
