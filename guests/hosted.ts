@@ -32,7 +32,9 @@ export function powerOff(a: Assembler): void {
   a.emit("out", dx, ax);
 }
 
-function multibootImage(code: Uint8Array): Uint8Array {
+/** A kernel file with the code that `build` emits. */
+export function hostedKernel(build: (a: Assembler) => void): Uint8Array {
+  const code = asm32(ORIGIN + HEADER_BYTES, build);
   const image = new Uint8Array(HEADER_BYTES + code.length);
   const view = new DataView(image.buffer);
   const end = ORIGIN + image.length;
@@ -61,7 +63,7 @@ export function runHosted(
   let output = "";
   const machine: Machine = new Machine(
     {
-      kernel: multibootImage(asm32(ORIGIN + HEADER_BYTES, build)),
+      kernel: hostedKernel(build),
       cmdline: "",
       memoryBytes: 32 << 20,
       cpuModel,

@@ -8,7 +8,7 @@ import { HypolithError } from "../../src/base/errors.ts";
 import { CHECKOUT, cachedFile, digest } from "./cache.ts";
 
 const SCRIPT = join(CHECKOUT, "conformance/images/userland.sh");
-const PACKAGES = ["python3", "openssl", "perl-base", "xz-utils", "stress-ng"];
+const PACKAGES = ["python3", "openssl", "perl-base", "xz-utils", "stress-ng", "sqlite3"];
 
 /** The path of its cpio archive, uncompressed and without /init. */
 export async function userlandArchive(): Promise<string> {

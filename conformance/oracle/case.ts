@@ -60,6 +60,14 @@ export class Case {
     return this.native.getUint16(Result.FX + Fx.FSW, true);
   }
 
+  get nativeRflags(): number {
+    return this.native.getUint32(Result.RFLAGS, true);
+  }
+
+  get oursRflags(): number {
+    return this.ours.getUint32(Result.RFLAGS, true);
+  }
+
   get isStep(): boolean {
     return this.test.getUint8(Test.KIND) === Kind.STEP;
   }
@@ -71,15 +79,24 @@ export class Case {
 
   /** The instruction native RIP is at, if it is one of the test's. */
   get stoppedAt(): DraftInstruction | undefined {
+    return this.#at(this.native);
+  }
+
+  #at(result: DataView): DraftInstruction | undefined {
     const base = CODE - codeBase(this.test.getUint16(Test.SELECTORS + 2 * CS, true));
     const start = this.test.getUint16(Test.OFFSET, true) + base;
-    const rip = Number(this.native.getBigUint64(Result.RIP, true)) - start;
+    const rip = Number(result.getBigUint64(Result.RIP, true)) - start;
     return this.instructions.find((i) => i.start === rip);
   }
 
   /** The key of that instruction, or "". */
   get stoppedAtKey(): string {
     return this.stoppedAt?.row?.sem ?? "";
+  }
+
+  /** The instruction our RIP is at. */
+  get oursStoppedAt(): DraftInstruction | undefined {
+    return this.#at(this.ours);
   }
 
   bytesOf(i: DraftInstruction): Uint8Array {

@@ -25,6 +25,7 @@ const USER_END = 0x7fff_ffff_f000n;
 const FSW_SUMMARY = 0x80;
 const FSW_C1 = 0x200n;
 const MXCSR_MM = 0x2_0000;
+const FLAG_NT = 0x4000;
 const GPR_FIELD = /^r([a-d]x|[sd]i|[sb]p|\d+)$/;
 const DATA_SEGMENT_FIELD = /^[defg]s$/;
 const X87_FIELD = /^st\d$/;
@@ -38,8 +39,8 @@ const keys = (...list: string[]): ReadonlySet<string> => new Set(list);
 const POINTERS = keys("fop", "fip", "fdp");
 const LAR = keys("lar");
 const LSL = keys("lsl");
-const XRSTOR = keys("xrstor");
 const PUSHF = keys("pushf");
+const SETS_NESTED_TASK = keys("popf", "iret");
 const TWO_SOURCES = keys("cmps", "movs");
 const COMPARES_TO_FLAGS = keys("fcomi", "fcomip", "fucomi", "fucomip");
 const MASKED_STORES = keys("maskmovq", "maskmovdqu");
@@ -184,6 +185,16 @@ const ENVIRONMENT: readonly Rule[] = [
       (d.field === "outside" || (addressOf(d) >= 0 && isNestedTaskBit(d.native ^ d.ours))),
   },
   {
+    name: "NT lost before IRET",
+    why: "PVM: as above; after a step that set NT, IRET is #GP in 64-bit mode, and natively goes on to its frame",
+    explains: (_, c) =>
+      c.isStep &&
+      c.has(SETS_NESTED_TASK) &&
+      c.oursStatus === Vector.GP &&
+      c.oursStoppedAt?.row?.sem === "iret" &&
+      (c.oursRflags & ~c.nativeRflags & FLAG_NT) !== 0,
+  },
+  {
     name: "null selector with RPL",
     why: "the native kernel's entry and exit code makes a null selector zero",
     explains: (d) => DATA_SEGMENT_FIELD.test(d.field) && d.native === 0n && d.ours < 4n,
@@ -232,7 +243,10 @@ const OTHER_MAKER: readonly Rule[] = [
   {
     name: "XRSTOR of more components",
     why: 'the native XCR0 has components that ours has not; SDM Vol. 1, "Operation of XRSTOR": #GP if XSTATE_BV has others than XCR0',
-    explains: (_, c) => c.oursStatus === Vector.GP && c.nativeStatus !== Vector.GP && c.has(XRSTOR),
+    explains: (_, c) =>
+      c.oursStatus === Vector.GP &&
+      c.oursStoppedAt?.row?.sem === "xrstor" &&
+      (c.nativeStatus !== Vector.GP || c.stoppedAt !== c.oursStoppedAt),
   },
   {
     name: "LOCK MOV CR",

@@ -26,7 +26,7 @@ const EQUAL: Verdict = { left: [], rules: [] };
 
 /**
  * RFLAGS bits without meaning when a test has ended at `rip`, relative to its code: before an instruction that faulted or is not finished,
- * or after the last one.
+ * or after the last one. A branch may lead to the start of another; where repetitions take steps too, nothing tells whether it has.
  */
 function undefinedAt(
   instructions: readonly DraftInstruction[],
@@ -35,9 +35,12 @@ function undefinedAt(
 ): number {
   const last = instructions.at(-1);
   const isBranch = last?.row != null && branches(last.row.sem);
-  const jumped = isBranch && status === Status.DONE && !instructions.some((x) => x.repeats);
+  const mayHaveJumped = isBranch && status === Status.DONE;
+  const jumped = mayHaveJumped && !instructions.some((x) => x.repeats);
   const i = jumped ? -1 : instructions.findIndex((x) => x.start === rip);
-  return (i < 0 ? last : instructions[i - 1])?.undefinedFlags ?? 0;
+  const atEnd = last?.undefinedFlags ?? 0;
+  if (i < 0) return atEnd;
+  return (instructions[i - 1]?.undefinedFlags ?? 0) | (mayHaveJumped ? atEnd : 0);
 }
 
 /** Compares both results of test i. Hot path: nearly all are equal. */

@@ -114,7 +114,11 @@ async function runAll(): Promise<number> {
   if (values.json) {
     console.log(
       JSON.stringify(
-        { seed, tests: run.tests, different: run.findings, findings, modes, coverage, excused },
+        {
+          ...{ seed, tests: run.tests, different: run.findings, findings },
+          unrepeated: run.unrepeated.map((f) => formatFinding(f, seed)),
+          ...{ modes, coverage, excused },
+        },
         null,
         2,
       ),
@@ -125,6 +129,7 @@ async function runAll(): Promise<number> {
       `${run.tests} tests, seed ${seed}, ${modes.join("/")}-bit code: ${run.findings} different (${rate} tests/s)`,
     );
     for (const line of findings) console.log(line);
+    for (const f of run.unrepeated) console.log(`not repeated: ${formatFinding(f, seed)}`);
     if (examples.size > MAX_KINDS) console.log(`... ${examples.size - MAX_KINDS} more kinds`);
     console.log(formatCoverage(coverage));
     console.log("explained differences:");

@@ -7,7 +7,7 @@
  * records.ts). Each line "SLOT COUNT" on stdin runs the tests of a slot; the answer is a line "SLOT DEATHS".
  *
  * FILE may be a block device too: then tests and results are read and written around each batch, past the page cache. So the program can
- * run in a guest, on a processor model that is the reference, with a disk image as the file (see reference.ts).
+ * run in a guest, on a processor model that is the reference, with a disk image as the file.
  *
  * How: a forked child sits in a signal handler. For each test the handler puts the memory and segment registers in place, writes the test's
  * registers into its own signal frame and returns: the kernel's sigreturn loads the state, the test runs, and its trap or fault is the next

@@ -16,6 +16,15 @@ export interface Finding {
   readonly test: Uint8Array;
 }
 
+/** A difference as it was first met, with what our side said. */
+interface Suspect extends Finding {
+  readonly ours: Uint8Array;
+}
+
+/** Suspects that are looked at again; with more than that, something is wrong for good. */
+const MAX_SUSPECTS = 256;
+const REPETITIONS = 3;
+
 interface Batch {
   readonly first: number;
   readonly count: number;
@@ -39,8 +48,15 @@ export class Run {
   /** Tests whose difference a rule of differences.ts excused, by rule. */
   readonly excused = new Map<string, number>();
   readonly emulated: Emulated;
+  /**
+   * Differences that did not come again when their test ran alone, three times, while our side said the same as before: a processor
+   * gives one result, so what gave another is between it and us (interrupts, the hypervisor).
+   */
+  readonly unrepeated: Finding[] = [];
   tests = 0;
+  /** Differences so far; when the run is over, those that came again. */
   findings = 0;
+  readonly #suspects: Suspect[] = [];
   readonly #native: Native;
   readonly #options: RunOptions;
   readonly #generator: Generator;
@@ -75,6 +91,31 @@ export class Run {
     }
     await running;
     if (pending) await this.#compare(pending, null);
+    for (const suspect of this.#suspects) await this.#lookAgain(suspect);
+  }
+
+  async #lookAgain(suspect: Suspect): Promise<void> {
+    const { onFinding, selfCheck } = this.#options;
+    if (selfCheck || !(await this.#isUnrepeated(suspect))) onFinding(suspect);
+    else {
+      this.findings--;
+      this.unrepeated.push(suspect);
+    }
+  }
+
+  async #isUnrepeated({ test, instructions, ours }: Suspect): Promise<boolean> {
+    const { keepsNestedTask } = this.#native.facts;
+    const tests = new Records(1);
+    tests.bytes.set(test);
+    const sides = { tests, native: this.#results, ours: this.#ours, keepsNestedTask };
+    for (let i = 0; i < REPETITIONS; i++) {
+      await this.#native.run(0, tests, 1);
+      this.#native.results(0, this.#results, 1);
+      this.emulated.run(tests, this.#ours, 1);
+      if (Buffer.compare(this.#ours.record(0), ours) !== 0) return false;
+      if (judge(sides, 0, instructions).left.length > 0) return false;
+    }
+    return true;
   }
 
   #generate(first: number, count: number, slot: number): Batch {
@@ -111,6 +152,9 @@ export class Run {
     if (left.length === 0) return;
     this.findings++;
     const test = batch.tests.record(i).slice();
-    this.#options.onFinding({ index: batch.first + i, instructions, differences: left, test });
+    const ours = sides.ours.record(i).slice();
+    const suspect = { index: batch.first + i, instructions, differences: left, test, ours };
+    if (this.#suspects.length < MAX_SUSPECTS) this.#suspects.push(suspect);
+    else this.#options.onFinding(suspect);
   }
 }

@@ -322,7 +322,7 @@ function checkMemory(bytes: number): number {
 }
 
 /** Instructions executed from a block's entry after which "auto" compiles it. */
-const AUTO_THRESHOLD = 1_000_000;
+const AUTO_THRESHOLD = 200_000;
 
 function createEngine(
   ramBytes: number,

@@ -4,7 +4,7 @@
  */
 
 import { Field, INTERRUPTION_VALID, VendorField } from "../../processor/isa/vmcs-fields.ts";
-import { GPR } from "../../processor/state/layout.ts";
+import { GPR, PendingDebug, S } from "../../processor/state/layout.ts";
 import type { Vmcs } from "../../processor/vmx/vmcs.ts";
 import { IN_ONLY_GROUPS, type Message, StateGroup } from "../abi/message.ts";
 import type { Portal } from "./portal.ts";
@@ -13,6 +13,7 @@ import type { Vcpu } from "./vcpu.ts";
 const LOW = [0, 1, 2, 3];
 const HIGH = [4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 const RFLAGS_RESERVED_ONE = 2;
+const RFLAGS_TF = 0x100;
 
 function copyRegisters(message: Message, vmcs: Vmcs, which: readonly number[]): void {
   const state = vmcs.state;
@@ -117,10 +118,22 @@ export function commitReply(message: Message, vcpu: Vcpu): void {
   }
 }
 
-/** What the completion of an instruction ends: blocking by STI and MOV SS. */
+/** What the completion of an instruction ends: blocking by STI and MOV SS. And what it brings: the debug exceptions that are traps. */
 export function endInstruction(vmcs: Vmcs): void {
   const blocking = vmcs.number(Field.GUEST_INTERRUPTIBILITY);
   if (blocking & 3) vmcs.set(Field.GUEST_INTERRUPTIBILITY, blocking & ~3);
+  oweDebugTraps(vmcs);
+}
+
+/** After an instruction, or an iteration of one, that the hypervisor has carried out: the trap of TF, and of I/O breakpoints. */
+export function oweDebugTraps(vmcs: Vmcs): void {
+  const { state } = vmcs;
+  const hits = state.getUint32(S.IO_HITS.at, true);
+  state.setUint32(S.IO_HITS.at, 0, true);
+  const steps = (state.getUint32(S.RFLAGS_REST.at, true) & RFLAGS_TF) !== 0;
+  if (hits === 0 && !steps) return;
+  const traps = (hits ? hits | PendingDebug.ENABLED : 0) | (steps ? PendingDebug.BS : 0);
+  vmcs.set(Field.GUEST_PENDING_DEBUG, vmcs.number(Field.GUEST_PENDING_DEBUG) | traps);
 }
 
 /** RIP past the instruction that exited. */

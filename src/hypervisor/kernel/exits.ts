@@ -53,7 +53,8 @@ export class ExitDispatcher {
         return;
       case ExitReason.HLT:
         skipInstruction(vmcs);
-        vcpu.state = VcpuState.HALTED;
+        // The trap of a single step ends the halt at once.
+        if (vmcs.number(Field.GUEST_PENDING_DEBUG) === 0) vcpu.state = VcpuState.HALTED;
         return;
       case ExitReason.CPUID:
         this.#cpuid(vcpu);

@@ -112,14 +112,22 @@ export class Kernel {
       inject(vcpu, vcpu.event.info, vcpu.event.error, vcpu.event.length);
       vcpu.event = null;
       wantsWindow = apic.pending() >= 0 || this.#extintPending(vcpu);
-    } else if (apic.nmiPending && (blocking & (BLOCKING_BY_NMI | 3)) === 0) {
+    } else if (
+      apic.nmiPending &&
+      (blocking & (BLOCKING_BY_NMI | 3)) === 0 &&
+      vmcs.number(Field.GUEST_PENDING_DEBUG) === 0
+    ) {
       apic.nmiPending = false;
       inject(vcpu, INTERRUPTION_VALID + (InterruptionType.NMI << 8) + 2, 0, 0);
     } else {
       const vector = apic.pending();
       const extint = vector < 0 && this.#extintPending(vcpu);
       if (vector >= 0 || extint) {
-        const open = (vmcs.number(Field.GUEST_RFLAGS) & RFLAGS_IF) !== 0 && (blocking & 3) === 0;
+        // Debug traps come first, and would be lost by an injection.
+        const open =
+          (vmcs.number(Field.GUEST_RFLAGS) & RFLAGS_IF) !== 0 &&
+          (blocking & 3) === 0 &&
+          vmcs.number(Field.GUEST_PENDING_DEBUG) === 0;
         if (open) this.#acceptInterrupt(vcpu, vector);
         wantsWindow = !open || apic.pending() >= 0 || this.#extintPending(vcpu);
       }

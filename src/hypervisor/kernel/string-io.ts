@@ -8,8 +8,8 @@
 import { Field } from "../../processor/isa/vmcs-fields.ts";
 import { gprAt, S } from "../../processor/state/layout.ts";
 import type { Engine } from "../../processor/vmx/engine-port.ts";
-import { skipInstruction } from "./commit.ts";
-import { raise, type Vcpu } from "./vcpu.ts";
+import { oweDebugTraps, skipInstruction } from "./commit.ts";
+import { raise, setResumeFlag, type Vcpu } from "./vcpu.ts";
 
 const Bits = { SIZE: 7, IN: 1 << 3, STRING: 1 << 4, REP: 1 << 5 } as const;
 const PAGE_FAULT = 14;
@@ -73,6 +73,11 @@ export function endStringIo(
   addTo(vcpu, isInput ? RDI : RSI, step, width);
   const repeats = (vmcs.number(Field.EXIT_QUALIFICATION) & Bits.REP) !== 0;
   if (!repeats || addTo(vcpu, RCX, -1, width) === 0n) skipInstruction(vmcs);
+  else {
+    // In the middle of a repeated instruction RF is set: its own breakpoint is behind it.
+    setResumeFlag(vcpu);
+    oweDebugTraps(vmcs);
+  }
 }
 
 /** Adds to the low `width` bits of a register (32 bits clear the upper half); answers what they are then. */

@@ -2,6 +2,7 @@
  * A virtual processor of a VM: its VMCS, its local APIC, and the events that wait for it.
  */
 import { INTERRUPTION_ERROR_CODE, INTERRUPTION_VALID } from "../../processor/isa/vmcs-fields.ts";
+import { S } from "../../processor/state/layout.ts";
 import type { Vmcs } from "../../processor/vmx/vmcs.ts";
 import type { LocalApic } from "./local-apic.ts";
 
@@ -33,8 +34,17 @@ export class Vcpu {
 
 const HARDWARE_EXCEPTION = 3 << 8;
 
-/** Injects an exception at the next entry. */
+const RFLAGS_RF = 0x1_0000;
+
+/** Sets RFLAGS.RF, which VM entry does not do: the image that a fault pushes, and an instruction that goes on, have it. */
+export function setResumeFlag(vcpu: Vcpu): void {
+  const { state } = vcpu.vmcs;
+  state.setUint32(S.RFLAGS_REST.at, state.getUint32(S.RFLAGS_REST.at, true) | RFLAGS_RF, true);
+}
+
+/** Injects a fault at the next entry. */
 export function raise(vcpu: Vcpu, vector: number, error?: number): void {
+  setResumeFlag(vcpu);
   const info = INTERRUPTION_VALID + HARDWARE_EXCEPTION + vector;
   vcpu.event = {
     info: error === undefined ? info : info + INTERRUPTION_ERROR_CODE,

@@ -29,7 +29,8 @@ import {
   SYS,
   TASK_FAULT,
 } from "../semantics/system/state.ts";
-import { type Field, Pending, S, Status } from "../state/layout.ts";
+import { Pending, S, Status } from "../state/layout.ts";
+import { dropTrap } from "./debug-trap.ts";
 import { Kind } from "./interrupts.ts";
 
 /** Basic exit reasons. SDM Vol. 3D, "VMX Basic Exit Reasons". */
@@ -86,8 +87,14 @@ function combine(p: Procedure): void {
   });
 }
 
-/** Sets the exit fields for an event that leaves the guest instead of being delivered, and the RF that its image would have had. */
-function exceptionExit(p: Procedure, info: Val, error: Val, qualification: Val, setsRf: Val): void {
+/** Sets RF of a fault, or of what leaves in its place: the instruction is to be resumed. */
+function setResume(p: Cpu): void {
+  p.set(S.RFLAGS_REST, p.get(S.RFLAGS_REST).or(Flag.RF));
+  p.set(S.RESUME_BUDGET, p.get(S.BUDGET));
+}
+
+/** Sets the exit fields for an event that leaves the guest instead of being delivered; RF is to be as its image would have had it. */
+function exceptionExit(p: Procedure, info: Val, error: Val, qualification: Val): void {
   p.set(S.PENDING, Pending.NONE);
   p.set(SYS.EXT, 0);
   const unblocked = p
@@ -99,7 +106,6 @@ function exceptionExit(p: Procedure, info: Val, error: Val, qualification: Val, 
   p.set(S.EXIT_INTERRUPTION, info.or(unblocked.select(p.i32(INFO_NMI_UNBLOCKED), p.i32(0))));
   p.set(S.EXIT_INTERRUPTION_ERROR, error);
   p.set(S.EXIT_QUALIFICATION, qualification);
-  p.set(S.RFLAGS_REST, p.get(S.RFLAGS_REST).or(setsRf.select(p.i32(Flag.RF), p.i32(0))));
   p.fn.return(Status.EXIT);
 }
 
@@ -145,6 +151,9 @@ function deliverPending(p: Procedure): void {
       fn.return(Status.EXIT);
     });
     combine(p);
+    // Breakpoints met by an instruction that has not come to its end, and those held back before it.
+    p.set(S.BREAK_HITS, 0);
+    p.set(S.PENDING_DEBUG, 0n);
     const vector = p.get(S.PENDING_VECTOR);
     const type = p.get(S.PENDING_TYPE);
     const isHardware = type.eq(EventType.HARDWARE);
@@ -159,7 +168,8 @@ function deliverPending(p: Procedure): void {
       .or(INFO_VALID);
     fn.if(isHardware.and(isIntercepted(p, vector, error)), () => {
       const qualification = vector.eq(V.PF).or(vector.eq(V.DB)).select(address, p.i64(0));
-      exceptionExit(p, info, error, qualification, isFault);
+      fn.if(isFault, () => setResume(p));
+      exceptionExit(p, info, error, qualification);
     });
     fn.if(isHardware, () => recordCause(p, vector, address));
     p.set(SYS.NMI_UNBLOCKED, 0);
@@ -192,10 +202,13 @@ function softwareInterrupt(p: Procedure): void {
   const isInterrupt = type.eq(EventType.SOFTWARE_INTERRUPT);
   const info = vector.or(type.shl(8)).or(INFO_VALID);
   p.set(S.EXIT_LENGTH, fn.param(3));
+  p.set(S.RFLAGS_REST, p.get(S.RFLAGS_REST).and(~Flag.RF));
   fn.if(isInterrupt.eqz().and(isIntercepted(p, vector, p.i32(0))), () => {
-    exceptionExit(p, info, p.i32(0), p.i64(0), p.i32(0));
+    exceptionExit(p, info, p.i32(0), p.i64(0));
   });
-  fn.return(call(p, "deliverSoftware", info, vector, type, fn.param(2), isInterrupt));
+  const status = call(p, "deliverSoftware", info, vector, type, fn.param(2), isInterrupt);
+  fn.if(status.eq(Status.JUMP), () => dropTrap(p));
+  fn.return(status);
 }
 
 /** (information, vector, type, RIP to push, checks IOPL in virtual-8086 mode): common to instructions and VM-entry injection. */
@@ -257,42 +270,6 @@ function injectEvent(p: Procedure): void {
   fn.return(result);
 }
 
-/** (DR6 bits): a debug exception as a trap after the instruction before S.RIP -> JUMP or EXIT. */
-function deliverDebugTrap(p: Procedure): void {
-  recordFault(p, V.DB, 0);
-  p.set(S.PENDING_ADDRESS, p.fn.param(0).extU());
-  p.fn.return(call(p, "deliverPending"));
-}
-
-/** Access kinds of matchBreakpoints, as DR7.R/W encodes conditions: execution, data write, I/O, data read. */
-export const BreakOn = { EXECUTE: 0, WRITE: 1, IO: 2, READ: 3 } as const;
-
-const DEBUG_ADDRESSES: readonly Field[] = [S.DR0, S.DR1, S.DR2, S.DR3];
-
-/** (linear address or port, bytes, BreakOn) -> DR6 bits of the enabled breakpoints that an access meets. */
-function matchBreakpoints(p: Procedure): void {
-  const { fn } = p;
-  const [first, bytes, kind] = [fn.param(0), fn.param(1), fn.param(2)];
-  const dr7 = p.get(S.DR7).wrap();
-  const hits = fn.variable("i32", 0);
-  const last = first.add(bytes.sub(1).extU());
-  DEBUG_ADDRESSES.forEach((field, i) => {
-    const enabled = dr7
-      .shrU(2 * i)
-      .and(3)
-      .ne(0);
-    const condition = dr7.shrU(16 + 4 * i).and(3);
-    const code = dr7.shrU(18 + 4 * i).and(3);
-    // LEN 0..3: 1, 2, 8, 4 bytes, on their natural boundary.
-    const span = code.eq(2).select(p.i64(7), code.extU());
-    const from = p.get(field).and(span.not());
-    const overlaps = from.leU(last).and(first.leU(from.or(span)));
-    const wanted = condition.eq(kind).or(condition.eq(BreakOn.READ).and(kind.eq(BreakOn.WRITE)));
-    hits.set(hits.read().or(enabled.and(wanted).and(overlaps).shl(i)));
-  });
-  fn.return(hits.read());
-}
-
 export const exceptionProcedures: readonly ProcedureText[] = [
   { name: "deliverPending", params: [], answer: "status", body: deliverPending },
   {
@@ -308,11 +285,4 @@ export const exceptionProcedures: readonly ProcedureText[] = [
     body: deliverSoftware,
   },
   { name: "injectEvent", params: ["i32", "i32", "i32"], answer: "status", body: injectEvent },
-  { name: "deliverDebugTrap", params: ["i32"], answer: "status", body: deliverDebugTrap },
-  {
-    name: "matchBreakpoints",
-    params: ["i64", "i32", "i32"],
-    answer: "host",
-    body: matchBreakpoints,
-  },
 ];

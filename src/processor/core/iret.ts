@@ -64,6 +64,7 @@ function setFlags(p: Cpu, popped: Val, mask: Val | number): void {
   const old = rflagsImage(p);
   const m = typeof mask === "number" ? p.i32(mask) : mask;
   setRflagsImage(p, old.and(m.not()).or(popped.and(m)));
+  p.set(S.RESUME_BUDGET, p.get(S.BUDGET));
 }
 
 /** Which flags a return in protected mode may change, by CPL and IOPL before it. */

@@ -3,6 +3,7 @@
  */
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";
+import { checksAlignment, DR7_ENABLES, watchesData } from "../memory/breakpoints.ts";
 import { Flag } from "../semantics/flags.ts";
 import { Procedure } from "../semantics/procedure.ts";
 import { Rights } from "../semantics/system/rights.ts";
@@ -14,7 +15,6 @@ const NMI_WINDOW_EXITING = 1 << 22;
 const MONITOR_TRAP = 1 << 27;
 const BLOCKING_BY_STI_OR_MOV_SS = 3;
 const BLOCKING_BY_NMI = 8;
-const DR7_ENABLES = 0xff;
 
 function isFlat(p: Procedure, seg: number, wantData: boolean): Val {
   const rights = p.segRights(seg);
@@ -66,9 +66,16 @@ export function defineMode(module: ModuleBuilder): void {
       const ac = rflags.and(Flag.AC).ne(0);
       const smap = p.get(S.CR4).and(Cr4.SMAP).ne(0);
       const accessMode = isUser.select(fn.i32(2), smap.and(ac));
-      const checksAlignment = isUser.and(ac).and(cr0.and(Cr0.AM).ne(0));
-      const context = p.get(S.ADDRESS_SPACE).shl(2).or(accessMode);
-      p.set(S.CONTEXT, checksAlignment.select(fn.i32(CONTEXT_NONE), context).extU());
+      const system = p.get(S.ADDRESS_SPACE).shl(2);
+      const isChecked = checksAlignment(p);
+      p.set(S.CONTEXT, isChecked.select(fn.i32(CONTEXT_NONE), system.or(accessMode)).extU());
+      p.set(S.SYSTEM_CONTEXT, system.extU());
+      fn.if(p.get(S.DR7).and(DR7_ENABLES).ne(0), () =>
+        fn.if(watchesData(p), () => {
+          p.set(S.CONTEXT, BigInt(CONTEXT_NONE));
+          p.set(S.SYSTEM_CONTEXT, BigInt(CONTEXT_NONE));
+        }),
+      );
       fn.callVoid(module.get("updateSlow"));
     },
     true,
@@ -105,6 +112,7 @@ export function defineMode(module: ModuleBuilder): void {
           .or(flag(window, Slow.INTERRUPT_WINDOW))
           .or(flag(nmiWindow, Slow.NMI_WINDOW))
           .or(flag(p.get(S.DR7).and(DR7_ENABLES).ne(0), Slow.BREAKPOINTS))
+          .or(flag(p.get(S.PENDING_DEBUG), Slow.PENDING_DEBUG))
           .or(flag(p.get(S.DEVICE_WRITE_COUNT), Slow.STOP)),
       );
     },

@@ -18,6 +18,7 @@ import {
 } from "../semantics/system/procedure-text.ts";
 import { processorProcedures } from "../semantics/system/processor.ts";
 import { stackProcedures } from "../semantics/system/stack-frame.ts";
+import { debugTrapProcedures } from "./debug-trap.ts";
 import { exceptionProcedures } from "./exceptions.ts";
 import { farProcedures } from "./far-transfer.ts";
 import { returnProcedures } from "./far-transfer-return.ts";
@@ -38,6 +39,7 @@ const PROCEDURES: readonly ProcedureText[] = [
   ...interruptProcedures,
   ...redirectProcedures,
   ...exceptionProcedures,
+  ...debugTrapProcedures,
   ...taskProcedures,
   ...syscallProcedures,
   ...controlProcedures,

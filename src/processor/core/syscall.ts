@@ -18,6 +18,7 @@ import { RSP } from "../semantics/system/stack-frame.ts";
 import { in64, isProtected, longMode, nonCanonical } from "../semantics/system/state.ts";
 import { Efer } from "../state/control-bits.ts";
 import { S, Seg, segmentAt } from "../state/layout.ts";
+import { trapByResult } from "./debug-trap.ts";
 import { arrive } from "./far-transfer.ts";
 
 /** Access rights of the fixed segments, ring 0; the DPL is added. Accessed, present, 4 GiB. */
@@ -38,12 +39,13 @@ function sysCall(p: Procedure): void {
   p.faultIf(disabled.or(in64(p).eqz()), Vector.UD);
   const flags = rflagsImage(p);
   p.setGpr(RCX, 8, p.fn.param(0));
-  p.setGpr(R11, 8, flags.extU());
+  p.setGpr(R11, 8, flags.and(~Flag.RF).extU());
   setRflagsImage(p, flags.and(p.get(S.SFMASK).wrap().not()));
   const selector = p.get(S.STAR).high().and(0xfffc);
   loadFlat(p, Seg.CS, selector, CODE64);
   loadFlat(p, Seg.SS, selector.add(8), DATA32);
   p.set(S.CPL, 0);
+  trapByResult(p);
   arrive(p, p.get(S.LSTAR));
 }
 
@@ -65,6 +67,7 @@ function sysReturn(p: Procedure): void {
   );
   loadFlat(p, Seg.SS, star.add(8).or(3), DATA32 | DPL3);
   p.set(S.CPL, 3);
+  trapByResult(p);
   arrive(p, isWide.select(rcx, rcx.and(0xffff_ffffn)));
 }
 

@@ -17,6 +17,7 @@ import type { Val } from "../ir/value.ts";
 import { jumpCacheOffset } from "../memory/tlb.ts";
 import type { Semantics, Shape } from "../semantics/insn.ts";
 import {
+  type Field,
   Head,
   JUMP_CACHE,
   JUMP_CONTEXT,
@@ -212,10 +213,18 @@ function defineRunRegions(module: ModuleBuilder): void {
     fn.store("i64.store", first.at, first.rip, JUMP_CACHE);
     fn.store("i32.store", first.at, slot.peek(), JUMP_CACHE + JUMP_SLOT);
     fn.store("i32.store", first.at, context, JUMP_CACHE + JUMP_CONTEXT);
+    const count = (field: Field, n: Val = fn.i64(1)): void =>
+      fn.store("i64.store", 0, fn.load("i64.load", 0, field.at).add(n), field.at);
+    count(S.REGION_ENTRIES);
     fn.loop((again) => {
       const before = fn.load("i32.load", 0, S.BUDGET.at);
       const code = fn.callIndirect(module.get("regionShape"), slot.peek(), before);
-      fn.if(code.or(fn.load("i32.load", 0, S.BUDGET.at).eq(before)), () => fn.return(1));
+      const executed = before.sub(fn.load("i32.load", 0, S.BUDGET.at));
+      count(S.REGION_INSTRUCTIONS, executed.extU());
+      fn.if(code.or(executed.eqz()), () => {
+        count(S.REGION_BAILS);
+        fn.return(1);
+      });
       const { at, rip } = jumpCacheEntry();
       const isHit = fn
         .load("i64.load", at, JUMP_CACHE)
@@ -223,6 +232,7 @@ function defineRunRegions(module: ModuleBuilder): void {
         .and(fn.load("i32.load", at, JUMP_CACHE + JUMP_CONTEXT).eq(context));
       fn.if(isHit, () => {
         slot.set(fn.load("i32.load", at, JUMP_CACHE + JUMP_SLOT));
+        count(S.REGION_LINKS);
         fn.br(again);
       });
     });

@@ -4,13 +4,15 @@
  * memR and memW answer a host address that is good for all of the requested bytes, or 0 with a fault (or VM exit) in PENDING. Where the bytes
  * are not contiguous in this memory (page crossing) or not memory at all (device), the address is that of a bounce buffer: filled for a
  * read, scattered by memCommit after a write. Both pages of a crossing write are checked before anything is written.
- * Alignment checking (CPL 3, CR0.AM, RFLAGS.AC) rides on the slow path: while it is on, no TLB entry matches (CONTEXT_NONE).
+ * Alignment checking (CPL 3, CR0.AM, RFLAGS.AC) and data breakpoints ride on the slow path: while one is on, no TLB entry matches
+ * (CONTEXT_NONE), and breakpoints.ts looks at every access.
  */
 
 import type { FunctionBuilder } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";
 import { Access, Vector } from "../semantics/cpu.ts";
+import { Flag } from "../semantics/flags.ts";
 import { Procedure } from "../semantics/procedure.ts";
 import { Cr0, Efer } from "../state/control-bits.ts";
 import {
@@ -26,13 +28,12 @@ import {
   TLB_READ,
   TLB_WRITE,
 } from "../state/layout.ts";
+import { BreakOn, defineBreakpoints } from "./breakpoints.ts";
 import { addend, entryOffset, isHit } from "./tlb.ts";
 import { Walk } from "./walk.ts";
 
 function contextFor(p: Procedure, flags: Val): Val {
-  const context = p.get(S.CONTEXT);
-  const system = p.get(S.ADDRESS_SPACE).shl(2).extU();
-  return flags.and(Access.SYSTEM).select(system, context);
+  return flags.and(Access.SYSTEM).select(p.get(S.SYSTEM_CONTEXT), p.get(S.CONTEXT));
 }
 
 function raise(p: Procedure, vector: Val, error: number): void {
@@ -71,8 +72,8 @@ function defineTranslate(module: ModuleBuilder): void {
           p.set(S.WALK_RIGHTS, 1);
         },
         () => {
-          // SMAP holds for implicit accesses whatever AC says; for explicit ones unless AC is set (access mode 1).
-          const enforced = system.ne(0).or(context.wrap().and(3).ne(1));
+          // SMAP holds for implicit accesses whatever AC says; for explicit ones unless AC is set.
+          const enforced = system.ne(0).or(p.get(S.RFLAGS_REST).and(Flag.AC).eqz());
           const done = fn.call(module.get("walk"), linear, access, user, enforced);
           fn.if(done.eqz(), () => fn.return(0));
         },
@@ -112,27 +113,12 @@ function checkCanonical(p: Procedure, linear: Val, bytes: Val, flags: Val): void
   });
 }
 
-/**
- * What an access must be aligned to: its elements; else its size, at most 8. The images of the x87 (14, 28, 94, 108 bytes) are of words or
- * doublewords. SDM Vol. 3A, "Interrupt 17 - Alignment Check Exception (#AC)".
- */
-function alignmentOf(bytes: Val, flags: Val): Val {
-  const { fn } = bytes;
-  const words = bytes.eq(14).or(bytes.eq(94)).or(flags.and(Access.WORDS));
-  const doublewords = bytes.eq(28).or(bytes.eq(108)).or(flags.and(Access.DOUBLEWORDS));
-  const plain = bytes.gtU(8).select(fn.i32(8), bytes);
-  const wide = words.select(fn.i32(2), doublewords.select(fn.i32(4), plain));
-  return flags.and(Access.BYTES).select(fn.i32(1), wide);
-}
-
-/** Alignment check of an explicit access; leaves with #AC(0). */
-function checkAlignment(p: Procedure, linear: Val, bytes: Val, flags: Val): void {
+/** Alignment checking and data breakpoints; leaves with #AC(0). */
+function watch(p: Procedure, linear: Val, bytes: Val, flags: Val, kind: number): void {
   const { fn } = p;
-  fn.if(p.get(S.CONTEXT).eq(CONTEXT_NONE).and(flags.and(Access.SYSTEM).eqz()), () => {
-    fn.if(linear.wrap().and(alignmentOf(bytes, flags).sub(1)), () => {
-      raise(p, fn.i32(Vector.AC), 0);
-      fn.return(0);
-    });
+  fn.if(contextFor(p, flags).eq(CONTEXT_NONE).and(linear.ne(POISON)), () => {
+    const goesOn = fn.call(p.module.get("watchAccess"), linear, bytes, flags, kind);
+    fn.if(goesOn.eqz(), () => fn.return(0));
   });
 }
 
@@ -169,7 +155,7 @@ function defineRead(module: ModuleBuilder): void {
         fn.return(linear.wrap().add(addend(fn, TLB_READ, at))),
       );
       checkCanonical(p, linear, bytes, flags);
-      checkAlignment(p, linear, bytes, flags);
+      watch(p, linear, bytes, flags, BreakOn.READ);
       const host = fn.call(module.get("translate"), linear, Walk.READ, flags);
       fn.if(host.eqz(), () => fn.return(0));
       const room = firstBytes(linear);
@@ -240,7 +226,7 @@ function defineWrite(module: ModuleBuilder): void {
         fn.return(linear.wrap().add(addend(fn, TLB_WRITE, at))),
       );
       checkCanonical(p, linear, bytes, flags);
-      checkAlignment(p, linear, bytes, flags);
+      watch(p, linear, bytes, flags, BreakOn.WRITE);
       const host = fn.call(module.get("translate"), linear, Walk.WRITE, flags);
       fn.if(host.eqz(), () => fn.return(0));
       const room = firstBytes(linear);
@@ -332,6 +318,7 @@ function defineWrite(module: ModuleBuilder): void {
 }
 
 export function defineAccess(module: ModuleBuilder): void {
+  defineBreakpoints(module);
   defineTranslate(module);
   defineRead(module);
   defineWrite(module);

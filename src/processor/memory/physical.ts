@@ -12,6 +12,7 @@ import type { ModuleBuilder } from "../ir/module.ts";
 import type { Operand, Val } from "../ir/value.ts";
 import type { Cpu } from "../semantics/cpu.ts";
 import { Procedure } from "../semantics/procedure.ts";
+import { INFO_NMI_UNBLOCKED, SYS } from "../semantics/system/state.ts";
 import {
   DEVICE,
   DEVICE_ENTRIES,
@@ -26,15 +27,23 @@ import {
 const EPT_VIOLATION = 48;
 const FOUR_GIB = 0x1_0000_0000n;
 
-/** EPT-violation qualification: access in bits 2:0, linear address valid and final translation in bits 8:7. */
+/**
+ * EPT-violation qualification: access in bits 2:0, linear address valid and final translation in bits 8:7, NMI unblocking due to IRET in
+ * bit 12 (not defined during event delivery).
+ */
 function eptViolation(p: Cpu, physical: Val, access: Operand): void {
   p.set(S.EXIT_REASON, EPT_VIOLATION);
   p.set(S.EXIT_PHYSICAL, physical);
-  p.set(
-    S.EXIT_QUALIFICATION,
-    (access instanceof Object ? access : p.i32(Number(access))).extU().or(0x180),
-  );
+  const kind = access instanceof Object ? access : p.i32(Number(access));
+  p.set(S.EXIT_QUALIFICATION, kind.or(takeNmiUnblocked(p)).or(0x180).extU());
   p.set(S.PENDING, Pending.VM_EXIT);
+}
+
+/** INFO_NMI_UNBLOCKED if the access is one of an IRET that has lifted blocking by NMI; whoever tells it clears it. */
+export function takeNmiUnblocked(p: Cpu): Val {
+  const unblocked = p.get(SYS.NMI_UNBLOCKED).and(p.get(S.VECTORING).eqz());
+  p.set(SYS.NMI_UNBLOCKED, 0);
+  return unblocked.select(p.i32(INFO_NMI_UNBLOCKED), p.i32(0));
 }
 
 export function definePhysical(module: ModuleBuilder): void {

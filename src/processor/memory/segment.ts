@@ -22,6 +22,8 @@ import {
   Seg,
 } from "../state/layout.ts";
 
+import { defineOperandInformation } from "./operand-information.ts";
+
 export function defineSegment(module: ModuleBuilder): void {
   /** (segment, offset, bytes, write) -> linear address, or POISON. */
   module.function("segLinear", ["i32", "i64", "i32", "i32"], ["i64"], (fn) => {
@@ -59,20 +61,20 @@ export function defineSegment(module: ModuleBuilder): void {
     fn.return(base.add(offset).and(0xffff_ffffn));
   });
 
-  /** The memory operand of a record whose EA flags say SLOW: (record, bytes, write) -> linear address, or POISON. */
-  module.function("recordLinear", ["i32", "i32", "i32"], ["i64"], (fn) => {
+  /** An effective address in the segment of a record's memory operand: (record, offset, bytes, write) -> linear address, or POISON. */
+  module.function("recordLinearAt", ["i32", "i64", "i32", "i32"], ["i64"], (fn) => {
     const p = new Procedure(module, fn);
     const record = fn.param(0);
+    const offset = fn.param(1);
     const flags = fn.load("i32.load8_u", record, Rec.EA);
-    const offset = fn.call(module.get("recordOffset"), record);
     fn.if(flags.and(Ea.CHECKED), () =>
       fn.return(
         fn.call(
           module.get("segLinear"),
           flags.shrU(Ea.SEGMENT_SHIFT).and(7),
           offset,
-          fn.param(1),
           fn.param(2),
+          fn.param(3),
         ),
       ),
     );
@@ -84,20 +86,27 @@ export function defineSegment(module: ModuleBuilder): void {
   /** Effective address (offset) of a record's memory operand, truncated to its address size. */
   module.function("recordOffset", ["i32"], ["i64"], (fn) => {
     const record = fn.param(0);
-    const plain = fn.load("i32.load8_u", record, Rec.EA);
-    fn.if(plain.and(Ea.CHECKED | 0x70).eq(0x70), () =>
-      fn.return(fn.load("i64.load", record, Rec.IMMEDIATE)),
-    );
+    const flags = fn.load("i32.load8_u", record, Rec.EA);
+    const form = flags.and(Ea.CHECKED | Ea.SEGMENT);
+    fn.if(form.eq(Ea.ABSOLUTE), () => fn.return(fn.load("i64.load", record, Rec.IMMEDIATE)));
     const slot = (at: number) => fn.load("i64.load", fn.load("i32.load16_u", record, at));
+    const displacement = fn.load("i64.load32_s", record, Rec.DISPLACEMENT);
     const sum = slot(Rec.BASE)
       .add(slot(Rec.INDEX).shl(fn.load("i64.load8_u", record, Rec.SCALE)))
-      .add(fn.load("i64.load32_s", record, Rec.DISPLACEMENT));
-    const flags = fn.load("i32.load8_u", record, Rec.EA);
+      .add(form.eq(Ea.UNSIGNED).select(displacement.and(0xffff_ffffn), displacement));
     const mask = flags
       .and(Ea.ADDRESS16)
       .select(fn.i64(0xffff), flags.and(Ea.ADDRESS32).select(fn.i64(0xffff_ffffn), fn.i64(-1)));
     fn.return(sum.and(mask));
   });
+
+  /** The memory operand of a record whose EA flags say SLOW: (record, bytes, write) -> linear address, or POISON. */
+  module.function("recordLinear", ["i32", "i32", "i32"], ["i64"], (fn) => {
+    const offset = fn.call(module.get("recordOffset"), fn.param(0));
+    fn.return(fn.call(module.get("recordLinearAt"), fn.param(0), offset, fn.param(1), fn.param(2)));
+  });
+
+  defineOperandInformation(module);
 }
 
 function isReal(p: Procedure) {

@@ -12,6 +12,7 @@ import { Vector } from "../semantics/cpu.ts";
 import { Procedure } from "../semantics/procedure.ts";
 import { Cr0, Cr4, Efer } from "../state/control-bits.ts";
 import { DEVICE, Page, Pending, S } from "../state/layout.ts";
+import { takeNmiUnblocked } from "./physical.ts";
 
 /** Access of a walk. */
 export const Walk = { READ: 0, WRITE: 1, EXECUTE: 2 } as const;
@@ -81,7 +82,7 @@ class WalkState {
         // A paging structure in device space: nothing can answer it. Report it as an EPT violation without access assist.
         p.set(S.EXIT_REASON, 48);
         p.set(S.EXIT_PHYSICAL, physical);
-        p.set(S.EXIT_QUALIFICATION, 0x81n);
+        p.set(S.EXIT_QUALIFICATION, takeNmiUnblocked(p).or(0x81).extU());
         p.set(S.DEVICE_SIZE, 0);
         p.set(S.PENDING, Pending.VM_EXIT);
       });

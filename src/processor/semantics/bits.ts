@@ -6,7 +6,6 @@
  */
 
 import type { Val } from "../ir/value.ts";
-import { Mode, S } from "../state/layout.ts";
 import { Access, Vector } from "./cpu.ts";
 import { arithmeticImage, Flag, flagsLogic, flagsSub, setArithmeticImage, setCf } from "./flags.ts";
 import type { Insn, Place, Semantics, SemanticsTable } from "./insn.ts";
@@ -28,14 +27,10 @@ function elementAddress(insn: Insn, offset: Val, write: boolean): Val {
   const signed = bytes === 8 ? offset : (bytes === 2 ? offset.sext16() : offset).extS();
   const log2 = LOG2[bytes];
   const displacement = signed.shrS(log2 + 3).shl(log2);
-  // The effective address wraps at the address size with the displacement in it; the segment's base comes after.
-  const effective = insn.offset();
+  // The effective address wraps at the address size with the displacement in it; the segment comes after.
   const { addrSize } = insn.shape;
   const mask = addrSize === 8 ? -1n : addrSize === 4 ? 0xffff_ffffn : 0xffffn;
-  const moved = effective.add(displacement).and(mask).sub(effective);
-  const linear = insn.ea(bytes, write).add(moved);
-  const isLong = insn.get(S.MODE).and(Mode.CODE_MASK).eq(Mode.CODE64);
-  return isLong.select(linear, linear.and(0xffff_ffffn));
+  return insn.linear(insn.offset().add(displacement).and(mask), bytes, write);
 }
 
 /** Bit number within the element, in the operand's type. */

@@ -1,9 +1,8 @@
 /**
  * Near jumps and loops, and BOUND. SDM Vol. 2, "JMP", "Jcc", "LOOP/LOOPcc", "BOUND". Calls and returns are in stack.ts.
  *
- * An absolute target is checked before anything changes: canonical in 64-bit mode, within CS elsewhere. A relative one is checked here
- * only where something changes before the jump; otherwise Insn.jumpRelative does it. In 64-bit mode a relative target is not
- * checked at all: one that leaves the canonical range faults when it is fetched.
+ * A target is checked before anything changes: canonical in 64-bit mode, within CS elsewhere; the fault is the jump's. A relative one is
+ * checked here only where something changes before the jump; otherwise Insn.jumpRelative does it.
  */
 
 import type { Val } from "../ir/value.ts";
@@ -25,13 +24,18 @@ export function checkedTarget(insn: Insn, v: Val): Val {
   return target.extU();
 }
 
-/** Checks the target of relative operand 0 against CS if `taken` (always if null). */
+/** 1 if an instruction pointer cannot be one: not canonical in 64-bit mode, beyond the limit of CS elsewhere. */
+export function isOutside(insn: Insn, target: Val): Val {
+  if (insn.is64) return target.shl(16).shrS(16).ne(target);
+  return target.wrap().gtU(insn.segLimit(Seg.CS));
+}
+
+/** Leaves with #GP(0) if relative operand 0 leads outside and the jump is `taken` (always if null). */
 export function checkRelative(insn: Insn, taken: Val | null): void {
-  if (insn.is64) return;
-  const target = insn.nextRip().wrap().add(insn.immediate(0));
-  const truncated = insn.shape.opsize === 2 ? target.and(0xffff) : target;
-  const outside = truncated.gtU(insn.segLimit(Seg.CS));
-  insn.faultIf(taken ? taken.nez().and(outside) : outside, Vector.GP);
+  insn.unlessTaken(() => {
+    const outside = isOutside(insn, insn.relativeTarget());
+    insn.faultIf(taken ? taken.nez().and(outside) : outside, Vector.GP);
+  });
 }
 
 /** LOOP, LOOPE, LOOPNE: the counter's width is the address size. */

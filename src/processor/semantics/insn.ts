@@ -54,8 +54,10 @@ export abstract class Insn extends Cpu {
   abstract regNumber(i: number): Val;
   /** Immediate operand i, sign-extended as the row says, as i32 (up to 4 bytes) or i64. */
   abstract immediate(i: number): Val;
-  /** Linear address (i64) of the memory operand, checked against its segment for an access of `bytes` at `displacement` from it. */
+  /** Linear address (i64) of the memory operand, checked against its segment for an access of `bytes`. */
   abstract ea(bytes: number, write: boolean): Val;
+  /** The same of another effective address in the memory operand's segment: offset() and what the semantics add, truncated. */
+  abstract linear(offset: Val, bytes: number, write: boolean): Val;
   /** Effective address without the segment, truncated to the address size (i64). */
   abstract offset(): Val;
   /** Access flags for the memory operand (Access.STACK where it goes through SS), as i32. */
@@ -67,12 +69,25 @@ export abstract class Insn extends Cpu {
   x87Opcode(): Val | null {
     return null;
   }
+  /**
+   * What a VM exit tells of the memory operand: bits of the instruction information (i32), and the exit qualification (i64). Null where a
+   * reading does not know its bytes.
+   */
+  operandInformation(): { information: Val; displacement: Val } | null {
+    return null;
+  }
   /** RIP of this instruction and of the next one (i64). */
   abstract rip(): Val;
   abstract nextRip(): Val;
+  /** Instruction pointer (i64) that relative operand 0 leads to, truncated to the operand size. Not checked. */
+  abstract relativeTarget(): Val;
+  /** Emits `body` for a relative jump that may be the first one to its target: a reading may know that it has been taken before. */
+  unlessTaken(body: () => void): void {
+    body();
+  }
   /** Instructions retired since the run began, including all before this one (i32). */
   abstract retired(): Val;
-  /** Jumps to the relative target of operand i if the condition holds (always if null). Ends the instruction. */
+  /** Jumps to the relative target if the condition holds (always if null), which is checked here. Ends the instruction. */
   abstract jumpRelative(i: number, condition: Val | null): void;
   /** Jumps to an instruction pointer (i64) already truncated and checked. Ends the instruction. */
   abstract jumpTo(rip: Val): void;

@@ -81,11 +81,8 @@ class Chunk extends Procedure {
     this.isDown = this.get(S.RFLAGS_REST).and(Flag.DF);
     this.step = this.isDown.select(this.i32(-bytes), this.i32(bytes));
     this.room = fn.variable("i32", 1);
-    // With alignment checking on, every element takes the checked path; a single step ends after one.
-    const isPlain = fn
-      .param(3)
-      .and(this.get(S.CONTEXT).ne(CONTEXT_NONE))
-      .and(isStepping(this).eqz());
+    // A single step ends after one element.
+    const isPlain = fn.param(3).and(isStepping(this).eqz());
     fn.if(isPlain, () =>
       this.room.set(this.count.gtU(4096).select(this.i32(4096), this.count.wrap())),
     );
@@ -161,6 +158,7 @@ class Chunk extends Procedure {
       fn.callVoid(this.module.get("updateSlow"));
       this.leave(Status.REPEAT);
     });
+    fn.if(this.get(S.BREAK_HITS).ne(0).and(left.nez()), () => this.leave(Status.REPEAT));
     fn.return(left.eqz().select(this.i32(Status.NEXT), this.i32(MORE)));
   }
 }
@@ -353,18 +351,30 @@ function isLinear(insn: Insn, source: Val, destination: Val, k: StringKey): Val 
   return all;
 }
 
+/**
+ * Leaves in the middle of a repeated instruction. Until it goes on RF is set: its breakpoint has been dealt with, and what interrupts it here
+ * pushes RF as 1. SDM Vol. 3B, "Instruction-Breakpoint Exception Condition".
+ */
+export function giveWay(insn: Insn): void {
+  insn.set(S.RFLAGS_REST, insn.get(S.RFLAGS_REST).or(Flag.RF));
+  insn.set(S.RESUME_BUDGET, insn.get(S.BUDGET_START).sub(insn.retired()).sub(1));
+  insn.leave(Status.REPEAT);
+}
+
 function repeat(insn: Insn, k: StringKey): void {
   const { fn } = insn;
   const bytes = insn.bytes(0) as Size;
   const { addrSize, rep } = insn.shape;
   fn.if(insn.gpr(RCX, addrSize).eqz(), () => insn.leave(Status.NEXT));
+  insn.set(S.RFLAGS_REST, insn.get(S.RFLAGS_REST).and(~Flag.RF));
   const budget = fn.variable("i32", isStepping(insn).select(insn.i32(1), insn.i32(MAX_SINGLE)));
   fn.loop((again) => {
     const none = insn.i64(0n);
     const source = k.source ? insn.stringSource(bytes) : none;
     const destination =
       k.destination === "none" ? none : insn.stringDestination(bytes, k.destination === "write");
-    const linear = isLinear(insn, source, destination, k);
+    // With every access to be looked at, a chunk is one element (Chunk).
+    const linear = isLinear(insn, source, destination, k).and(insn.get(S.CONTEXT).ne(CONTEXT_NONE));
     const chunk = insn.module.get(`${k.key}${bytes}`);
     const status = fn.call(chunk, source, destination, maskOf(addrSize), linear, rep);
     fn.if(status.eq(MORE), () => {
@@ -372,10 +382,10 @@ function repeat(insn: Insn, k: StringKey): void {
       const left = budget.read().sub(cost);
       budget.set(left);
       fn.brIf(left.gtS(0), again);
-      insn.leave(Status.REPEAT);
+      giveWay(insn);
     });
     fn.if(status.eq(Status.FAULT), () => insn.leave(Status.FAULT));
-    fn.if(status.eq(Status.REPEAT), () => insn.leave(Status.REPEAT));
+    fn.if(status.eq(Status.REPEAT), () => giveWay(insn));
   });
 }
 

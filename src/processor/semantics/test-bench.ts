@@ -113,7 +113,10 @@ class BenchInsn extends Insn {
     return this.raw(this.bytes(i) === 8 ? 8 : 4, 0, IMMEDIATES + 8 * i);
   }
   ea(bytes: number, write: boolean): Val {
-    return this.fn.call(this.module.get("segLinear"), Seg.DS, this.offset(), bytes, write ? 1 : 0);
+    return this.linear(this.offset(), bytes, write);
+  }
+  linear(offset: Val, bytes: number, write: boolean): Val {
+    return this.fn.call(this.module.get("segLinear"), Seg.DS, offset, bytes, write ? 1 : 0);
   }
   offset(): Val {
     const base = this.#entry.base;
@@ -146,11 +149,16 @@ class BenchInsn extends Insn {
   retired(): Val {
     return this.i32(0);
   }
-  jumpRelative(i: number, condition: Val | null): void {
-    const target = this.nextRip().add(this.raw(4, 0, IMMEDIATES + 8 * i).extS());
+  relativeTarget(): Val {
     const { opsize } = this.shape;
     const mask = this.is64 ? -1n : opsize === 2 ? 0xffffn : 0xffff_ffffn;
-    const body = (): void => this.jumpTo(target.and(mask));
+    return this.nextRip()
+      .add(this.raw(4, 0, IMMEDIATES).extS())
+      .and(mask);
+  }
+  jumpRelative(_i: number, condition: Val | null): void {
+    const target = this.relativeTarget();
+    const body = (): void => this.jumpTo(target);
     if (condition) this.fn.if(condition, body);
     else body();
   }

@@ -218,6 +218,11 @@ export const S = {
   /** Bits of a physical address that must be zero in a paging-structure entry (above MAXPHYADDR). */
   PHYSICAL_RESERVED: f(0x780, "i64"),
   MXCSR_MASK: f(0x788, "i32"),
+  /** What regions have done: entries from the interpreter, from other regions, exits to the interpreter, instructions (at run ends). */
+  REGION_ENTRIES: f(0x790, "i64"),
+  REGION_LINKS: f(0x798, "i64"),
+  REGION_BAILS: f(0x7a0, "i64"),
+  REGION_INSTRUCTIONS: f(0x7a8, "i64"),
 } as const satisfies Record<string, Field>;
 
 /** Replies and queued writes of device accesses: 128 entries of 16 bytes, enough for the

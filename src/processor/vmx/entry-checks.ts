@@ -28,6 +28,8 @@ const PIN_ALLOWED =
 const RIGHTS_UNUSABLE = 0x1_0000;
 const RFLAGS_IF = 0x200;
 const RFLAGS_VM = 0x2_0000;
+/** Bits 3:0, enabled breakpoint, BS, and RTM. */
+const PENDING_DEBUG_DEFINED = 0x1_500fn;
 const BLOCKING_STI = 1;
 const BLOCKING_MOV_SS = 2;
 
@@ -186,6 +188,10 @@ export function checkGuestState(vmcs: Vmcs): string | null {
       [is64 && BigInt.asUintN(64, BigInt.asIntN(48, rip)) !== rip, "RIP is not canonical"],
       [vmcs.number(Field.GUEST_ACTIVITY) > 3, "activity state"],
       [(blocking & 3) === 3, "blocking by STI and by MOV SS"],
+      [
+        (vmcs.big(Field.GUEST_PENDING_DEBUG) & ~PENDING_DEBUG_DEFINED) !== 0n,
+        "pending debug exceptions have reserved bits",
+      ],
       [
         (blocking & BLOCKING_STI) !== 0 && (rflags & RFLAGS_IF) === 0,
         "blocking by STI with IF clear",

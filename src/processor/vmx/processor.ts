@@ -13,6 +13,7 @@ import {
   Field,
   INTERRUPTION_ERROR_CODE,
   INTERRUPTION_VALID,
+  InterruptionType,
   PinControl,
   PrimaryControl,
   SecondaryControl,
@@ -24,6 +25,7 @@ import {
   DEVICE_REPLIES,
   DEVICE_WRITES,
   Page,
+  PendingDebug,
   PHYSICAL_MAP,
   PHYSICAL_MAP_PAGES,
   S,
@@ -39,6 +41,21 @@ export const PREEMPTION_SHIFT = 0;
 const MAX_RUN = 400_000;
 /** Vector of the one external interrupt source there is: the embedder's doorbell. */
 export const DOORBELL_VECTOR = 0xf0;
+
+const BLOCKING_BY_MOV_SS = 2;
+const RFLAGS_RF = 0x1_0000;
+/** Hardware exceptions that are not faults: #DB, NMI, #DF, #MC. */
+const NO_FAULTS = (1 << 1) | (1 << 2) | (1 << 8) | (1 << 18);
+/** Exits that leave RF as it is: it has been set by the exception that exits, or they come between instructions. */
+const KEEPS_RF = new Set<number>([
+  ExitReason.EXCEPTION_OR_NMI,
+  ExitReason.EXTERNAL_INTERRUPT,
+  ExitReason.TRIPLE_FAULT,
+  ExitReason.INTERRUPT_WINDOW,
+  ExitReason.NMI_WINDOW,
+  ExitReason.MTF,
+  ExitReason.PREEMPTION_TIMER,
+]);
 
 /** VM-instruction errors. SDM Vol. 3C, "VM-Instruction Error Numbers". */
 export const InstructionError = { INVALID_CONTROLS: 7, INVALID_HOST_STATE: 8, NONE: 0 } as const;
@@ -142,12 +159,24 @@ export class Processor implements EngineServices {
       deadline = start + vmcs.number(Field.PREEMPTION_TIMER) * 2 ** PREEMPTION_SHIFT;
     }
     view.setUint32(S.VECTORING.at, 0, true);
+    this.#collectBreakpoints();
     const injection = checkInjection(vmcs);
     if (injection !== null) return this.#refuse(vmcs, InstructionError.INVALID_CONTROLS);
     if (!this.#inject(vmcs)) return InstructionError.NONE;
     if (vmcs.number(VendorField.DEVICE_ACCESS) !== 0) this.#answerDeviceRead(vmcs);
     this.#runUntilExit(vmcs, pin, deadline);
     return InstructionError.NONE;
+  }
+
+  /** Accesses that the VMM has made in the guest's stead (engine.hostRead, hostWrite) are the guest's to its breakpoints. */
+  #collectBreakpoints(): void {
+    const { view } = this;
+    const hits = view.getUint32(S.BREAK_HITS.at, true);
+    if (hits === 0) return;
+    view.setUint32(S.BREAK_HITS.at, 0, true);
+    const pending = view.getUint32(S.PENDING_DEBUG.at, true) | hits | PendingDebug.ENABLED;
+    view.setUint32(S.PENDING_DEBUG.at, pending, true);
+    this.engine.updateMode();
   }
 
   /** Checks and loads what was written to the VMCS since the last entry. Answers null, or a result for enter(). */
@@ -235,6 +264,7 @@ export class Processor implements EngineServices {
     const error = info & INTERRUPTION_ERROR_CODE ? vmcs.number(Field.ENTRY_ERROR_CODE) : 0;
     // An injected event ends HLT.
     this.view.setUint32(S.ACTIVITY.at, 0, true);
+    this.#dropPendingDebug(info);
     const status = this.engine.injectEvent(
       info | 0,
       error,
@@ -243,6 +273,17 @@ export class Processor implements EngineServices {
     if (status !== Status.EXIT) return true;
     this.#finishExit(vmcs, this.view.getUint32(S.EXIT_REASON.at, true));
     return false;
+  }
+
+  /** SDM Vol. 3C, "Delivery of Pending Debug Exceptions after VM Entry": what is pending survives only a software event under MOV SS. */
+  #dropPendingDebug(info: number): void {
+    const { view } = this;
+    const type = (info >> 8) & 7;
+    const isProgram =
+      type === InterruptionType.SOFTWARE_INTERRUPT || type === InterruptionType.SOFTWARE_EXCEPTION;
+    const isBlocked = (view.getUint32(S.INTERRUPTIBILITY.at, true) & BLOCKING_BY_MOV_SS) !== 0;
+    if (isProgram && isBlocked) return;
+    view.setBigUint64(S.PENDING_DEBUG.at, 0n, true);
   }
 
   /** Re-executes the instruction whose device read has just been answered. */
@@ -259,7 +300,7 @@ export class Processor implements EngineServices {
   }
 
   #runUntilExit(vmcs: Vmcs, pin: number, deadline: number): void {
-    const { engine, view } = this;
+    const { view } = this;
     for (;;) {
       if ((pin & PinControl.EXTERNAL_INTERRUPT) !== 0 && this.#doorbell()) {
         this.#externalInterrupt(vmcs);
@@ -275,8 +316,7 @@ export class Processor implements EngineServices {
         budget = Math.min(budget, until);
       }
       const replies = view.getUint32(S.DEVICE_REPLY_COUNT.at, true);
-      const exit = engine.run(replies > 0 ? 1 : budget);
-      this.retired += view.getInt32(S.BUDGET_START.at, true) - view.getInt32(S.BUDGET.at, true);
+      const exit = this.#run(replies > 0 ? 1 : budget);
       if (exit !== 0) {
         this.#finishExit(vmcs, view.getUint32(S.EXIT_REASON.at, true));
         return;
@@ -287,6 +327,45 @@ export class Processor implements EngineServices {
         view.setUint32(S.DEVICE_REPLY_NEXT.at, 0, true);
       }
     }
+  }
+
+  /** One run of the engine. RFLAGS.RF holds for one instruction: where it was not looked at, it is cleared afterwards. */
+  #run(budget: number): number {
+    const { engine, view } = this;
+    view.setInt32(S.RESUME_BUDGET.at, budget, true);
+    const exit = engine.run(budget);
+    const left = view.getInt32(S.BUDGET.at, true);
+    this.retired += view.getInt32(S.BUDGET_START.at, true) - left;
+    if (left !== view.getInt32(S.RESUME_BUDGET.at, true)) this.#setResumeFlag(false);
+    return exit;
+  }
+
+  #setResumeFlag(isSet: boolean): void {
+    const { view } = this;
+    const rest = view.getUint32(S.RFLAGS_REST.at, true);
+    view.setUint32(S.RFLAGS_REST.at, isSet ? rest | RFLAGS_RF : rest & ~RFLAGS_RF, true);
+  }
+
+  /** RFLAGS.RF as the exit leaves it. SDM Vol. 3C, "Saving RIP, RSP, RFLAGS, and SSP". */
+  #settleResumeFlag(reason: number): void {
+    if (KEEPS_RF.has(reason)) return;
+    const { view } = this;
+    const vectoring = view.getUint32(S.VECTORING.at, true);
+    const isFault =
+      vectoring >= INTERRUPTION_VALID &&
+      ((vectoring >> 8) & 7) === InterruptionType.HARDWARE_EXCEPTION &&
+      (NO_FAULTS & (1 << (vectoring & 31))) === 0;
+    if (reason !== ExitReason.EPT_VIOLATION) this.#setResumeFlag(isFault);
+    else if (view.getUint32(S.DEVICE_WRITE_COUNT.at, true) === 0)
+      if (vectoring < INTERRUPTION_VALID || isFault) this.#setResumeFlag(true);
+  }
+
+  /** Breakpoints that the instruction had met are no more, unless it is done and only its device writes are left. */
+  #settleBreakpoints(reason: number): void {
+    const { view } = this;
+    if (view.getUint32(S.DEVICE_WRITE_COUNT.at, true) === 0)
+      view.setUint32(S.BREAK_HITS.at, 0, true);
+    if (reason !== ExitReason.IO) view.setUint32(S.IO_HITS.at, 0, true);
   }
 
   #externalInterrupt(vmcs: Vmcs): void {
@@ -303,6 +382,8 @@ export class Processor implements EngineServices {
   #finishExit(vmcs: Vmcs, reason: number): void {
     const view = this.view;
     vmcs.set(Field.EXIT_REASON, reason);
+    this.#settleResumeFlag(reason);
+    this.#settleBreakpoints(reason);
     if (reason === ExitReason.EPT_VIOLATION) this.#describeDeviceAccess(vmcs);
     else if (view.getUint32(S.DEVICE_REPLY_COUNT.at, true) > 0) {
       view.setUint32(S.DEVICE_REPLY_COUNT.at, 0, true);

@@ -84,6 +84,10 @@ const BROKEN: readonly (readonly [string, (v: Vmcs) => void])[] = [
   ["RFLAGS.VM in IA-32e mode", (v) => v.set(Field.GUEST_RFLAGS, 0x2_0002)],
   ["RIP is not canonical", (v) => v.setBig(Field.GUEST_RIP, 0x8000_0000_0000n)],
   ["activity state", (v) => v.set(Field.GUEST_ACTIVITY, 4)],
+  [
+    "pending debug exceptions have reserved bits",
+    (v) => v.setBig(Field.GUEST_PENDING_DEBUG, 0x2000n),
+  ],
   ["blocking by STI with IF clear", (v) => v.set(Field.GUEST_INTERRUPTIBILITY, 1)],
   ["TR is unusable", (v) => v.set(Field.GUEST_TR_RIGHTS, 0x1_0000)],
   ["CS.L and CS.D", (v) => v.set(Field.GUEST_CS_RIGHTS, 0xe09b)],

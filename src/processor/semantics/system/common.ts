@@ -128,6 +128,26 @@ export function refresh(insn: Insn): void {
   jumpNext(insn);
 }
 
+/** Bits of the VM-exit instruction information beside those of a memory operand. */
+export const Information = { REGISTER1: 3, IS_REGISTER: 1 << 10, REGISTER2: 28 } as const;
+
+/**
+ * A VM exit with the instruction information: `extra` and what the memory operand says, if there is one; the qualification is its
+ * displacement then. SDM Vol. 3C, "Information for VM Exits Due to Instruction Execution".
+ */
+export function exitWithOperand(insn: Insn, reason: number, extra: Val): void {
+  const hasMemory = insn.shape.operands.some((o) => o.kind === "m");
+  const operand = hasMemory ? insn.operandInformation() : null;
+  insn.set(S.EXIT_INSTRUCTION_INFO, operand ? operand.information.or(extra) : extra);
+  insn.vmExit(reason, operand?.displacement ?? 0n);
+}
+
+/** The r/m operand i where it is a register. */
+export function registerOperand(insn: Insn, i: number): Val {
+  if (insn.kind(i) !== "r") return insn.i32(0);
+  return registerNumber(insn, i).shl(Information.REGISTER1).or(Information.IS_REGISTER);
+}
+
 /** Number of the general register that operand i names, for exit qualifications. Registers are named by their slots. */
 export function registerNumber(insn: Insn, i: number): Val {
   return insn.regNumber(i).sub(GPR).shrU(3);

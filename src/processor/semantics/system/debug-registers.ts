@@ -7,6 +7,7 @@ import type { Val } from "../../ir/value.ts";
 import { Cr4 } from "../../state/control-bits.ts";
 import { type Field, S } from "../../state/layout.ts";
 import { Vector } from "../cpu.ts";
+import { Flag } from "../flags.ts";
 import type { Insn, SemanticsTable } from "../insn.ts";
 import {
   ExitReason,
@@ -52,6 +53,8 @@ function movToDr(insn: Insn): void {
   });
   fn.if(n.eq(6), () => insn.set(S.DR6, value.and(DR6_WRITABLE).or(DR6_FIXED)));
   fn.if(n.eq(7), () => insn.set(S.DR7, value.and(DR7_WRITABLE).or(DR7_FIXED)));
+  // Where no breakpoint was enabled before, an old RF may still stand here.
+  insn.set(S.RFLAGS_REST, insn.get(S.RFLAGS_REST).and(~Flag.RF));
   refresh(insn);
 }
 

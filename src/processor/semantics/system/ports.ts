@@ -6,16 +6,24 @@
  */
 
 import type { Val } from "../../ir/value.ts";
+import { Cr4 } from "../../state/control-bits.ts";
 import { Pending, S, Seg, Status } from "../../state/layout.ts";
 import { Access, Vector } from "../cpu.ts";
 import { Flag } from "../flags.ts";
 import type { Insn, SemanticsTable } from "../insn.ts";
 import type { Procedure } from "../procedure.ts";
+import { giveWay } from "../strings.ts";
 import { ExitReason, Primary, primary } from "./common.ts";
 import { call, type ProcedureText, perform } from "./procedure-text.ts";
 import { hasWideTss, inV86, ioplOf, isProtected, TSS_IO_BASE, TSS_MINIMUM_LIMIT } from "./state.ts";
 
 const [RAX, RCX, RDX, RSI, RDI] = [0, 1, 2, 6, 7];
+
+/** Segment field of the instruction information. */
+const SEGMENT = 7 << 15;
+/** L0 to G3 of DR7, and the condition "I/O". */
+const DR7_ENABLES = 0xff;
+const BREAK_ON_IO = 2;
 
 /** Exit qualification. */
 const Qualification = { IN: 8, STRING: 0x10, REP: 0x20, IMMEDIATE: 0x40, PORT_SHIFT: 16 } as const;
@@ -73,14 +81,31 @@ interface Port {
   readonly flags: number;
 }
 
-/** Permission, then the VM exit; `prepare` records what an exit of a string instruction tells in addition. */
+/** (port, bytes) -> DR6 bits of the I/O breakpoints that the access meets. */
+function portBreakpoints(p: Procedure): void {
+  const { fn } = p;
+  fn.if(p.get(S.CR4).and(Cr4.DE).eqz(), () => fn.return(0));
+  fn.return(call(p, "matchBreakpoints", fn.param(0).extU(), fn.param(1), BREAK_ON_IO));
+}
+
+/**
+ * Permission, then the VM exit; `prepare` records what an exit of a string instruction tells in addition. Whoever carries out the access
+ * in the processor's stead also owes the trap of the breakpoints it has met.
+ */
 function access(insn: Insn, a: Port, prepare?: () => void): void {
+  const { fn } = insn;
   perform(insn, "checkPort", a.port, a.bytes);
-  insn.fn.if(call(insn, "portExits", a.port, a.bytes), () => {
+  const hits = fn.variable("i32", 0);
+  fn.if(insn.get(S.DR7).and(DR7_ENABLES).ne(0), () =>
+    hits.set(call(insn, "portBreakpoints", a.port, a.bytes)),
+  );
+  fn.if(call(insn, "portExits", a.port, a.bytes), () => {
     prepare?.();
+    insn.set(S.IO_HITS, hits.read());
     const qualification = a.port.shl(Qualification.PORT_SHIFT).or((a.bytes - 1) | a.flags);
     insn.vmExit(ExitReason.IO, qualification.extU());
   });
+  fn.if(hits.read(), () => insn.set(S.BREAK_HITS, insn.get(S.BREAK_HITS).or(hits.read())));
 }
 
 /** Port operand i: an immediate byte or DX. */
@@ -120,16 +145,17 @@ function advance(insn: Insn, register: number, bytes: number): void {
   setCounter(insn, register, counter(insn, register).add(step));
 }
 
-/** Instruction information of the exit: address size, and the segment of OUTS (which only the decoded record knows if overridden). */
-function stringInformation(insn: Insn, seg: number): number {
-  return (Math.log2(insn.shape.addrSize) - 1) * 0x80 + seg * 0x8000;
+/** Instruction information of the exit: address size, and the segment of OUTS, which may be overridden. INS always uses ES. */
+function stringInformation(insn: Insn, isOutput: boolean): Val {
+  const size = insn.i32((Math.log2(insn.shape.addrSize) - 1) << 7);
+  const operand = isOutput ? insn.operandInformation() : null;
+  return operand ? operand.information.and(SEGMENT).or(size) : size;
 }
 
 interface StringPort {
   readonly operand: number;
   readonly register: number;
   readonly flags: number;
-  readonly seg: number;
   linear(bytes: number): Val;
   /** Moves one element; may fault. */
   move(linear: Val, bytes: 1 | 2 | 4): void;
@@ -145,7 +171,7 @@ function element(insn: Insn, s: StringPort): void {
     insn.set(S.EXIT_LINEAR, s.linear(bytes));
     // A segment violation found on the way is not the reason for this exit.
     insn.set(S.PENDING, Pending.NONE);
-    insn.set(S.EXIT_INSTRUCTION_INFO, stringInformation(insn, s.seg));
+    insn.set(S.EXIT_INSTRUCTION_INFO, stringInformation(insn, (s.flags & Qualification.IN) === 0));
   });
   s.move(s.linear(bytes), bytes);
   advance(insn, s.register, bytes);
@@ -153,7 +179,7 @@ function element(insn: Insn, s: StringPort): void {
   const left = counter(insn, RCX).sub(1);
   setCounter(insn, RCX, left);
   const mask = insn.shape.addrSize === 8 ? -1n : (1n << BigInt(8 * insn.shape.addrSize)) - 1n;
-  fn.if(left.and(mask).ne(0), () => insn.leave(Status.REPEAT));
+  fn.if(left.and(mask).ne(0), () => giveWay(insn));
 }
 
 function stringPort(insn: Insn, s: StringPort): void {
@@ -163,7 +189,10 @@ function stringPort(insn: Insn, s: StringPort): void {
   }
   // Permission is needed even for no element at all, as processors have it.
   perform(insn, "checkPort", insn.gpr(RDX, 2), insn.bytes(s.operand));
-  insn.fn.if(counter(insn, RCX).ne(0), () => element(insn, s));
+  insn.fn.if(counter(insn, RCX).ne(0), () => {
+    insn.set(S.RFLAGS_REST, insn.get(S.RFLAGS_REST).and(~Flag.RF));
+    element(insn, s);
+  });
 }
 
 function ins(insn: Insn): void {
@@ -171,7 +200,6 @@ function ins(insn: Insn): void {
     operand: 0,
     register: RDI,
     flags: Qualification.IN,
-    seg: Seg.ES,
     linear: (bytes) => insn.stringDestination(bytes, true),
     move: (linear, bytes) => {
       const host = insn.hostW(linear, bytes);
@@ -186,7 +214,6 @@ function outs(insn: Insn): void {
     operand: 1,
     register: RSI,
     flags: 0,
-    seg: Seg.DS,
     linear: (bytes) => insn.stringSource(bytes),
     move: (linear, bytes) => {
       insn.hostR(linear, bytes);
@@ -197,6 +224,7 @@ function outs(insn: Insn): void {
 export const portProcedures: readonly ProcedureText[] = [
   { name: "checkPort", params: ["i32", "i32"], answer: "status", body: checkPort },
   { name: "portExits", params: ["i32", "i32"], answer: "host", body: portExits },
+  { name: "portBreakpoints", params: ["i32", "i32"], answer: "host", body: portBreakpoints },
 ];
 
 export const PORTS: SemanticsTable = { in: input, out: output, ins, outs };

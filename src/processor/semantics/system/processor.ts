@@ -15,6 +15,8 @@ import type { Procedure } from "../procedure.ts";
 import {
   ExitReason,
   exitIf,
+  exitWithOperand,
+  Information,
   Primary,
   primary,
   registerNumber,
@@ -81,7 +83,11 @@ function rdpmc(insn: Insn): void {
 
 function random(control: number, reason: number): Semantics {
   return (insn) => {
-    exitIf(insn, secondary(insn, control), reason);
+    insn.fn.if(secondary(insn, control), () => {
+      const size = Math.log2(insn.bytes(0)) - 1;
+      const register = registerNumber(insn, 0).shl(Information.REGISTER1);
+      exitWithOperand(insn, reason, register.or(size << 11));
+    });
     const v = call(insn, "random");
     insn.wr(0, insn.bytes(0) === 8 ? v : v.wrap());
     setArithmeticImage(insn, insn.i32(Flag.CF));
@@ -157,8 +163,7 @@ function invpcid(insn: Insn): void {
   enabledInGuest(insn, Secondary.INVPCID);
   ring0(insn);
   insn.fn.if(primary(insn, Primary.INVLPG), () => {
-    insn.set(S.EXIT_INSTRUCTION_INFO, registerNumber(insn, 0).shl(28));
-    insn.vmExit(ExitReason.INVPCID);
+    exitWithOperand(insn, ExitReason.INVPCID, registerNumber(insn, 0).shl(Information.REGISTER2));
   });
   const type = insn.rd(0).extU();
   const host = insn.hostR(insn.ea(16, false), 16, insn.memFlags());

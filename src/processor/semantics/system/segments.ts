@@ -10,10 +10,11 @@ import { Access, elementFlags, Vector } from "../cpu.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
 import {
   ExitReason,
+  exitWithOperand,
   jumpNext,
   notInReal,
   refresh,
-  registerNumber,
+  registerOperand,
   ring0,
   Secondary,
   secondary,
@@ -101,25 +102,20 @@ function loadFarPointer(seg: number): Semantics {
 
 // ---- LDTR and TR ----
 
+/** Instruction information of LGDT, LIDT, SGDT, SIDT outside 64-bit mode. */
+const OPERAND_32 = 1 << 11;
+
 /** #GP(0) for the stores of system registers outside ring 0 under CR4.UMIP. */
 export function checkUmip(insn: Insn): void {
   insn.faultIf(insn.get(S.CR4).and(Cr4.UMIP).ne(0).and(insn.get(S.CPL).ne(0)), Vector.GP);
 }
 
-/**
- * VM exit of the descriptor-table instructions, `identity` being bits 29:28 of the instruction information. Fields of a memory operand are
- * in the decoded record, which this text does not see.
- */
+/** VM exit of the descriptor-table instructions, `identity` being bits 29:28 of the instruction information. */
 export function descriptorTableExit(insn: Insn, reason: number, identity: number): void {
   insn.fn.if(secondary(insn, Secondary.DESCRIPTOR_TABLE), () => {
-    const register =
-      insn.kind(0) === "r"
-        ? registerNumber(insn, 0)
-            .shl(3)
-            .or(1 << 10)
-        : insn.i32(0);
-    insn.set(S.EXIT_INSTRUCTION_INFO, register.or(identity << 28));
-    insn.vmExit(reason);
+    const isTable = reason === ExitReason.GDTR_IDTR;
+    const isWide = isTable && !insn.is64 && insn.shape.opsize === 4 ? OPERAND_32 : 0;
+    exitWithOperand(insn, reason, registerOperand(insn, 0).or((identity << 28) | isWide));
   });
 }
 

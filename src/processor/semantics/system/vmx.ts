@@ -2,13 +2,19 @@
  * VMX instructions and undefined opcodes. In VMX non-root operation they exit at any CPL, after #UD for the mode; on the bare processor VMX
  * is off (CR4.VMXE cannot be set), so they are #UD.
  * Spec: SDM Vol. 3C, "VMX Instruction Reference", "Instructions That Cause VM Exits Unconditionally", "VM Functions".
- *
- * Exit qualification (displacement) and instruction information of memory operands are in the decoded record, which this text does not see.
  */
 import { Mode, S, Seg } from "../../state/layout.ts";
 import { Vector } from "../cpu.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
-import { Secondary, secondary, undefinedIf } from "./common.ts";
+import {
+  exitWithOperand,
+  Information,
+  registerNumber,
+  registerOperand,
+  Secondary,
+  secondary,
+  undefinedIf,
+} from "./common.ts";
 import { Rights } from "./rights.ts";
 import { longMode } from "./state.ts";
 
@@ -26,11 +32,23 @@ function outsideIsUndefined(insn: Insn): void {
   undefinedIf(insn, insn.get(S.NON_ROOT).eqz());
 }
 
-function exits(reason: number): Semantics {
+/** Operands of an instruction as its exit tells them: its register operand `second`, and operand `place` which may be memory. */
+interface Operands {
+  readonly second?: number;
+  readonly place?: number;
+}
+
+function exits(reason: number, { second, place }: Operands = {}): Semantics {
   return (insn) => {
     outsideIsUndefined(insn);
     checkMode(insn);
-    insn.vmExit(reason);
+    const register =
+      second === undefined ? insn.i32(0) : registerNumber(insn, second).shl(Information.REGISTER2);
+    exitWithOperand(
+      insn,
+      reason,
+      place === undefined ? register : register.or(registerOperand(insn, place)),
+    );
   };
 }
 
@@ -57,13 +75,13 @@ export const VMX: SemanticsTable = {
   vmlaunch: exits(20),
   vmptrld: exits(21),
   vmptrst: exits(22),
-  vmread: exits(23),
+  vmread: exits(23, { second: 1, place: 0 }),
   vmresume: exits(24),
-  vmwrite: exits(25),
+  vmwrite: exits(25, { second: 0, place: 1 }),
   vmxoff: exits(26),
   vmxon: exits(27),
-  invept: exits(50),
-  invvpid: exits(53),
+  invept: exits(50, { second: 0 }),
+  invvpid: exits(53, { second: 0 }),
   vmfunc,
   getsec: undefinedOpcode,
   rsm: undefinedOpcode,

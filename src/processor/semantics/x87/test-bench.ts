@@ -55,6 +55,9 @@ class BenchInsn extends Insn {
   ea(): Val {
     return this.i64(MEMORY_OPERAND);
   }
+  linear(offset: Val): Val {
+    return offset;
+  }
   offset(): Val {
     return this.i64(MEMORY_OPERAND);
   }
@@ -72,6 +75,9 @@ class BenchInsn extends Insn {
   }
   nextRip(): Val {
     return this.get(S.RIP).add(2);
+  }
+  relativeTarget(): Val {
+    return this.i64(0);
   }
   retired(): Val {
     return this.i32(0);

@@ -1,0 +1,95 @@
+/**
+ * The application's half of the control protocol, whatever carries it.
+ *
+ * Every machine ends with exactly one `stopped`, also when what carries it breaks (`lost`), and what a machine said before is delivered
+ * before it. After that nothing is sent any more.
+ */
+import type {
+  FromMachine,
+  LogLevel,
+  MachineConfig,
+  SerialPort,
+  StopReason,
+  ToMachine,
+} from "./protocol.ts";
+
+export interface MachineEvents {
+  started?(): void;
+  output(port: SerialPort, data: Uint8Array): void;
+  trace?(lines: string): void;
+  log(level: LogLevel, text: string): void;
+  stopped(reason: StopReason): void;
+}
+
+/** Carries a message to the machine; the buffers in `transfer` become the machine's. */
+export type Post = (message: ToMachine, transfer: ArrayBuffer[]) => void;
+
+export class MachineClient {
+  readonly #post: Post;
+  readonly #events: MachineEvents;
+  #stopped = false;
+
+  constructor(post: Post, events: MachineEvents) {
+    this.#post = post;
+    this.#events = events;
+  }
+
+  /** The arrays in `config` become the machine's where they fill their buffers, and must not be used afterwards. */
+  start(config: MachineConfig): void {
+    const arrays = config.initrd ? [config.kernel, config.initrd] : [config.kernel];
+    const buffers = arrays.filter(ownsBuffer).map((array) => array.buffer as ArrayBuffer);
+    this.#send({ type: "start", config }, [...new Set(buffers)]);
+  }
+
+  input(port: SerialPort, data: Uint8Array): void {
+    if (data.length > 0) this.#send({ type: "input", port, data });
+  }
+
+  pressPowerButton(): void {
+    this.#send({ type: "powerButton" });
+  }
+
+  /** Asks the machine to stop; it may first send what it still has. */
+  stop(): void {
+    this.#send({ type: "stop" });
+  }
+
+  /** For the transport: the machine has said something. */
+  receive(message: FromMachine): void {
+    if (this.#stopped) return;
+    switch (message.type) {
+      case "started":
+        this.#events.started?.();
+        break;
+      case "output":
+        this.#events.output(message.port, message.data);
+        break;
+      case "trace":
+        this.#events.trace?.(message.data);
+        break;
+      case "log":
+        this.#events.log(message.level, message.text);
+        break;
+      case "stopped":
+        this.lost(message.reason);
+        break;
+    }
+  }
+
+  /** For the transport: the machine is gone. Only the first reason counts. */
+  lost(reason: StopReason): void {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    this.#events.stopped(reason);
+  }
+
+  #send(message: ToMachine, transfer: ArrayBuffer[] = []): void {
+    if (!this.#stopped) this.#post(message, transfer);
+  }
+}
+
+/** A small Buffer of Node's is a window of a shared pool, which must not be transferred. */
+function ownsBuffer(array: Uint8Array): boolean {
+  const { buffer } = array;
+  return buffer instanceof ArrayBuffer && array.byteLength === buffer.byteLength;
+}
