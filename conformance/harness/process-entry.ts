@@ -14,8 +14,8 @@ import {
   type StopReason,
 } from "../../src/control/protocol.ts";
 import { Machine } from "../../src/machine/machine.ts";
-import { NodeCompiler } from "../../src/machine/node-compiler.ts";
-import { tuneEngine } from "../../src/machine/node-engine.ts";
+import { NodeCompiler } from "../../src/machine/embedder-node-compiler.ts";
+import { tuneEngine } from "../../src/machine/embedder-node-v8.ts";
 import type { BootFiles } from "./guest-machine.ts";
 
 export interface ProcessConfig extends BootFiles {

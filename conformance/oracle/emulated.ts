@@ -5,8 +5,10 @@
  * information becomes the result. Between tests only what tests can change is set anew.
  */
 
-import { Interpreter } from "../../src/processor/interpreter/interpreter.ts";
+import { Interpreter, type RegionHost } from "../../src/processor/interpreter/interpreter.ts";
 import { ALL_FEATURES, type CpuFeatures } from "../../src/processor/isa/features.ts";
+import { Jit } from "../../src/processor/jit/jit.ts";
+import { OwnThread } from "../../src/processor/jit/own-thread.ts";
 import {
   FPR,
   GPR,
@@ -84,6 +86,8 @@ export const ORACLE_FEATURES: CpuFeatures = new Set(
   [...ALL_FEATURES].filter((f) => !ABSENT.has(f)),
 );
 
+export type OracleEngine = "interpreter" | "jit";
+
 const WINDOW_HOST = DATA_HOST + (WINDOW - DATA);
 
 export class Emulated {
@@ -95,13 +99,21 @@ export class Emulated {
   #codeAt = 0;
   #codeBytes = 0;
 
-  constructor(facts: Facts) {
+  /** With "jit" every block is compiled when it is first entered. */
+  constructor(facts: Facts, engine: OracleEngine = "interpreter") {
     const services = {
       physicalFill: (page: number) => this.#fill(page),
       readTsc: () => 0,
       random: () => 0n,
     };
-    this.engine = new Interpreter({ ramBytes: RAM_BYTES, features: ORACLE_FEATURES, services });
+    const regions = (host: RegionHost): Jit =>
+      new Jit(host, { backend: (setup) => new OwnThread(setup), threshold: 0, nowMs: () => 0 });
+    this.engine = new Interpreter({
+      ramBytes: RAM_BYTES,
+      features: ORACLE_FEATURES,
+      services,
+      ...(engine === "jit" ? { regions } : {}),
+    });
     this.#view = this.engine.view;
     this.#bytes = new Uint8Array(this.#view.buffer);
     makeWorld(this.#view, facts);

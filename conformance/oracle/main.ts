@@ -1,15 +1,17 @@
 /**
- * `npm run oracle -- [--count N] [--seed S] [--rows add,shl] [--mode 64|32|16] [--first I] [--index I] [--json] [--self-check]`
+ * `npm run oracle -- [--count N] [--seed S] [--rows add,shl] [--mode 64|32|16] [--first I] [--index I] [--json] [--engine jit] [--self-check]`
  *
  * Runs generated ring-3 tests on the processor of this machine and on ours, and reports what differs. Exit status 0: nothing differs, and
  * in a run of a million tests or more all rows were covered; 1: something differs or is not covered; 2: the oracle cannot run here.
  *   --index I     one test of the run, with both results in full
+ *   --engine      our processor's engine: interpreter (default), or jit, which compiles every block when it is first entered
  *   --self-check  the native processor against itself: what differs then is no property of the processor
  */
 import { parseArgs } from "node:util";
 import type { Mode } from "../../src/processor/isa/instruction.ts";
 import { formatDifference } from "./compare.ts";
 import { RULES } from "./differences.ts";
+import type { OracleEngine } from "./emulated.ts";
 import { Generator, type GeneratorOptions, modesFor } from "./generator.ts";
 import { kindOf, Minimiser } from "./minimise.ts";
 import { missingForNative, Native } from "./native.ts";
@@ -32,6 +34,7 @@ const { values } = parseArgs({
     mode: { type: "string" },
     index: { type: "string" },
     json: { type: "boolean", default: false },
+    engine: { type: "string", default: "interpreter" },
     "self-check": { type: "boolean", default: false },
   },
 });
@@ -48,6 +51,12 @@ function mode(): Mode | undefined {
   if (values.mode === undefined) return undefined;
   if (n === 16 || n === 32 || n === 64) return n;
   console.error("--mode wants 16, 32 or 64");
+  process.exit(2);
+}
+
+function engine(): OracleEngine {
+  if (values.engine === "interpreter" || values.engine === "jit") return values.engine;
+  console.error("--engine wants interpreter or jit");
   process.exit(2);
 }
 
@@ -87,6 +96,7 @@ async function runAll(): Promise<number> {
     count,
     first: number("first"),
     selfCheck: values["self-check"],
+    engine: engine(),
     onFinding: (finding) => {
       const rows = finding.instructions.length === 1 ? rowsOf(finding) : "sequence";
       const key = `${rows}: ${kindOf(finding.differences)}`;
@@ -149,7 +159,7 @@ async function showOne(index: number): Promise<number> {
   generator.generate(tests, 0, index);
   const { instructions } = generator.draft;
   const { Emulated } = await import("./emulated.ts");
-  const minimiser = new Minimiser(native, new Emulated(native.facts));
+  const minimiser = new Minimiser(native, new Emulated(native.facts, engine()));
   const differences = await minimiser.check(tests.bytes, instructions);
   console.log(`rows: ${rowsOf({ instructions })}`);
   console.log(`code: ${codeOf({ test: tests.bytes, instructions })}`);

@@ -2,7 +2,7 @@
 import type { Difference } from "./compare.ts";
 import { Coverage } from "./coverage.ts";
 import type { DraftInstruction } from "./draft.ts";
-import { Emulated } from "./emulated.ts";
+import { Emulated, type OracleEngine } from "./emulated.ts";
 import { Generator, type GeneratorOptions } from "./generator.ts";
 import { judge, type Sides } from "./judge.ts";
 import type { Native } from "./native.ts";
@@ -37,6 +37,7 @@ interface Batch {
 export interface RunOptions extends GeneratorOptions {
   readonly count: number;
   readonly first?: number;
+  readonly engine?: OracleEngine;
   /** Compare the native side with itself. */
   readonly selfCheck?: boolean;
   readonly onFinding: (finding: Finding) => void;
@@ -68,7 +69,7 @@ export class Run {
     this.#native = native;
     this.#options = options;
     this.#generator = new Generator({ ...options, facts: native.facts });
-    this.emulated = new Emulated(native.facts);
+    this.emulated = new Emulated(native.facts, options.engine);
     const { batch } = native;
     this.#results = new Records(batch);
     this.#ours = new Records(batch);
