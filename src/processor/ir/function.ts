@@ -24,6 +24,8 @@ export class Variable {
   readonly fn: FunctionBuilder;
   readonly type: Type;
   local = -1;
+  /** A variable that nobody reads or sets gets no local: unoptimised code clears every one of them at each call. */
+  isUsed = false;
 
   constructor(fn: FunctionBuilder, type: Type) {
     this.fn = fn;
@@ -31,12 +33,14 @@ export class Variable {
   }
 
   read(): Val {
+    this.isUsed = true;
     const v = new Val(this.fn, "read", this.type, []);
     v.target = this;
     return this.fn.place(v);
   }
 
   peek(): Val {
+    this.isUsed = true;
     const v = new Val(this.fn, "peek", this.type, []);
     v.target = this;
     return v;
@@ -52,6 +56,7 @@ export class Variable {
   }
 
   #typed(x: Operand): Val {
+    this.isUsed = true;
     const value = x instanceof Val ? x : this.fn.constant(this.type, x);
     if (value.type !== this.type) typeMismatch(`set of ${this.type} variable`, value);
     return value;
@@ -579,6 +584,7 @@ export class FunctionBuilder {
     for (const item of items) {
       if (!(item instanceof Val)) {
         if (item.kind === "var") {
+          if (!item.variable.isUsed) continue;
           item.variable.local = this.#allocate(item.variable.type);
           owned.push(item.variable);
         } else this.#emitStatement(item);
