@@ -13,42 +13,32 @@ import { guestKernel } from "../conformance/harness/kernels.ts";
 import { QEMU, qemuArguments } from "../conformance/harness/qemu-machine.ts";
 import { HypolithError } from "../src/base/errors.ts";
 import type { EngineName } from "../src/control/protocol.ts";
+import { V2_TERMS } from "./even-terms.ts";
+import { QEMU_NAME } from "./guests.ts";
+import type { BenchOptions } from "./options.ts";
+import type { ProcessSample } from "./process-sample.ts";
+import { add } from "./statistics.ts";
 
-export interface BootSample {
-  readonly cpu: number;
-  readonly wall: number;
-}
-
-/** By contestant: "QEMU" and the names of our engines. */
-export type BootResult = Record<string, BootSample[]>;
-
-export interface BootBenchOptions {
-  readonly rounds: number;
-  readonly qemuCpu: string;
-  readonly memoryMib: number;
-  readonly withQemu: boolean;
-  readonly engines: readonly EngineName[];
-  readonly nodeOptions: readonly string[];
-  readonly progress: (text: string) => void;
-}
+/** By contestant: QEMU and the names of our engines. */
+export type BootResult = Record<string, ProcessSample[]>;
 
 const MARK = "the shell is there";
 const BOOT_SECONDS = 300;
 
-export async function benchBoot(options: BootBenchOptions): Promise<BootResult> {
+export async function benchBoot(options: BenchOptions): Promise<BootResult> {
   const kernel = await guestKernel("cloud");
   const { memoryMib, withQemu, rounds } = options;
   const files = bootFiles(kernel, { memoryMib, commands: [`echo ${MARK}`, "sleep 1000"] });
   const contestants: Record<string, () => ChildProcess> = {};
-  if (withQemu) contestants.QEMU = () => startQemu(files, options.qemuCpu);
+  if (withQemu)
+    contestants[QEMU_NAME] = () => startQemu(files, options.qemuCpu ?? V2_TERMS.qemuCpu);
   for (const engine of options.engines)
     contestants[engine] = () => startOurs(files, engine, options);
   const result: BootResult = {};
   for (let round = 1; round <= rounds; round++) {
     options.progress(`boot, round ${round} of ${rounds}`);
     for (const [name, start] of Object.entries(contestants)) {
-      result[name] ??= [];
-      result[name].push(await toShell(start()));
+      add(result, name, await toShell(start()));
     }
   }
   return result;
@@ -58,7 +48,7 @@ export async function benchBoot(options: BootBenchOptions): Promise<BootResult> 
 function startOurs(
   files: BootFiles,
   engine: EngineName,
-  { nodeOptions }: BootBenchOptions,
+  { nodeOptions }: BenchOptions,
 ): ChildProcess {
   const hypo = [...nodeOptions, join(CHECKOUT, "apps/cli/main.ts")];
   const machine = ["--kernel", files.kernelPath, "--initrd", files.initrdPath];
@@ -79,7 +69,7 @@ function startQemu(files: BootFiles, cpuModel: string): ChildProcess {
   return spawn(QEMU, words, { stdio: ["pipe", "pipe", "pipe"] });
 }
 
-function toShell(child: ChildProcess): Promise<BootSample> {
+function toShell(child: ChildProcess): Promise<ProcessSample> {
   const started = performance.now();
   return new Promise((resolve, reject) => {
     let text = "";

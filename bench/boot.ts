@@ -5,9 +5,9 @@
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { gunzipSync } from "node:zlib";
+import { NodeCompiler } from "../src/machine/embedder-node-compiler.ts";
+import { tuneEngine } from "../src/machine/embedder-node-v8.ts";
 import { Machine } from "../src/machine/machine.ts";
-import { NodeCompiler } from "../src/machine/node-compiler.ts";
-import { tuneEngine } from "../src/machine/node-engine.ts";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -6,27 +6,56 @@ import { CHECKOUT, cachedFile, digest } from "../conformance/harness/cache.ts";
 import { HypolithError } from "../src/base/errors.ts";
 import type { BenchProgram } from "./program-table.ts";
 
+export type Bits = 64 | 32;
+
+const COMMON_FLAGS = ["-O2", "-fno-math-errno", "-static", "-std=gnu11"];
 /** The oldest processors that the suite is for; a compiler's own default could be newer. */
-const FLAGS = ["-O2", "-static", "-march=x86-64", "-std=gnu11"];
+const FLAGS: Readonly<Record<Bits, readonly string[]>> = {
+  64: [...COMMON_FLAGS, "-march=x86-64"],
+  32: [...COMMON_FLAGS, "-m32", "-march=pentium4", "-mfpmath=sse"],
+};
 const FOLDER = join(CHECKOUT, "bench/programs");
 
-export interface BuiltProgram extends BenchProgram {
+export interface BuiltProgram {
+  readonly name: string;
   readonly path: string;
 }
 
-export async function buildPrograms(programs: readonly BenchProgram[]): Promise<BuiltProgram[]> {
-  const compiler = compilerVersion();
+export async function buildPrograms(
+  programs: readonly BenchProgram[],
+  bits: Bits = 64,
+): Promise<BuiltProgram[]> {
   const built: BuiltProgram[] = [];
-  for (const program of programs) {
-    const source = join(FOLDER, `${program.name}.c`);
-    const frame = readFileSync(join(FOLDER, "bench.h"));
-    const recipe = digest(readFileSync(source), frame, compiler, ...FLAGS).slice(0, 12);
-    const path = await cachedFile(`bench/${program.name}-${recipe}`, (target) => {
-      execFileSync("gcc", [...FLAGS, "-o", target, source], { stdio: "inherit" });
-    });
-    built.push({ ...program, path });
+  for (const { name } of programs) {
+    const source = join(FOLDER, `${name}.c`);
+    const path = await compile(source, FLAGS[bits], [join(FOLDER, "bench.h")]);
+    built.push({ name, path });
   }
   return built;
+}
+
+/** Of one C file, by way of the cache; `headers` are what it includes. */
+export function compile(
+  source: string,
+  flags: readonly string[],
+  headers: readonly string[] = [],
+): Promise<string> {
+  const inputs = [source, ...headers].map((path) => readFileSync(path));
+  const recipe = digest(...inputs, compilerVersion(), ...flags).slice(0, 12);
+  const name = source.replace(/^.*\//, "").replace(/\.c$/, "");
+  return cachedFile(`bench/${name}-${recipe}`, (target) => {
+    try {
+      execFileSync("gcc", [...flags, "-o", target, source], {
+        stdio: ["ignore", "inherit", "pipe"],
+      });
+    } catch (cause) {
+      const why = String((cause as { stderr?: Buffer }).stderr ?? cause).slice(0, 2000);
+      throw new HypolithError("compiler-failed", `gcc could not build ${source}: ${why}`, {
+        cause,
+        hint: flags.includes("-m32") ? "apt-get install gcc-multilib" : "apt-get install libc6-dev",
+      });
+    }
+  });
 }
 
 export function compilerVersion(): string {

@@ -1,4 +1,4 @@
-/** Numbers out of repeated measurements. */
+/** Repeated measurements and the numbers out of them. */
 
 /** The least disturbed one: noise only ever adds CPU time. */
 export function best(values: readonly number[]): number {
@@ -13,4 +13,11 @@ export function median(values: readonly number[]): number {
 
 export function geometricMean(values: readonly number[]): number {
   return Math.exp(values.reduce((sum, value) => sum + Math.log(value), 0) / values.length);
+}
+
+/** One more of `name`'s values. */
+export function add<T>(lists: Record<string, T[]>, name: string, value: T): void {
+  const list = lists[name];
+  if (list) list.push(value);
+  else lists[name] = [value];
 }

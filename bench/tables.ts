@@ -1,100 +1,157 @@
 /** The results of the benchmarks as text. */
 import type { BootResult } from "./boot-bench.ts";
-import { clockIsRight, type ProgramResult, type Sample } from "./program-bench.ts";
+import type { ColdResult } from "./cold-bench.ts";
+import { QEMU_NAME } from "./guests.ts";
+import type { ProcessSample } from "./process-sample.ts";
 import { best, geometricMean, median } from "./statistics.ts";
+import { clockIsRight } from "./suite.ts";
+import { cpuOf, speedOf, summarize } from "./summary.ts";
+import { NATIVE, type RowResult, type Sample } from "./workload.ts";
 
-const PEER = "QEMU";
-const FIRST_WIDTH = 12;
-const WIDTH = 13;
+const FIRST_WIDTH = 15;
+const WIDTH = 12;
+/** Of an account of a failure. */
+const FAILURE_LENGTH = 600;
 
 interface Column {
   readonly title: string;
-  readonly value: (result: ProgramResult) => number;
+  readonly value: (row: RowResult) => number;
   readonly text: (value: number) => string;
   /** Seconds of different programs have no mean. */
   readonly hasMean: boolean;
 }
 
-const cpuOf = (samples: readonly Sample[] | undefined): number =>
-  samples?.length ? best(samples.map(({ cpu }) => cpu)) : Number.NaN;
+export interface TableOptions {
+  /** In the order of the columns. */
+  readonly contestants: readonly string[];
+  /** Who our engines are compared with, as far as they took part. */
+  readonly peers: readonly string[];
+}
 
-const ratio = (value: number): string => `${value.toFixed(value < 10 ? 2 : 1)}x`;
+const ratio = (value: number): string => {
+  return `${value.toFixed(value < 0.1 ? 3 : value < 10 ? 2 : 1)}x`;
+};
 
 /** Guest instructions a second, in millions, of the best sample. */
-export function mips(samples: readonly Sample[] = []): number {
+function mips(samples: readonly Sample[] = []): number {
   return Math.max(...samples.map(({ retired, cpu }) => (retired ?? Number.NaN) / cpu / 1e6));
 }
 
-function columnsFor(guests: readonly string[]): Column[] {
-  const engines = guests.filter((name) => name !== PEER);
-  const seconds = (title: string, value: Column["value"]): Column => {
-    return { title, value, text: (x) => x.toFixed(3), hasMean: false };
-  };
-  const ratios = (title: string, value: Column["value"]): Column => {
-    return { title, value, text: ratio, hasMean: true };
-  };
-  const against = guests.includes(PEER) ? engines : [];
-  return [
-    seconds("native", (r) => cpuOf(r.native)),
-    ...guests.map((name) => seconds(name, (r) => cpuOf(r.guests[name]))),
-    ...guests.map((name) =>
-      ratios(`${short(name)}/nat.`, (r) => cpuOf(r.guests[name]) / cpuOf(r.native)),
-    ),
-    ...against.map((name) =>
-      ratios(`${short(name)}/QEMU`, (r) => cpuOf(r.guests[name]) / cpuOf(r.guests[PEER])),
-    ),
-    ...engines.map((name): Column => {
-      const value: Column["value"] = (r) => mips(r.guests[name]);
-      return { title: `${short(name)} MIPS`, value, text: (x) => x.toFixed(0), hasMean: true };
-    }),
-  ];
+function enginesOf({ contestants, peers }: TableOptions): string[] {
+  return contestants.filter((name) => name !== NATIVE && !peers.includes(name));
 }
+
+function columnsFor(options: TableOptions): Column[] {
+  const { contestants, peers } = options;
+  const engines = enginesOf(options);
+  const columns = contestants.map((name): Column => {
+    return { title: name, value: (r) => cpuOf(r, name), text: seconds, hasMean: false };
+  });
+  const ratios = (title: string, value: Column["value"]): void => {
+    columns.push({ title, value, text: ratio, hasMean: true });
+  };
+  for (const name of contestants.includes(NATIVE) ? contestants.slice(1) : [])
+    ratios(`${short(name)}/nat.`, (r) => cpuOf(r, name) / cpuOf(r, NATIVE));
+  for (const peer of peers) {
+    for (const name of engines) ratios(`${peer}/${short(name)}`, (r) => speedOf(r, name, peer));
+  }
+  for (const name of engines) {
+    const value: Column["value"] = (r) => mips(r.samples[name]);
+    columns.push({
+      title: `${short(name)} MIPS`,
+      value,
+      text: (x) => x.toFixed(0),
+      hasMean: true,
+    });
+  }
+  return columns;
+}
+
+const seconds = (value: number): string => value.toFixed(3);
 
 function short(name: string): string {
   return name.replace("interpreter", "int.");
 }
 
-function row(first: string, cells: readonly string[]): string {
+function line(first: string, cells: readonly string[]): string {
   return first.padEnd(FIRST_WIDTH) + cells.map((cell) => cell.padStart(WIDTH)).join("");
 }
 
-export function printPrograms(results: readonly ProgramResult[]): void {
-  const guests = Object.keys(results[0]?.guests ?? {});
-  const columns = columnsFor(guests);
-  const titles = columns.map(({ title }) => title);
-  console.log("\nCPU seconds, checksums verified");
-  console.log(row("", titles));
-  for (const result of results) {
-    const cells = columns.map(({ value, text }) => text(value(result)));
-    console.log(row(result.program.name, cells));
-  }
-  const means = columns.map(({ value, text, hasMean }) =>
-    hasMean ? text(geometricMean(results.map(value))) : "",
+export function printGroup(title: string, rows: readonly RowResult[], options: TableOptions): void {
+  const columns = columnsFor(options);
+  console.log(`\n${title}: CPU seconds, results verified`);
+  console.log(
+    line(
+      "",
+      columns.map((column) => column.title),
+    ),
   );
-  console.log(row("geo. mean", means));
-  for (const result of results) noteClocks(result);
+  const cell = ({ text }: Column, value: number): string =>
+    Number.isFinite(value) ? text(value) : "-";
+  for (const row of rows)
+    console.log(
+      line(
+        row.name,
+        columns.map((column) => cell(column, column.value(row))),
+      ),
+    );
+  const means = columns.map((column) => {
+    const values = rows.map(column.value).filter(Number.isFinite);
+    return column.hasMean && values.length > 0 ? cell(column, geometricMean(values)) : "";
+  });
+  console.log(line("geo. mean", means));
+  printSummaries(title, rows, options);
+  for (const row of rows) printNotes(row);
 }
 
-function noteClocks({ program, guests }: ProgramResult): void {
-  for (const [name, samples] of Object.entries(guests)) {
-    const odd = samples.find((sample) => !clockIsRight(sample));
-    if (!odd) continue;
-    const [own, cpu] = [odd.own.toFixed(2), odd.cpu.toFixed(2)];
-    console.log(`note: ${program.name} took ${own} s by the clock of ${name}, ${cpu} s of CPU`);
+function printSummaries(title: string, rows: readonly RowResult[], options: TableOptions): void {
+  for (const peer of options.peers) {
+    for (const engine of enginesOf(options)) {
+      const summary = summarize(rows, engine, peer);
+      if (!summary) continue;
+      const { meanSpeed, lowest } = summary;
+      console.log(
+        `${title}: ${engine} has ${ratio(meanSpeed)} the speed of ${peer} (geometric mean of ${summary.rows}); ` +
+          `lowest: ${lowest.name} ${ratio(lowest.speed)}`,
+      );
+    }
   }
 }
 
-export function printBoot(result: BootResult): void {
-  console.log("\nprocess start to shell, Debian's cloud kernel");
-  const peer = result[PEER] && best(result[PEER].map(({ cpu }) => cpu));
-  for (const [name, samples] of Object.entries(result)) {
-    const cpu = samples.map((sample) => sample.cpu);
-    const wall = best(samples.map((sample) => sample.wall));
-    const compared =
-      peer === undefined || name === PEER ? "" : `, ${ratio(best(cpu) / peer)} of QEMU's CPU time`;
+function printNotes({ name, group, samples, failures }: RowResult): void {
+  for (const [contestant, why] of Object.entries(failures))
+    console.log(`FAILED: ${name} on ${contestant}: ${why.slice(0, FAILURE_LENGTH)}`);
+  // A process of the guest that sleeps or has children has another account.
+  for (const [contestant, list] of group === "micro" ? Object.entries(samples) : []) {
+    const odd = list.find((sample) => !clockIsRight(sample));
+    if (!odd) continue;
+    const [own, cpu] = [odd.own!.toFixed(2), odd.cpu.toFixed(2)];
+    console.log(`note: ${name} took ${own} s by the clock of ${contestant}, ${cpu} s of CPU`);
+  }
+}
+
+function printSamples(samples: Record<string, readonly ProcessSample[]>): void {
+  const peer = samples[QEMU_NAME] && best(samples[QEMU_NAME].map(({ cpu }) => cpu));
+  for (const [name, list] of Object.entries(samples)) {
+    const cpu = list.map((sample) => sample.cpu);
+    const wall = best(list.map((sample) => sample.wall));
+    const isPeer = peer === undefined || name === QEMU_NAME;
+    const compared = isPeer ? "" : `, ${ratio(peer / best(cpu))} the speed of QEMU`;
     console.log(
       `${name.padEnd(FIRST_WIDTH)} ${best(cpu).toFixed(2)} s of CPU (median ${median(cpu).toFixed(2)}), ` +
         `${wall.toFixed(2)} s by the clock${compared}`,
     );
   }
+}
+
+export function printBoot(result: BootResult): void {
+  console.log("\nboot: process start to shell, Debian's cloud kernel");
+  printSamples(result);
+}
+
+export function printCold({ command, samples, failures }: ColdResult): void {
+  console.log(`\npython-cold: ${command}, the first command after boot`);
+  printSamples(samples);
+  for (const [name, why] of Object.entries(failures))
+    console.log(`FAILED: python-cold on ${name}: ${why.slice(0, FAILURE_LENGTH)}`);
 }

@@ -1,60 +1,75 @@
 /* 64-bit multiplication with 128-bit products: Montgomery exponentiation modulo a 256-bit number, as public-key code does it. */
 #include "bench.h"
 
-typedef unsigned __int128 u128;
-#define WORDS 4
+/* The widest multiplication that the processor has: 64 by 64 bits, or 32 by 32 in 32-bit mode. The results are the same. */
+#ifdef __SIZEOF_INT128__
+typedef uint64_t word;
+typedef unsigned __int128 wide;
+#else
+typedef uint32_t word;
+typedef uint64_t wide;
+#endif
+#define BITS (8 * sizeof(word))
+#define QUADS 4
+#define WORDS (QUADS * sizeof(uint64_t) / sizeof(word))
+
+typedef union {
+    uint64_t quads[QUADS];
+    word words[WORDS];
+} number;
 
 /* The prime of secp256k1, and -1/N modulo 2^64. */
-static const uint64_t N[WORDS] = { 0xfffffffefffffc2fu, ~0ull, ~0ull, ~0ull };
-static const uint64_t N_INVERSE = 0xd838091dd2253531u;
+static const number N = { { 0xfffffffefffffc2fu, ~0ull, ~0ull, ~0ull } };
+static const word N_INVERSE = (word)0xd838091dd2253531u;
 
-static void multiply(uint64_t *out, const uint64_t *a, const uint64_t *b)
+static void multiply(word *out, const word *a, const word *b)
 {
-    uint64_t t[WORDS + 2] = { 0 };
-    for (int i = 0; i < WORDS; i++) {
-        u128 carry = 0;
-        for (int j = 0; j < WORDS; j++) {
-            carry += (u128)a[j] * b[i] + t[j];
-            t[j] = (uint64_t)carry;
-            carry >>= 64;
+    word t[WORDS + 2] = { 0 };
+    for (unsigned i = 0; i < WORDS; i++) {
+        wide carry = 0;
+        for (unsigned j = 0; j < WORDS; j++) {
+            carry += (wide)a[j] * b[i] + t[j];
+            t[j] = (word)carry;
+            carry >>= BITS;
         }
         carry += t[WORDS];
-        t[WORDS] = (uint64_t)carry;
-        t[WORDS + 1] = (uint64_t)(carry >> 64);
-        uint64_t m = t[0] * N_INVERSE;
-        carry = (u128)m * N[0] + t[0];
-        carry >>= 64;
-        for (int j = 1; j < WORDS; j++) {
-            carry += (u128)m * N[j] + t[j];
-            t[j - 1] = (uint64_t)carry;
-            carry >>= 64;
+        t[WORDS] = (word)carry;
+        t[WORDS + 1] = (word)(carry >> BITS);
+        word m = t[0] * N_INVERSE;
+        carry = (wide)m * N.words[0] + t[0];
+        carry >>= BITS;
+        for (unsigned j = 1; j < WORDS; j++) {
+            carry += (wide)m * N.words[j] + t[j];
+            t[j - 1] = (word)carry;
+            carry >>= BITS;
         }
         carry += t[WORDS];
-        t[WORDS - 1] = (uint64_t)carry;
-        t[WORDS] = t[WORDS + 1] + (uint64_t)(carry >> 64);
+        t[WORDS - 1] = (word)carry;
+        t[WORDS] = t[WORDS + 1] + (word)(carry >> BITS);
     }
-    uint64_t reduced[WORDS], borrow = 0;
-    for (int i = 0; i < WORDS; i++) {
-        u128 d = (u128)t[i] - N[i] - borrow;
-        reduced[i] = (uint64_t)d;
-        borrow = (uint64_t)(d >> 64) & 1;
+    word reduced[WORDS], borrow = 0;
+    for (unsigned i = 0; i < WORDS; i++) {
+        wide d = (wide)t[i] - N.words[i] - borrow;
+        reduced[i] = (word)d;
+        borrow = (word)(d >> BITS) & 1;
     }
-    const uint64_t *result = t[WORDS] >= borrow ? reduced : t;
-    for (int i = 0; i < WORDS; i++)
+    const word *result = t[WORDS] >= borrow ? reduced : t;
+    for (unsigned i = 0; i < WORDS; i++)
         out[i] = result[i];
 }
 
 static uint64_t work(long rounds)
 {
-    uint64_t base[WORDS] = { 0x123456789abcdefu, 0xfedcba987654321u, 0x55aa55aa55aa55aau, 0x1f1f1f1f1f1f1fu }, sum = 0;
+    number base = { { 0x123456789abcdefu, 0xfedcba987654321u, 0x55aa55aa55aa55aau, 0x1f1f1f1f1f1f1fu } };
+    uint64_t sum = 0;
     for (long r = 0; r < rounds; r++) {
-        uint64_t x[WORDS] = { 3 + r, 5, 7, 11 };
+        number x = { { 3 + r, 5, 7, 11 } };
         for (int bit = 0; bit < 256; bit++) {
-            multiply(x, x, x);
-            if (base[bit >> 6] >> (bit & 63) & 1)
-                multiply(x, x, base);
+            multiply(x.words, x.words, x.words);
+            if (base.quads[bit >> 6] >> (bit & 63) & 1)
+                multiply(x.words, x.words, base.words);
         }
-        sum = mix(sum, x[0] ^ x[3]);
+        sum = mix(sum, x.quads[0] ^ x.quads[3]);
     }
     return sum;
 }
