@@ -16,7 +16,7 @@ import { Jit } from "../src/processor/jit/jit.ts";
 import { OwnThread } from "../src/processor/jit/own-thread.ts";
 import { EptEntry, EptTables } from "../src/processor/memory/ept.ts";
 import { HYPERVISOR_BASE, HYPERVISOR_BYTES, RAM_BASE } from "../src/processor/state/layout.ts";
-import { Processor } from "../src/processor/vmx/processor.ts";
+import { Processor, type Sampler } from "../src/processor/vmx/processor.ts";
 import { Vmcs } from "../src/processor/vmx/vmcs.ts";
 
 export interface BareMetalResult {
@@ -39,6 +39,7 @@ export interface BareMetalOptions {
   readonly engine?: EngineName;
   /** Changes to the VMCS before the first entry. */
   readonly prepare?: (vmcs: Vmcs, view: DataView) => void;
+  readonly sampler?: Sampler;
   /** Sees every exit first; answers true if it has handled it. */
   readonly onExit?: (vmcs: Vmcs, reason: number) => boolean;
 }
@@ -86,6 +87,7 @@ export function runBareMetal(options: BareMetalOptions): BareMetalResult {
   configureVmcs(vmcs, engine.view, boot, cpuid, ept.eptp);
   vmcs.set(Field.PIN_CONTROLS, PinControl.EXTERNAL_INTERRUPT | PinControl.NMI);
   options.prepare?.(vmcs, engine.view);
+  processor.sampler = options.sampler ?? null;
   let output = "";
   const done = (code: number, reason: string): BareMetalResult => ({
     output,

@@ -13,9 +13,9 @@ import {
   SerialUse,
   type StopReason,
 } from "../../src/control/protocol.ts";
-import { Machine } from "../../src/machine/machine.ts";
 import { NodeCompiler } from "../../src/machine/embedder-node-compiler.ts";
 import { tuneEngine } from "../../src/machine/embedder-node-v8.ts";
+import { Machine } from "../../src/machine/machine.ts";
 import type { BootFiles } from "./guest-machine.ts";
 
 export interface ProcessConfig extends BootFiles {

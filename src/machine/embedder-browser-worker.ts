@@ -10,7 +10,9 @@
  */
 import { HypolithError } from "../base/errors.ts";
 import type { FromMachine, MachineConfig, StopReason, ToMachine } from "../control/protocol.ts";
+import type { CompilerSetup } from "../processor/jit/compile-batch.ts";
 import type { Decompressors } from "./boot/payload.ts";
+import { BrowserCompiler, type CompilerWorker } from "./embedder-browser-compiler.ts";
 import { unpackAhead } from "./embedder-browser-gzip.ts";
 import { Machine, type MachinePorts } from "./machine.ts";
 
@@ -28,8 +30,14 @@ const MAX_SLEEP_MS = 60_000;
 /** Makes a function that has `task` called soon, after everything that waits in the event loop now. */
 export type Deferrer = (task: () => void) => () => void;
 
-export function serve(scope: WorkerScope, deferrer: Deferrer = byMessage): void {
-  const server = new MachineServer(scope, deferrer);
+export interface ServeOptions {
+  readonly deferrer?: Deferrer;
+  /** Starts a worker that runs serveCompiler(); without it regions are compiled here. */
+  readonly spawnCompiler?: (() => CompilerWorker) | undefined;
+}
+
+export function serve(scope: WorkerScope, options: ServeOptions = {}): void {
+  const server = new MachineServer(scope, options);
   scope.addEventListener("message", ({ data }) => server.receive(data));
 }
 
@@ -52,9 +60,11 @@ class MachineServer {
   #sliceEnd = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   readonly #ping: () => void;
+  readonly #spawnCompiler: (() => CompilerWorker) | undefined;
 
-  constructor(scope: WorkerScope, deferrer: Deferrer) {
+  constructor(scope: WorkerScope, { deferrer = byMessage, spawnCompiler }: ServeOptions) {
     this.#scope = scope;
+    this.#spawnCompiler = spawnCompiler;
     this.#ping = deferrer(() => this.#runSlice());
   }
 
@@ -82,9 +92,11 @@ class MachineServer {
     }
   }
 
-  /** All that the machine gets from the browser. A worker that compiles for it (processor/jit) would be made here, too. */
+  /** All that the machine gets from the browser. */
   #ports(decompressors: Decompressors): MachinePorts {
+    const spawn = this.#spawnCompiler;
     return {
+      ...(spawn && { compiler: (setup: CompilerSetup) => new BrowserCompiler(setup, spawn) }),
       nowMs: () => performance.now(),
       entropy: () => crypto.getRandomValues(new BigUint64Array(1))[0]!,
       doorbell: () => performance.now() >= this.#sliceEnd,

@@ -11,7 +11,7 @@ import {
 import type { CompilerSetup, RegionRequest } from "../processor/jit/compile-batch.ts";
 import type { BackendResult, RegionBackend } from "../processor/jit/jit.ts";
 import { OwnThread } from "../processor/jit/own-thread.ts";
-import type { CompilerWorkerData } from "./compiler-node-worker.ts";
+import type { CompilerWorkerData } from "./embedder-node-compiler-worker.ts";
 
 /** One batch is compiled while the next waits. */
 const DEPTH = 2;
@@ -59,10 +59,13 @@ export class NodeCompiler implements RegionBackend {
     const { port1, port2 } = new MessageChannel();
     const data: CompilerWorkerData = { setup: this.#setup, port: port2 };
     const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
-    this.#worker = new Worker(new URL(`./compiler-node-worker.${extension}`, import.meta.url), {
-      workerData: data,
-      transferList: [port2],
-    });
+    this.#worker = new Worker(
+      new URL(`./embedder-node-compiler-worker.${extension}`, import.meta.url),
+      {
+        workerData: data,
+        transferList: [port2],
+      },
+    );
     // Without it the guest goes on: what is under way is not compiled, later batches are compiled here.
     this.#worker.on("error", () => {
       this.#hasFailed = true;

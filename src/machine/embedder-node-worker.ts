@@ -16,9 +16,9 @@ import {
 import { gunzipSync } from "node:zlib";
 import { HypolithError } from "../base/errors.ts";
 import type { FromMachine, MachineConfig, StopReason, ToMachine } from "../control/protocol.ts";
+import { NodeCompiler } from "./embedder-node-compiler.ts";
+import { tuneEngine } from "./embedder-node-v8.ts";
 import { Machine } from "./machine.ts";
-import { NodeCompiler } from "./node-compiler.ts";
-import { tuneEngine } from "./node-engine.ts";
 
 interface WorkerData {
   /** One word: the number of messages posted so far. */

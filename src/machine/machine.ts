@@ -6,7 +6,7 @@
  */
 import { HypolithError } from "../base/errors.ts";
 import { invariant } from "../base/invariant.ts";
-import type { FromMachine, MachineConfig, StopReason } from "../control/protocol.ts";
+import type { FromMachine, JitReport, MachineConfig, StopReason } from "../control/protocol.ts";
 import { buildAcpiTables } from "../devices/platform/acpi-tables.ts";
 import { MemoryMap } from "../devices/platform/platform-map.ts";
 import { StateGroup } from "../hypervisor/abi/message.ts";
@@ -26,7 +26,7 @@ import type { CompilerSetup } from "../processor/jit/compile-batch.ts";
 import { Jit, type JitStats, type RegionBackend } from "../processor/jit/jit.ts";
 import { OwnThread } from "../processor/jit/own-thread.ts";
 import { EptEntry, EptTables } from "../processor/memory/ept.ts";
-import { HYPERVISOR_BASE, HYPERVISOR_BYTES, RAM_BASE } from "../processor/state/layout.ts";
+import { HYPERVISOR_BASE, HYPERVISOR_BYTES, RAM_BASE, S } from "../processor/state/layout.ts";
 import { Processor } from "../processor/vmx/processor.ts";
 import { Vmcs } from "../processor/vmx/vmcs.ts";
 import { createMonitor } from "../services/monitor/monitor.ts";
@@ -35,6 +35,7 @@ import { e820Map } from "./boot/memory-map.ts";
 import type { Decompressors } from "./boot/payload.ts";
 import { DeterministicClock, type MachineClock, WallClock } from "./clocks.ts";
 import { configureVmcs } from "./guest-state.ts";
+import { Profile } from "./profile.ts";
 import { hashState } from "./state-hash.ts";
 
 export interface MachinePorts {
@@ -75,6 +76,8 @@ export class Machine {
   #jit: Jit | null = null;
   readonly #input: Uint8Array[][] = [[], [], [], []];
   #trace: string[] = [];
+  readonly #profile: Profile | null;
+  readonly #reportsJit: boolean;
 
   constructor(config: MachineConfig, ports: MachinePorts) {
     this.#ports = ports;
@@ -110,6 +113,9 @@ export class Machine {
     this.#kernel = new Kernel(this.processor, this.vm);
     this.#load(config, vmcs, cpuid, memoryBytes);
     if (config.traceExits) this.vm.log.trace((line) => this.#traceLine(line));
+    this.#reportsJit = config.reportJit === true;
+    this.#profile = config.profile ? new Profile(config.profile) : null;
+    this.processor.sampler = this.#profile;
   }
 
   #regionTier(engine: MachineConfig["engine"]): ((host: RegionHost) => RegionTier) | undefined {
@@ -273,10 +279,36 @@ export class Machine {
       const result = this.#kernel.step(vcpu);
       if (result.kind === "ran") continue;
       this.#flushTrace();
-      if (result.kind === "ended") return { kind: "ended", reason: this.#stopReason() };
+      if (result.kind === "ended") {
+        this.#sendReports();
+        return { kind: "ended", reason: this.#stopReason() };
+      }
       const wait = this.#clock.idle(result.until, this.processor.retired);
       if (wait > 0) return { kind: "idle", waitMs: wait / 1e6 };
     }
+  }
+
+  #sendReports(): void {
+    const { retired } = this.processor;
+    if (this.#reportsJit) {
+      this.#ports.send({ type: "jitStats", report: this.#jitReport(), retired });
+    }
+    if (this.#profile) this.#ports.send({ type: "profile", data: this.#profile.toJson() });
+  }
+
+  #jitReport(): JitReport | null {
+    if (!this.#jit) return null;
+    const { regions, instructions, modules, refused, dropped, stale, flushes, ownMs } =
+      this.#jit.stats;
+    const counter = ({ at }: { at: number }): number =>
+      Number(this.#engine.view.getBigUint64(at, true));
+    return {
+      ...{ regions, instructions, modules, refused, dropped, stale, flushes, ownMs },
+      entries: counter(S.REGION_ENTRIES),
+      links: counter(S.REGION_LINKS),
+      bails: counter(S.REGION_BAILS),
+      retired: counter(S.REGION_INSTRUCTIONS),
+    };
   }
 
   #stopReason(): StopReason {
@@ -322,7 +354,7 @@ function checkMemory(bytes: number): number {
 }
 
 /** Instructions executed from a block's entry after which "auto" compiles it. */
-const AUTO_THRESHOLD = 200_000;
+const AUTO_THRESHOLD = 1_000_000;
 
 function createEngine(
   ramBytes: number,

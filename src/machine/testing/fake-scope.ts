@@ -18,6 +18,8 @@ export function smallConfig(kernel: Uint8Array, more: Partial<MachineConfig> = {
 
 export class FakeScope implements WorkerScope {
   readonly heard: FromMachine[] = [];
+  /** How often the embedder has asked to be called again. Counted by whoever defers for it. */
+  slices = 0;
   #listener: (event: { data: ToMachine }) => void = () => {};
   #changed = (): void => {};
 

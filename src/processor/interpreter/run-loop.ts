@@ -21,6 +21,7 @@ import {
   Head,
   JUMP_CACHE,
   JUMP_CONTEXT,
+  JUMP_MODE_SHIFT,
   JUMP_SLOT,
   Pending,
   RECORD_BYTES,
@@ -199,7 +200,8 @@ function countDown(fn: FunctionBuilder, module: ModuleBuilder, pc: Variable, cou
 
 /**
  * runRegions(table slot): executes regions as long as one leads to another, which the jump cache knows. Answers 1 if the instruction at
- * S.RIP must be interpreted. S.RIP and S.BUDGET are exact before and after.
+ * S.RIP must be interpreted. S.RIP and S.BUDGET are exact before and after. The jump cache's context has the code mode in it: the same address
+ * may be 64-bit code now and 32-bit code later.
  */
 function defineRunRegions(module: ModuleBuilder): void {
   module.function("runRegions", ["i32"], ["i32"], (fn) => {
@@ -209,10 +211,15 @@ function defineRunRegions(module: ModuleBuilder): void {
       return { at: jumpCacheOffset(rip), rip };
     };
     const first = jumpCacheEntry();
-    const context = fn.load("i32.load", 0, S.CONTEXT.at);
+    const context = fn.variable(
+      "i32",
+      fn
+        .load("i32.load", 0, S.CONTEXT.at)
+        .or(fn.load("i32.load", 0, S.MODE.at).shl(JUMP_MODE_SHIFT)),
+    );
     fn.store("i64.store", first.at, first.rip, JUMP_CACHE);
     fn.store("i32.store", first.at, slot.peek(), JUMP_CACHE + JUMP_SLOT);
-    fn.store("i32.store", first.at, context, JUMP_CACHE + JUMP_CONTEXT);
+    fn.store("i32.store", first.at, context.peek(), JUMP_CACHE + JUMP_CONTEXT);
     const count = (field: Field, n: Val = fn.i64(1)): void =>
       fn.store("i64.store", 0, fn.load("i64.load", 0, field.at).add(n), field.at);
     count(S.REGION_ENTRIES);
@@ -229,7 +236,7 @@ function defineRunRegions(module: ModuleBuilder): void {
       const isHit = fn
         .load("i64.load", at, JUMP_CACHE)
         .eq(rip)
-        .and(fn.load("i32.load", at, JUMP_CACHE + JUMP_CONTEXT).eq(context));
+        .and(fn.load("i32.load", at, JUMP_CACHE + JUMP_CONTEXT).eq(context.peek()));
       fn.if(isHit, () => {
         slot.set(fn.load("i32.load", at, JUMP_CACHE + JUMP_SLOT));
         count(S.REGION_LINKS);

@@ -34,18 +34,21 @@ export class CodeView {
   /** Every page that has been looked at. */
   readonly pages = new Map<number, CodePage>();
   readonly #source: PageSource;
+  readonly bits: 32 | 64;
   readonly #decoder: Decoder;
   readonly #decoded = new Map<number, Decoded | null>();
   /** Where the indirect jump or call at an offset has been seen to go. */
   readonly targetsOf: (offset: number) => readonly number[];
 
+  /** `bits`: code size. */
   constructor(
     source: PageSource,
-    decoder: Decoder,
+    { decoder, bits }: { readonly decoder: Decoder; readonly bits: 32 | 64 },
     targetsOf: (offset: number) => readonly number[],
   ) {
     this.#source = source;
     this.#decoder = decoder;
+    this.bits = bits;
     this.targetsOf = targetsOf;
   }
 
@@ -77,7 +80,7 @@ export class CodeView {
     if (!page) return null;
     const insn = new Instruction(ROWS[0]!);
     const at = offset & (PAGE - 1);
-    let length = this.#decoder.decode(page.bytes, at, 64, insn, PAGE);
+    let length = this.#decoder.decode(page.bytes, at, this.bits, insn, PAGE);
     if (length < 0 && at + MAX_INSTRUCTION > PAGE) {
       const second = this.page(offset + MAX_INSTRUCTION);
       if (!second) return null;
@@ -85,7 +88,7 @@ export class CodeView {
       const first = PAGE - at;
       both.set(page.bytes.subarray(at));
       both.set(second.bytes.subarray(0, MAX_INSTRUCTION), first);
-      length = this.#decoder.decode(both, 0, 64, insn, first + MAX_INSTRUCTION);
+      length = this.#decoder.decode(both, 0, this.bits, insn, first + MAX_INSTRUCTION);
     }
     return length < 0 ? null : { insn, next: offset + length };
   }

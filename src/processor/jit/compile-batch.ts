@@ -19,6 +19,8 @@ export interface CompilerSetup {
 export interface RegionRequest {
   /** Offset of the entry in the page with delta 0. */
   readonly entry: number;
+  /** Code size. 32-bit code has flat segments and a 32-bit stack. */
+  readonly bits: 32 | 64;
   readonly pages: readonly CodePage[];
   /** Seen targets of indirect jumps, all by offset. */
   readonly targets: ReadonlyMap<number, readonly number[]>;
@@ -99,7 +101,7 @@ export class BatchCompiler {
       const pages = new Map(request.pages.map((page) => [page.delta, page]));
       const view = new CodeView(
         (delta) => pages.get(delta),
-        this.#decoder,
+        { decoder: this.#decoder, bits: request.bits },
         (offset) => request.targets.get(offset) ?? [],
       );
       const region = findRegion(view, request.entry, (offset) => request.stops.has(offset));

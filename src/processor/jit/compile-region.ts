@@ -21,8 +21,10 @@ import type { CodeView } from "./code-view.ts";
 import { PAGE } from "./code-view.ts";
 import type { BasicBlock, Region, RegionInstruction } from "./control-flow.ts";
 import { dominates } from "./control-flow.ts";
+import { isLeaving } from "./discover.ts";
 import { flagShapes } from "./flag-flow.ts";
 import { FlagState } from "./flag-state.ts";
+import { isNotFlat } from "./flat-check.ts";
 import { isInlined } from "./inlined.ts";
 import type { FlagShape } from "./lazy-flags.ts";
 import { type RegionContext, RegionInsn } from "./region-insn.ts";
@@ -51,6 +53,8 @@ class RegionCompiler {
   readonly #usedVectors = new Set<number>();
   readonly #writtenVectors = new Set<number>();
   #needsSse = false;
+  /** Segments used besides those that the mode says are flat, and whether they are written through. */
+  readonly #segments = new Map<number, boolean>();
   readonly #flags: FlagState;
   readonly #flagShapes: readonly FlagShape[];
   readonly #ripPage: Variable;
@@ -118,6 +122,8 @@ class RegionCompiler {
     });
     loadRegisters(() => {
       if (this.#needsSse) this.#checkSse();
+      if (this.#view.bits === 32)
+        fn.if(isNotFlat(fn, this.#segments), () => fn.return(RegionExit.INTERPRET));
       for (const n of this.#usedVectors) this.#vectors[n]!.set(fn.load("v128.load", 0, xmmAt(n)));
       for (const n of this.#used) this.#registers[n]!.set(fn.load("i64.load", 0, gprAt(n)));
     });
@@ -128,7 +134,7 @@ class RegionCompiler {
     fn.store("i64.store", 0, result.peek(), S.FLAG_RESULT.at);
     fn.store("i32.store", 0, carry.peek(), S.FLAG_CARRY.at);
     fn.store("i32.store", 0, this.#budget.peek(), S.BUDGET.at);
-    fn.store("i64.store", 0, this.#exitRip.peek(), S.RIP.at);
+    fn.store("i64.store", 0, this.#truncate(this.#exitRip.peek()), S.RIP.at);
     fn.return(exitCode.peek());
   }
 
@@ -145,7 +151,7 @@ class RegionCompiler {
     deltas.delete(0);
     const entryPage = this.#ripPage.peek();
     for (const delta of deltas) {
-      const linear = entryPage.add(delta * PAGE);
+      const linear = this.#truncate(entryPage.add(delta * PAGE));
       const at = entryOffset(linear);
       const tag = fn.load("i64.load", at, TLB_EXECUTE + TLB_TAG);
       const host = fn.load("i32.load", at, TLB_EXECUTE + TLB_PAGE);
@@ -156,9 +162,15 @@ class RegionCompiler {
     }
   }
 
+  /** An instruction pointer or linear address in the code size. */
+  #truncate(v: Val): Val {
+    return this.#view.bits === 32 ? v.and(0xffff_ffffn) : v;
+  }
+
   /** Relative jumps, wherever they lead, stay in the canonical range; beside its end the interpreter finds the faults. */
   #checkTargets(): void {
     const fn = this.#fn;
+    if (this.#view.bits === 32) return;
     const targets = this.#region.blocks.flatMap((b) =>
       b.instructions
         .filter(({ insn }) => insn.opCount > 0 && insn.ops[0]!.kind === "rel")
@@ -225,6 +237,11 @@ class RegionCompiler {
 
   #leaveAt(offset: number): void {
     this.#flags.writeForExit();
+    if (this.#view.bits === 64 && offset !== (offset | 0)) {
+      this.#exitRip.set(this.#ripPage.peek().add(offset));
+      this.#fn.br(this.#leaveTo);
+      return;
+    }
     this.#exitOffset.set(offset);
     this.#fn.br(this.#leave);
   }
@@ -255,8 +272,8 @@ class RegionCompiler {
     const count = block.instructions.length;
     for (let i = 0; i < count; i++) {
       const at = block.instructions[i]!;
-      const shape = shapeOf(at.insn, Mode.CODE64);
-      if (!isInlined(shape)) {
+      const shape = shapeOf(at.insn, this.#view.bits === 32 ? Mode.CODE32 : Mode.CODE64);
+      if (!isInlined(shape) || isLeaving(at.insn)) {
         this.#leaveBefore(at, count - i);
         return;
       }
@@ -283,6 +300,9 @@ class RegionCompiler {
       vectors: this.#vectors,
       usedVectors: this.#usedVectors,
       writtenVectors: this.#writtenVectors,
+      bits: this.#view.bits,
+      needsSegment: (seg, isWritten) =>
+        this.#segments.set(seg, isWritten || (this.#segments.get(seg) ?? false)),
       needsSse: () => {
         this.#needsSse = true;
       },

@@ -10,7 +10,7 @@ import {
   CONDITIONAL,
   type Discovery,
   discover,
-  LEAVES,
+  isLeaving,
   relativeTarget,
 } from "./discover.ts";
 
@@ -88,6 +88,7 @@ function returnSites(found: Discovery): Map<number, number[]> {
       seen.add(at);
       const decoded = found.code.get(at)!;
       const { sem } = decoded.insn.row;
+      if (isLeaving(decoded.insn)) continue;
       if (sem === "ret") {
         const list = sites.get(at) ?? [];
         for (const { site } of calls)
@@ -101,7 +102,7 @@ function returnSites(found: Discovery): Map<number, number[]> {
         go(relativeTarget(decoded));
         go(decoded.next);
       } else if (sem === "jmp") go(relativeTarget(decoded));
-      else if (!LEAVES.has(sem)) go(decoded.next);
+      else go(decoded.next);
     }
   }
   return sites;
@@ -114,12 +115,13 @@ function endingOf(
   sites: ReadonlyMap<number, readonly number[]>,
 ): Ending | null {
   const { sem } = decoded.insn.row;
+  if (isLeaving(decoded.insn)) return { kind: "leave" };
   if (CONDITIONAL.has(sem)) return { kind: "conditional", target: relativeTarget(decoded) };
   if (sem === "jmp" || sem === "call") return { kind: "jump", target: relativeTarget(decoded) };
   if (sem === "ret") return { kind: "indirect", targets: sites.get(at) ?? [] };
   if (sem === "jmp_ind" || sem === "call_ind")
     return { kind: "indirect", targets: found.indirect.get(at) ?? [] };
-  return LEAVES.has(sem) ? { kind: "leave" } : null;
+  return null;
 }
 
 function buildBlock(

@@ -5,6 +5,7 @@
  * callee is in the region becomes a jump that pushes; its RETs then jump to the calls' return sites if the popped address is one.
  */
 
+import type { Instruction } from "../isa/instruction.ts";
 import type { CodeView, Decoded } from "./code-view.ts";
 
 const MAX_INSTRUCTIONS = 300;
@@ -14,7 +15,7 @@ const MAX_TARGETS = 32;
 
 export const CONDITIONAL: ReadonlySet<string> = new Set(["jcc", "jcxz", "loop", "loope", "loopne"]);
 /** Instructions after which execution does not just go on with the next one, or not in the same mode. */
-export const LEAVES: ReadonlySet<string> = new Set([
+const LEAVES: ReadonlySet<string> = new Set([
   "retf",
   "jmpf",
   "callf",
@@ -31,6 +32,15 @@ export const LEAVES: ReadonlySet<string> = new Set([
   "ud",
   "vmcall",
 ]);
+const NEAR: ReadonlySet<string> = new Set([
+  ...CONDITIONAL,
+  ..."jmp jmp_ind call call_ind ret".split(" "),
+]);
+
+/** Does a region end here? Near jumps that cut the instruction pointer to 16 bits are too rare to be followed. */
+export function isLeaving({ row, mode, opsize }: Instruction): boolean {
+  return LEAVES.has(row.sem) || (mode === 32 && opsize === 2 && NEAR.has(row.sem));
+}
 
 export interface Call {
   /** Offset of the CALL. */
@@ -95,6 +105,7 @@ class Search {
       if (!decoded) return;
       this.code.set(at, decoded);
       const { sem } = decoded.insn.row;
+      if (isLeaving(decoded.insn)) return;
       if (CONDITIONAL.has(sem)) {
         this.#jump(relativeTarget(decoded));
         this.leaders.add(decoded.next);
@@ -109,7 +120,7 @@ class Search {
       } else if (sem === "jmp_ind" || sem === "call_ind") {
         this.#indirect(at, sem === "call_ind" ? decoded.next : null);
         return;
-      } else if (sem === "ret" || LEAVES.has(sem)) return;
+      } else if (sem === "ret") return;
       at = decoded.next;
     }
   }

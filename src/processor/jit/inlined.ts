@@ -38,7 +38,9 @@ const X87_STATE = new Set(["fldenv", "fnstenv", "fnsave", "frstor", "fwait"]);
 const FPU = new Set(keysOf(X87).filter((sem) => !X87_STATE.has(sem)));
 const GENERAL = new Set([
   ...keysOf(INTEGER, SHIFT, MULTIPLY, BRANCH).filter((sem) => sem !== "bound"),
-  ..."bsf bsr popcnt cmpxchg push pop call call_ind ret leave clc stc cmc cld std pause".split(" "),
+  ..."bsf bsr popcnt cmpxchg cmpxchg8b cmpxchg16b push pop call call_ind ret leave clc stc cmc cld std pause".split(
+    " ",
+  ),
 ]);
 const BIT_TESTS = new Set(keysOf(BITS).filter((sem) => sem.startsWith("bt")));
 
@@ -50,5 +52,5 @@ export function isInlined(shape: Shape): boolean {
   if (VECTOR.has(sem)) return !MASKED_MOVES.has(sem) && isOf(shape, "rmixq");
   if (FPU.has(sem)) return isOf(shape, "tmr");
   if (GENERAL.has(sem)) return isOf(shape, "rmij");
-  return BIT_TESTS.has(sem) && isOf(shape, "ri");
+  return BIT_TESTS.has(sem) && isOf(shape, "rmi");
 }

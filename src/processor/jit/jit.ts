@@ -152,8 +152,8 @@ export class Jit implements RegionTier {
     const physical = view.getUint32(block + Head.PHYSICAL, true);
     const key = keyOf(physical, mode);
     if (this.#live.has(key) || this.#requested.has(key)) return;
-    const isPossible = (mode & Mode.CODE_MASK) === Mode.CODE64;
-    const request = isPossible ? this.#request(physical, mode) : null;
+    const bits = bitsOf(mode);
+    const request = bits ? this.#request(physical, mode, bits) : null;
     if (request) {
       this.#waiting.push({ physical, mode, request });
       this.#requested.add(key);
@@ -189,7 +189,7 @@ export class Jit implements RegionTier {
   }
 
   /** Linear address of the page being executed, as the interpreter knows it. */
-  #request(physical: number, mode: number): RegionRequest | null {
+  #request(physical: number, mode: number, bits: 32 | 64): RegionRequest | null {
     const { view, bytes } = this.#host;
     const base = physical & -PAGE;
     const ripPage = view.getBigInt64(S.RIP_PAGE.at, true);
@@ -204,7 +204,8 @@ export class Jit implements RegionTier {
     };
     const source = (delta: number): CodePage | undefined => {
       if (delta === 0) return copy(0, base >>> 0);
-      const linear = ripPage + BigInt(delta) * BigInt(PAGE);
+      const distant = ripPage + BigInt(delta) * BigInt(PAGE);
+      const linear = bits === 32 ? BigInt.asUintN(32, distant) : distant;
       const entry =
         TLB_EXECUTE + Number((linear >> 12n) & BigInt(TLB_ENTRIES - 1)) * TLB_ENTRY_BYTES;
       if (view.getBigInt64(entry, true) !== (linear | context)) return undefined;
@@ -212,7 +213,8 @@ export class Jit implements RegionTier {
       return page.known.size > 0 ? page : undefined;
     };
     let targets: ReadonlyMap<number, readonly number[]> | undefined;
-    const codeView = new CodeView(source, this.#host.decoder, (offset) => {
+    const { decoder } = this.#host;
+    const codeView = new CodeView(source, { decoder, bits }, (offset) => {
       targets ??= this.#targets(ripPage);
       return targets.get(offset) ?? [];
     });
@@ -235,7 +237,7 @@ export class Jit implements RegionTier {
     }
     const pages = [...codeView.pages.values()].filter(({ delta }) => used.has(delta));
     const seen = new Map([...(targets ?? [])].filter(([at]) => code.has(at)));
-    return { entry, pages, targets: seen, stops };
+    return { entry, bits, pages, targets: seen, stops };
   }
 
   /** What the interpreter has noted of indirect jumps, by offset from the entry's page. */
@@ -387,6 +389,12 @@ export class Jit implements RegionTier {
     this.#liveInstructions -= live.instructions;
     this.stats.dropped++;
   }
+}
+
+/** Code size of a mode that regions are made for: 64-bit code, and 32-bit code whose segments need no check. */
+function bitsOf(mode: number): 32 | 64 | null {
+  if ((mode & Mode.CODE_MASK) === Mode.CODE64) return 64;
+  return mode === (Mode.CODE32 | Mode.STACK32 | Mode.FLAT) ? 32 : null;
 }
 
 const MODES = 64;

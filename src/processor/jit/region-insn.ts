@@ -25,6 +25,10 @@ export interface RegionContext {
   /** Registers read or written anywhere, and those written; filled while building. */
   readonly used: Set<number>;
   readonly written: Set<number>;
+  /** Code size. */
+  readonly bits: 32 | 64;
+  /** 32-bit code: the region may be entered only where this segment has no limit and can be read, or written. */
+  needsSegment(seg: number, isWritten: boolean): void;
   /** The region may be entered only where SSE instructions can be executed. */
   needsSse(): void;
   readonly vectors: readonly Variable[];
@@ -38,8 +42,10 @@ export interface RegionContext {
   jump(rip: Val): void;
 }
 
+const CS = 1;
 const SS = 2;
 const FS = 4;
+const FOUR_GIB = 1n << 32n;
 
 export class RegionInsn extends Insn {
   readonly shape: Shape;
@@ -59,6 +65,10 @@ export class RegionInsn extends Insn {
     this.#insn = at.insn;
     this.#offset = at.offset;
     this.#region = region;
+  }
+
+  override get isFlat32(): boolean {
+    return this.#region.bits === 32;
   }
 
   leave(status: number): void {
@@ -252,6 +262,7 @@ export class RegionInsn extends Insn {
 
   offset(): Val {
     const op = this.#memory();
+    if (this.#insn.addrSize < 8 && op.base !== BASE_RIP) return this.#narrowOffset(op);
     const displacement =
       op.base === BASE_RIP ? op.disp + this.#offset + this.#insn.length : op.disp;
     let v: Val | null = null;
@@ -269,13 +280,26 @@ export class RegionInsn extends Insn {
     return this.#insn.addrSize === 4 ? v.and(0xffff_ffffn) : v;
   }
 
-  ea(): Val {
-    return this.linear(this.offset());
+  /** Of 32 or 16 bits. */
+  #narrowOffset({ base, index, scale, disp }: Operand): Val {
+    let v = this.i32(disp);
+    if (index >= 0) v = this.gpr(index, 4).shl(scale).add(v);
+    if (base >= 0) v = this.gpr(base, 4).add(v);
+    return (this.#insn.addrSize === 2 ? v.and(0xffff) : v).extU();
   }
 
-  linear(offset: Val): Val {
+  ea(bytes: number, write: boolean): Val {
+    return this.linear(this.offset(), bytes, write);
+  }
+
+  linear(offset: Val, bytes: number, write: boolean): Val {
     const { seg } = this.#memory();
-    return seg >= FS ? offset.add(this.fn.load("i64.load", 0, segmentAt(seg) + SEG_BASE)) : offset;
+    const base = (): Val => this.fn.load("i64.load", 0, segmentAt(seg) + SEG_BASE);
+    if (this.#region.bits === 64) return seg >= FS ? offset.add(base()) : offset;
+    if (seg < FS && seg !== CS) return offset;
+    this.#region.needsSegment(seg, write);
+    if (bytes > 1) this.rarely(offset.gtU(FOUR_GIB - BigInt(bytes)));
+    return offset.add(base()).and(FOUR_GIB - 1n);
   }
 
   memFlags(): Val {
@@ -313,11 +337,16 @@ export class RegionInsn extends Insn {
   // ---- control ----
 
   rip(): Val {
-    return this.#region.ripPage.read().add(this.#offset);
+    return this.#ripAt(this.#offset);
   }
 
   nextRip(): Val {
-    return this.#region.ripPage.read().add(this.#offset + this.#insn.length);
+    return this.#ripAt(this.#offset + this.#insn.length);
+  }
+
+  #ripAt(offset: number): Val {
+    const rip = this.#region.ripPage.read().add(offset);
+    return this.#region.bits === 32 ? rip.and(FOUR_GIB - 1n) : rip;
   }
 
   /** The region has looked at all targets when it was entered. */

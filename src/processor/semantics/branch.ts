@@ -20,6 +20,7 @@ export function checkedTarget(insn: Insn, v: Val): Val {
     return v;
   }
   const target = insn.shape.opsize === 2 ? v.wrap().and(0xffff) : v.wrap();
+  if (insn.isFlat32) return target.extU();
   insn.faultIf(target.gtU(insn.segLimit(Seg.CS)), Vector.GP);
   return target.extU();
 }

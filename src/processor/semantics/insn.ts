@@ -100,6 +100,14 @@ export abstract class Insn extends Cpu {
     return this.shape.mode === Mode.CODE64;
   }
 
+  /**
+   * True where a reading knows, in 32-bit code, that CS, DS, ES and SS are flat, the stack pointer is ESP and the upper half of RSP is clear:
+   * targets need no check against CS, offsets in the stack are linear addresses.
+   */
+  get isFlat32(): boolean {
+    return false;
+  }
+
   kind(i: number): OperandKind | undefined {
     return this.shape.operands[i]?.kind;
   }

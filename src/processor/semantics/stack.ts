@@ -18,6 +18,14 @@ const SCRATCH = 0x900;
 
 type StackBytes = 2 | 4 | 8;
 
+/** Which bits of RSP are the stack pointer; null if all are. */
+function stackMask(insn: Insn): Val | null {
+  if (insn.is64) return null;
+  const wide = insn.i64(0xffff_ffffn);
+  if (insn.isFlat32) return wide;
+  return insn.get(S.MODE).and(Mode.STACK32).select(wide, insn.i64(0xffffn));
+}
+
 /** The stack of one instruction. Offsets are i64, truncated to the width of the stack pointer. */
 class Stack {
   readonly #insn: Insn;
@@ -29,8 +37,7 @@ class Stack {
   constructor(insn: Insn) {
     this.#insn = insn;
     this.#register = insn.gpr(RSP, 8);
-    const wide = insn.is64 ? null : insn.get(S.MODE).and(Mode.STACK32);
-    this.#mask = wide?.select(insn.i64(0xffff_ffffn), insn.i64(0xffffn)) ?? null;
+    this.#mask = stackMask(insn);
     this.pointer = this.truncate(this.#register);
   }
 
@@ -45,7 +52,7 @@ class Stack {
 
   linear(offset: Val, bytes: number, write: boolean): Val {
     const insn = this.#insn;
-    if (insn.is64) return offset;
+    if (insn.is64 || insn.isFlat32) return offset;
     return insn.fn.call(insn.module.get("segLinear"), Seg.SS, offset, bytes, write ? 1 : 0);
   }
 
@@ -63,7 +70,8 @@ class Stack {
   }
 
   moveTo(offset: Val): void {
-    this.#insn.setGpr(RSP, 8, this.registerAt(offset));
+    const isWhole = this.#insn.isFlat32;
+    this.#insn.setGpr(RSP, 8, isWhole ? offset : this.registerAt(offset));
   }
 }
 

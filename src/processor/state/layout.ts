@@ -7,7 +7,7 @@
  *                0x1800 and of vectors at 0x1d00
  *   0x0000_2000  bounce buffers for accesses that cross a page or reach a device
  *   0x0001_0000  TLBs: read, write, execute; 16-byte entries {tag u64, addend u32, host page u32}
- *   0x0002_8000  jump cache of regions: {rip i64, table slot u32, context u32}
+ *   0x0002_8000  jump cache of regions: {rip i64, table slot u32, context | mode << 12 u32}
  *   0x0003_8000  seen targets of indirect jumps: {from i64, to i64}
  *   0x0004_0000  block hash: buckets of u32 block addresses
  *   0x0040_0000  physical map: u32 per guest-physical page below 4 GiB (frame | PAGE flags), a cache of the EPT
@@ -319,6 +319,7 @@ export const JUMP_CACHE_PAGE_BYTES = 64 * 16;
 export const JUMP_CACHE_BYTES = 64 * JUMP_CACHE_PAGE_BYTES;
 export const JUMP_SLOT = 8;
 export const JUMP_CONTEXT = 12;
+export const JUMP_MODE_SHIFT = 12;
 export const INDIRECT_TARGETS = 0x3_8000;
 export const INDIRECT_TARGETS_BYTES = 0x8000;
 

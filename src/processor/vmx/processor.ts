@@ -60,6 +60,14 @@ const KEEPS_RF = new Set<number>([
 /** VM-instruction errors. SDM Vol. 3C, "VM-Instruction Error Numbers". */
 export const InstructionError = { INVALID_CONTROLS: 7, INVALID_HOST_STATE: 8, NONE: 0 } as const;
 
+/** Looks at the guest at every so many retired instructions; it must not change anything. */
+export interface Sampler {
+  /** Retired instructions up to the next sample, a whole number from 1 on; read again after every `take`. */
+  readonly every: number;
+  /** The instruction that is about to be executed: RIP (without the base of CS) and CPL. */
+  take(rip: bigint, cpl: number): void;
+}
+
 export class Processor implements EngineServices {
   #engine: Engine | null = null;
   readonly #clock: TscClock;
@@ -71,6 +79,9 @@ export class Processor implements EngineServices {
   #cr = { cr0: 0, cr3: 0, cr4: 0, efer: 0 };
   /** Instructions executed since the processor was made. */
   retired = 0;
+  #sampler: Sampler | null = null;
+  /** The value of `retired` at which the next sample is due. */
+  #sampleAt = Infinity;
 
   constructor(options: { clock: TscClock; entropy: () => bigint; doorbell: () => boolean }) {
     this.#clock = options.clock;
@@ -80,6 +91,12 @@ export class Processor implements EngineServices {
 
   attach(engine: Engine): void {
     this.#engine = engine;
+  }
+
+  /** From now on; null ends it. Without a sampler it costs a comparison a run. */
+  set sampler(sampler: Sampler | null) {
+    this.#sampler = sampler;
+    this.#sampleAt = sampler ? this.retired + sampler.every : Infinity;
   }
 
   get engine(): Engine {
@@ -306,7 +323,7 @@ export class Processor implements EngineServices {
         this.#externalInterrupt(vmcs);
         return;
       }
-      let budget = MAX_RUN;
+      let budget = Math.min(MAX_RUN, this.#sampleAt - this.retired);
       if (deadline !== Infinity) {
         const until = this.#clock.budgetUntil(deadline, this.retired);
         if (until <= 0) {
@@ -317,6 +334,7 @@ export class Processor implements EngineServices {
       }
       const replies = view.getUint32(S.DEVICE_REPLY_COUNT.at, true);
       const exit = this.#run(replies > 0 ? 1 : budget);
+      if (this.retired >= this.#sampleAt) this.#sample();
       if (exit !== 0) {
         this.#finishExit(vmcs, view.getUint32(S.EXIT_REASON.at, true));
         return;
@@ -327,6 +345,14 @@ export class Processor implements EngineServices {
         view.setUint32(S.DEVICE_REPLY_NEXT.at, 0, true);
       }
     }
+  }
+
+  /** Runs end where a sample is due, so it is never late. */
+  #sample(): void {
+    const { view } = this;
+    const sampler = this.#sampler!;
+    sampler.take(view.getBigUint64(S.RIP.at, true), view.getUint32(S.CPL.at, true));
+    this.#sampleAt = this.retired + sampler.every;
   }
 
   /** One run of the engine. RFLAGS.RF holds for one instruction: where it was not looked at, it is cleared afterwards. */
