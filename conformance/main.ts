@@ -8,6 +8,7 @@ import { parseArgs } from "node:util";
 import { HypolithError } from "../src/base/errors.ts";
 import { chooseEngine } from "./harness/engine.ts";
 import { Report } from "./harness/report.ts";
+import { browser } from "./runs/browser.ts";
 import { deterministic, engines } from "./runs/deterministic.ts";
 import { dmesg } from "./runs/dmesg.ts";
 import { idle } from "./runs/idle.ts";
@@ -23,6 +24,7 @@ const RUNS: Readonly<Record<string, (report: Report) => Promise<void>>> = {
   userland,
   stress,
   idle,
+  browser,
 };
 
 const { positionals, values } = parseArgs({

@@ -13,7 +13,7 @@ const ROOT = join(import.meta.dirname, "..");
 /** A small tree in which every import is allowed. */
 const SOUND: Readonly<Record<string, string>> = {
   "package.json":
-    '{ "dependencies": { "commander": "1" }, "devDependencies": { "fast-check": "1" } }',
+    '{ "dependencies": { "commander": "1" }, "devDependencies": { "fast-check": "1", "@xterm/xterm": "1" } }',
   "README.md":
     "See [the kernel](src/hypervisor/kernel/kernel.ts#top) and [the web](https://example.org/x).\n",
   "src/base/errors.ts": "export class HypolithError extends Error {}\n",
@@ -40,6 +40,11 @@ const SOUND: Readonly<Record<string, string>> = {
     'import fc from "fast-check";\nimport "../machine/machine.ts";\nimport "node:test";\n',
   "apps/cli/run.ts":
     'import { Command } from "commander";\nimport "../../src/control/protocol.ts";\nimport "node:fs";\n',
+  "src/machine/embedder-browser-worker.ts":
+    'import "./machine.ts";\nsetTimeout(() => performance.now(), 1);\n',
+  "apps/common/size.ts": 'import "../../src/control/protocol.ts";\n',
+  "apps/web/page.ts":
+    'import { Terminal } from "@xterm/xterm";\nimport "../common/size.ts";\ndocument.title = location.href;\n',
   "apps/cli/start.ts":
     'new Worker(new URL("../../src/machine/embedder-node.ts", import.meta.url));\n',
 };
@@ -127,6 +132,40 @@ const PLANTED: readonly (readonly [what: string, file: string, text: string, rul
     "direction",
   ],
   ["an app imports another one", "apps/console/x.ts", 'import "../cli/run.ts";', "direction"],
+  ["what apps share imports an app", "apps/common/x.ts", 'import "../cli/run.ts";', "direction"],
+  [
+    "what apps share starts the machine",
+    "apps/common/x.ts",
+    'import "../../src/machine/machine.ts";',
+    "direction",
+  ],
+  ["the page imports a builtin", "apps/web/x.ts", 'import { join } from "node:path";', "browser"],
+  ["what apps share imports a builtin", "apps/common/x.ts", 'import "node:fs";', "browser"],
+  ["what apps share takes a Buffer", "apps/common/x.ts", "Buffer.from([1]);", "browser"],
+  [
+    "the browser embedder imports a builtin",
+    "src/machine/embedder-browser-x.ts",
+    'import { gunzipSync } from "node:zlib";',
+    "browser",
+  ],
+  [
+    "the browser embedder asks for the environment",
+    "src/machine/embedder-browser-x.ts",
+    "export const h = process.env.HOME;",
+    "browser",
+  ],
+  [
+    "the page imports a package that is not bundled",
+    "apps/web/x.ts",
+    'import fc from "fast-check";',
+    "package",
+  ],
+  [
+    "the command line imports a package of the page",
+    "apps/cli/x.ts",
+    'import "@xterm/xterm";',
+    "package",
+  ],
   [
     "src/ imports a builtin",
     "src/devices/x.ts",

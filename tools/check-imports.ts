@@ -4,18 +4,19 @@
  *   node tools/check-imports.ts [ROOT]     prints one line per breach (file:line rule: what), status 1 if there is any
  *
  * Rules: `direction` imports point down only (ROOMS), `cycle` no cycle between rooms, `room` every folder of src/ is a known room,
- * `embedder` src/ takes no Node builtin and no package, `ambient` nor a global of an embedder (clock, entropy, timers, console), `package`
- * what ships is in "dependencies", `test` product code takes nothing from test code, `outside` no import leaves the repository,
+ * `embedder` src/ takes no Node builtin and no package, `ambient` nor a global of an embedder (clock, entropy, timers, console), `browser`
+ * code that runs in a page takes no builtin and no global of Node's, `package` what ships is in "dependencies" or bundled, `test` product code takes nothing from test code, `outside` no import leaves the repository,
  * `path` no file names a folder of the machine it was written on, `link` relative links of Markdown files lead somewhere.
  *
  * Test code (isTestCode) may import anything in the repository: tests drive whole machines. Embedder adapters (isEmbedder) are exempt from
- * `embedder` and `ambient`. Files are read as text (scan-source.ts).
+ * `embedder` and `ambient`; those for browsers, and the apps' code that reaches a page, keep `browser` instead. Files are read as text (scan-source.ts).
  */
 import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
 import { isBuiltin } from "node:module";
 import { homedir } from "node:os";
 import { dirname, join, relative, resolve, sep } from "node:path";
 import { argv, exit, stderr, stdout } from "node:process";
+import { BUNDLED_PACKAGES } from "./bundled-packages.ts";
 import { blank, lineAt, type Scanned, scan } from "./scan-source.ts";
 
 export interface Breach {
@@ -58,7 +59,8 @@ const ROOMS: ReadonlyMap<string, readonly string[]> = new Map(
       ...["isa", "ir", "state", "semantics", "memory", "core", "vmx", "interpreter", "jit"],
       ...["abi", "kernel", "devices", "services/*", "control"],
     ],
-    "apps/*": ["control", "machine"],
+    "apps/common": ["control"],
+    "apps/*": ["control", "machine", "apps/common"],
   }),
 );
 
@@ -71,7 +73,7 @@ const WORKSHOPS = new Set(["conformance", "bench", "tools", "guests"]);
 function roomOf(path: string): string | undefined {
   const [top = "", second = "", third = ""] = path.split("/");
   if (WORKSHOPS.has(top)) return top;
-  if (top === "apps") return "apps/*";
+  if (top === "apps") return second === "common" ? "apps/common" : "apps/*";
   if (top !== "src") return undefined;
   if (second === "services") return "services/*";
   const name = second === "processor" || second === "hypervisor" ? third : second;
@@ -88,6 +90,7 @@ function placeOf(path: string): string {
 
 /** The key in ROOMS of a place. */
 function keyOf(place: string): string {
+  if (ROOMS.has(place)) return place;
   return place.includes("/") ? `${place.replace(/^src\//, "").split("/")[0]}/*` : place;
 }
 
@@ -102,6 +105,17 @@ export function isTestCode(path: string): boolean {
 
 function isEmbedder(path: string): boolean {
   return /^src\/machine\/embedder-/.test(path);
+}
+
+/** Product code outside the rooms below the embedder that runs in a page. */
+function isForBrowsers(path: string): boolean {
+  const places = ["apps/web/", "apps/common/", "src/machine/embedder-browser-"];
+  return places.some((place) => path.startsWith(place)) && !isTestCode(path);
+}
+
+/** Bundled into the page, so that the packages it imports are part of it and nobody has to install them. */
+function isBundled(path: string): boolean {
+  return path.startsWith("apps/web/");
 }
 
 // ---- rules about imports ----
@@ -147,14 +161,16 @@ function checkForeign(
   if (isProduct && file.startsWith("src/") && !isEmbedder(file)) {
     return ["embedder", `${specifier}: code below the embedder gets everything through ports`];
   }
+  if (builtin && isForBrowsers(file)) return ["browser", `${specifier}: no browser has it`];
   if (builtin) {
     const isPrefixed = specifier.startsWith("node:");
     return isPrefixed ? null : ["package", `write node:${specifier}, not ${specifier}`];
   }
   const name = packageName(specifier);
-  if (manifest.dependencies.has(name) || (!isProduct && manifest.devDependencies.has(name))) {
-    return null;
-  }
+  const isInPage = isBundled(file) && BUNDLED_PACKAGES.includes(name);
+  const mayBeDevelopments = !isProduct || isInPage;
+  if (manifest.dependencies.has(name)) return null;
+  if (mayBeDevelopments && manifest.devDependencies.has(name)) return null;
   return ["package", `${name} is not in ${isProduct ? "" : "devDependencies or "}dependencies`];
 }
 
@@ -222,6 +238,19 @@ const AMBIENT_PATTERN = new RegExp(`(?<![.#\\w])(?:${AMBIENT.join("|")})`, "g");
 /** Does the file itself declare the name (as a variable, function or parameter)? */
 function declares(code: string, name: string): boolean {
   return new RegExp(`\\b(?:const|let|var|function|class)\\s+${name}\\b|\\b${name}\\??:`).test(code);
+}
+
+/** Globals that Node has and browsers have not. */
+const NODE_PATTERN =
+  /(?<![.#\w])(?:(?:process|Buffer|global|__dirname|__filename)\s*[.[(]|new\s+Buffer\b|(?:require|setImmediate|clearImmediate)\s*\()/g;
+
+function checkBrowser(file: SourceFile, { code }: Scanned): Breach[] {
+  return [...code.matchAll(NODE_PATTERN)].flatMap((match) => {
+    const name = match[0].replace(/\s*[.[(]$/, "");
+    if (declares(code, name)) return [];
+    const text = `${name}: no browser has it`;
+    return [{ file: file.path, line: lineAt(code, match.index), rule: "browser", text }];
+  });
 }
 
 function checkAmbient(file: SourceFile, { code, opaque }: Scanned): Breach[] {
@@ -359,6 +388,7 @@ function checkSource(
   if (file.path.startsWith("src/") && !isTestCode(file.path) && !isEmbedder(file.path)) {
     breaches.push(...checkAmbient(file, scanned));
   }
+  if (isForBrowsers(file.path)) breaches.push(...checkBrowser(file, scanned));
   return breaches;
 }
 

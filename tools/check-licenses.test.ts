@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { BUNDLED_PACKAGES } from "./bundled-packages.ts";
 import { checkLicenses, isAccepted, isInRange, OLDEST_NODE } from "./check-licenses.ts";
 
 const ROOT = join(import.meta.dirname, "..");
@@ -115,6 +116,11 @@ test("the runtime packages of this repository are acceptable", () => {
     reports.filter((r) => r.problem !== null),
     [],
   );
+});
+
+test("what is bundled into the page is judged too, although it is a development dependency", () => {
+  const names = checkLicenses(ROOT).map((r) => r.name);
+  for (const name of BUNDLED_PACKAGES) assert.ok(names.includes(name), name);
 });
 
 test("the oldest Node that is checked is the one that package.json promises", () => {

@@ -4,11 +4,13 @@
  *   node tools/check-licenses.ts [ROOT]     prints one line per runtime package, status 1 if one is not acceptable
  *
  * Reads package-lock.json for what is a runtime package and node_modules/NAME/package.json for what it says of itself. A licence is
- * acceptable if it is on ACCEPTED, so copyleft, unknown and missing ones are refused alike. Development tools are not looked at.
+ * acceptable if it is on ACCEPTED, so copyleft, unknown and missing ones are refused alike. Development tools are not looked at, but for
+ * what is bundled into the page.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { argv, exit, stderr, stdout } from "node:process";
+import { BUNDLED_PACKAGES } from "./bundled-packages.ts";
 
 /** SPDX identifiers of licences that ask for no more than a notice. */
 const ACCEPTED = new Set([
@@ -181,14 +183,15 @@ function readJson<T>(path: string): T | null {
   return existsSync(path) ? (JSON.parse(readFileSync(path, "utf8")) as T) : null;
 }
 
-/** Every runtime package of the lockfile at `root`. */
+/** Every package of the lockfile at `root` that reaches a user: runtime packages, and what is bundled. */
 export function checkLicenses(root: string): PackageReport[] {
   const lock = readJson<{ packages?: Record<string, LockedPackage> }>(
     join(root, "package-lock.json"),
   );
   const reports: PackageReport[] = [];
   for (const [path, locked] of Object.entries(lock?.packages ?? {})) {
-    if (path === "" || locked.dev || locked.link) continue;
+    const isBundled = BUNDLED_PACKAGES.some((name) => path === `node_modules/${name}`);
+    if (path === "" || locked.link || (locked.dev && !isBundled)) continue;
     const installed = readJson<PackageJson>(join(root, path, "package.json"));
     const name = path.slice(path.lastIndexOf("node_modules/") + "node_modules/".length);
     reports.push({

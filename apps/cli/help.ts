@@ -8,6 +8,7 @@ Examples:
   hypo run                            a root shell in Debian
   hypo run -- uname -srm              one command in a fresh machine
   hypo help run                       all options of a verb, with examples
+  hypo web                            the same in a browser
   hypo doctor                         what works on this machine
 
 Environment: HYPO_HOME (where hypo keeps its files), HYPO_DEBIAN_MIRROR, NO_COLOR.
@@ -30,7 +31,20 @@ Examples:
   hypo run --kernel bzImage --initrd root.cpio    a machine of your own
   hypo run --initrd root.cpio -- python3 -V       a command in a root file system of your own
   hypo run --clock deterministic --trace exits=exits.log -- true
-                                                  the same run, to the instruction, every time`;
+                                                  the same run, to the instruction, every time
+  hypo run -- cat /proc/kallsyms >kallsyms        names of the kernel's code, for the next line
+  hypo run --profile p.json --symbols kallsyms -- gzip -k /bin/busybox
+                                                  where instructions go; look at it in speedscope.app`;
+
+export const WEB_EXAMPLES = `
+Examples:
+  hypo web                        the page with Debian, at http://127.0.0.1:8080/ until Ctrl-C
+  hypo web --port 0 debian:rt-amd64
+                                  another image, at any free port; the address is printed
+  hypo web --export public        a folder for a web server of your own, GitHub Pages or the like
+
+Words of the page's address: start (boot at once), kernel=URL, initrd=URL, append=TEXT, memory=SIZE,
+cpu=MODEL, engine=NAME, image=URL.`;
 
 export const DOCTOR_EXAMPLES = `
 Examples:

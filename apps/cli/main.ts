@@ -33,6 +33,12 @@ async function perform(request: Request): Promise<number> {
       const { doctor } = await import("./doctor.ts");
       return doctor(request.options, stops.signal);
     }
+    case "web": {
+      const { quiet = false } = request.options;
+      messages = new Messages({ quiet, level: quiet ? "error" : "warn" });
+      const { web } = await import("./web.ts");
+      return web(request.image, request.options, messages, stops);
+    }
     case "run": {
       const { quiet = false, logLevel } = request.words.options;
       messages = new Messages({ quiet, level: logLevel ?? (quiet ? "error" : "warn") });

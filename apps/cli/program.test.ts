@@ -60,6 +60,14 @@ test("defaults come from the environment, options come before it", (t) => {
   assert.equal(runOf().options.mirror, "http://m/debian");
 });
 
+test("web takes an image, and listens where nobody else can hear", () => {
+  const request = parse("web", "debian:rt-amd64", "--pull", "never");
+  assert.ok(request.verb === "web");
+  assert.equal(request.image, "debian:rt-amd64");
+  const { host, port, pull } = request.options;
+  assert.deepEqual([host, port, pull], ["127.0.0.1", "8080", "never"]);
+});
+
 test("a word that is none is answered with the nearest one", () => {
   const cases: ReadonlyArray<readonly [argv: string[], hint: RegExp]> = [
     [["rnu"], /did you mean run\?/],
@@ -72,6 +80,8 @@ test("a word that is none is answered with the nearest one", () => {
     [["run", "--clock", "real"], /hypo help/],
     [["run", "--memory"], /hypo help/],
     [["doctor", "--", "ls"], /leave out/],
+    [["web", "--prot", "1"], /did you mean --port\?/],
+    [["web", "--", "ls"], /leave out/],
   ];
   for (const [argv, hint] of cases) {
     assert.throws(
@@ -90,6 +100,7 @@ test("help has examples for every verb, and goes to standard output", (t) => {
     ["--help"],
     ["help"],
     ["help", "run"],
+    ["help", "web"],
     ["help", "doctor"],
     ["help", "version"],
     ["help", "help"],

@@ -5,6 +5,7 @@
  * the image.
  */
 import { Command, CommanderError, Option } from "commander";
+import { DEFAULT_CPU_MODEL, DEFAULT_MEMORY } from "../common/machine-defaults.ts";
 import { closest } from "./closest.ts";
 import type { DoctorOptions } from "./doctor.ts";
 import { ExitCode } from "./exit-code.ts";
@@ -14,15 +15,18 @@ import {
   RUN_EXAMPLES,
   TOP_EXAMPLES,
   VERSION_EXAMPLES,
+  WEB_EXAMPLES,
 } from "./help.ts";
 import { FLAVORS } from "./image/flavors.ts";
 import { LOG_LEVELS } from "./messages.ts";
 import type { RunOptions, RunWords } from "./run-plan.ts";
 import { UsageError } from "./usage-error.ts";
+import type { WebOptions } from "./web.ts";
 
 /** What the user wants done. */
 export type Request =
   | { readonly verb: "run"; readonly words: Omit<RunWords, "stdinIsTerminal"> }
+  | { readonly verb: "web"; readonly image: string | undefined; readonly options: WebOptions }
   | { readonly verb: "doctor"; readonly options: DoctorOptions }
   | { readonly verb: "version" }
   /** Help has been printed. */
@@ -38,6 +42,9 @@ export function parseArguments(argv: readonly string[], version: string): Reques
   const program = createProgram(version, {
     run: (operands, options) => {
       request = { verb: "run", words: runWords(operands, guests, options) };
+    },
+    web: (image, options) => {
+      request = { verb: "web", image, options };
     },
     doctor: (options) => {
       request = { verb: "doctor", options };
@@ -96,6 +103,7 @@ function unknownVerb(verb: string, verbs: readonly string[]): UsageError {
 
 interface Actions {
   run(operands: string[], options: RunOptions): void;
+  web(image: string | undefined, options: WebOptions): void;
   doctor(options: DoctorOptions): void;
   version(): void;
 }
@@ -118,6 +126,7 @@ function createProgram(version: string, actions: Actions): Command {
   program.configureOutput({ outputError: () => {} });
   program.exitOverride();
   addRun(program, actions);
+  addWeb(program, actions);
   addSmallVerbs(program, actions);
   return program;
 }
@@ -138,10 +147,10 @@ function addRun(program: Command, actions: Actions): void {
 function runOptions(): Option[] {
   const machine = [
     new Option("-m, --memory <size>", "memory of the machine, like 512m or 1g")
-      .default("512m")
+      .default(DEFAULT_MEMORY)
       .env("HYPO_MEMORY"),
     new Option("--cpu-model <model>", "processor: NAME[,+FLAG][,-FLAG]")
-      .default("x86-64-v2")
+      .default(DEFAULT_CPU_MODEL)
       .env("HYPO_CPU_MODEL"),
     new Option(
       "--clock <mode>",
@@ -159,6 +168,7 @@ function runOptions(): Option[] {
       "--trace <kind=file>",
       "write a log: exits=FILE, one line for every VM exit ('-': standard error)",
     ),
+    ...measurementOptions(),
   ];
   const boot = [
     new Option(
@@ -167,18 +177,6 @@ function runOptions(): Option[] {
     ),
     new Option("--initrd <file>", "this initial root file system instead of the image's"),
     new Option("--append <str>", "add to the kernel's command line"),
-  ];
-  const image = [
-    new Option("--flavor <name>", "choose the image by its kernel").choices(
-      FLAVORS.map(({ short }) => short),
-    ),
-    new Option("--mirror <url>", "Debian mirror to download from, instead of apt").env(
-      "HYPO_DEBIAN_MIRROR",
-    ),
-    new Option("--pull <when>", "download the image: if missing, always, or never")
-      .choices(["missing", "always", "never"])
-      .default("missing"),
-    new Option("--no-cache", "neither read nor write the image cache"),
   ];
   const terminal = [
     new Option("-t, --tty", "give the command a terminal: the guest's console"),
@@ -191,7 +189,59 @@ function runOptions(): Option[] {
       .choices([...LOG_LEVELS])
       .env("HYPO_LOG_LEVEL"),
   ];
-  return [...machine, ...boot, ...image, ...terminal];
+  return [...machine, ...boot, ...imageOptions(), ...terminal];
+}
+
+function measurementOptions(): Option[] {
+  return [
+    new Option("--jit-stats", "say at the end what became of hot code that was compiled"),
+    new Option(
+      "--profile <file>",
+      "write where the guest spends its instructions, for speedscope.app",
+    ),
+    new Option("--profile-every <n>", "instructions between two samples (default: 100000)"),
+    new Option(
+      "--symbols <file>",
+      "names for --profile: System.map, /proc/kallsyms or ELF64; may be repeated",
+    ).argParser((path: string, before: string[] | undefined) => [...(before ?? []), path]),
+  ];
+}
+
+/** Where an image comes from. */
+function imageOptions(): Option[] {
+  return [
+    new Option("--flavor <name>", "choose the image by its kernel").choices(
+      FLAVORS.map(({ short }) => short),
+    ),
+    new Option("--mirror <url>", "Debian mirror to download from, instead of apt").env(
+      "HYPO_DEBIAN_MIRROR",
+    ),
+    new Option("--pull <when>", "download the image: if missing, always, or never")
+      .choices(["missing", "always", "never"])
+      .default("missing"),
+    new Option("--no-cache", "neither read nor write the image cache"),
+  ];
+}
+
+function addWeb(program: Command, actions: Actions): void {
+  const web = program
+    .command("web")
+    .description("serve a page that runs virtual machines in the browser")
+    .usage("[OPTIONS] [IMAGE]")
+    .argument("[image]")
+    .addHelpText("after", WEB_EXAMPLES)
+    .action((image: string | undefined, options: WebOptions) => actions.web(image, options));
+  web.configureHelp({ visibleArguments: () => [] });
+  const place = [
+    new Option("-p, --port <number>", "port to listen on; 0: any that is free").default("8080"),
+    new Option("--host <address>", "address to listen on").default("127.0.0.1"),
+    new Option(
+      "--export <folder>",
+      "write the page and the image there instead, for any web server",
+    ),
+  ];
+  const more = [new Option("-q, --quiet", "print nothing of our own but errors and the address")];
+  for (const option of [...place, ...imageOptions(), ...more]) web.addOption(option);
 }
 
 function addSmallVerbs(program: Command, actions: Actions): void {

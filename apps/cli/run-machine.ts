@@ -7,11 +7,13 @@
  */
 import { HypolithError } from "../../src/base/errors.ts";
 import { type MachineConfig, SerialUse, type StopReason } from "../../src/control/protocol.ts";
+import { ConsoleTail } from "../common/console-tail.ts";
+import { ControlLine } from "../common/control-line.ts";
 import { ExitCode } from "./exit-code.ts";
-import { ControlLine } from "./guest/control-line.ts";
 import { JobInput } from "./guest/job-input.ts";
+import { formatJitReport } from "./jit-table.ts";
 import type { Messages } from "./messages.ts";
-import { ConsoleTail } from "./terminal/console-tail.ts";
+import type { ProfileFile } from "./profile-file.ts";
 import { ConsoleTerminal } from "./terminal/console-terminal.ts";
 import { ESCAPE_HELP, type EscapeCommand } from "./terminal/escape-keys.ts";
 import type { StopRequests, StopSignal } from "./terminal/stop-requests.ts";
@@ -27,6 +29,7 @@ export interface MachineRun {
   /** In "pipes" mode: copy the guest's console to standard error. */
   readonly showConsole: boolean;
   readonly trace: TraceFile | undefined;
+  readonly profile: ProfileFile | undefined;
 }
 
 /** How long a guest may take to end after it was asked to. */
@@ -57,6 +60,8 @@ class RunningMachine {
   /** The user turned it off from the keyboard. */
   #switchedOff = false;
   #outputClosed = false;
+  /** What --jit-stats prints, when the machine has said it. */
+  #jitLines: readonly string[] | undefined;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(
@@ -72,6 +77,10 @@ class RunningMachine {
     this.#client = new VmClient(machineWorkerUrl(), {
       output: (port, data) => this.#output(port, data),
       trace: (lines) => run.trace?.write(lines),
+      jitStats: (report, retired) => {
+        this.#jitLines = formatJitReport(report, retired);
+      },
+      profile: (json) => run.profile?.write(json),
       log: (level, text) => messages.log(level, text),
       stopped: (reason) => this.#stopped(reason),
     });
@@ -146,7 +155,9 @@ class RunningMachine {
   /** Politely once, if there is somebody to be polite to. */
   #stopRequested(signal: StopSignal, count: number): void {
     if (count > 1) {
-      this.#client.kill();
+      // A machine that is asked once more still says what it was to report.
+      if (count === 2 && this.#hasReports()) this.#kill();
+      else this.#client.kill();
       return;
     }
     const isJob = this.#run.mode === "pipes";
@@ -157,6 +168,10 @@ class RunningMachine {
     }
     if (isJob) this.#messages.notice("hypo: stopping the command; once more to power off at once");
     this.#timer = setTimeout(() => this.#kill(), PATIENCE_MS);
+  }
+
+  #hasReports(): boolean {
+    return this.#run.profile !== undefined || this.#run.config.reportJit === true;
   }
 
   #kill(): void {
@@ -178,9 +193,18 @@ class RunningMachine {
     this.#messages.rawTerminal = false;
     this.#messages.clearStatus();
     this.#run.trace?.close();
+    this.#run.profile?.end();
+    this.#printJitLines();
     const code = this.#exitCode(reason);
     await this.#client.kill();
     this.#done(code);
+  }
+
+  /** Asked for, so --quiet does not silence it. */
+  #printJitLines(): void {
+    if (!this.#run.config.reportJit) return;
+    const lines = this.#jitLines ?? ["region tier: unknown, the machine ended without saying it"];
+    process.stderr.write(`${lines.join("\n")}\n`);
   }
 
   #exitCode(reason: StopReason): number {

@@ -111,3 +111,20 @@ test("CPU models and traces are checked for their form", () => {
     (error: HypolithError) => error.hint === "did you mean exits=FILE?",
   );
 });
+
+test("a profile has a file, an interval and symbols; its options need it", () => {
+  assert.equal(plan({}).profile, undefined);
+  assert.deepEqual(plan({ profile: "p" }).profile, {
+    path: "p",
+    every: 100_000,
+    symbolPaths: [],
+  });
+  const { profile } = plan({ profile: "p", profileEvery: "7", symbols: ["a", "b"] });
+  assert.deepEqual(profile, { path: "p", every: 7, symbolPaths: ["a", "b"] });
+  for (const profileEvery of ["", "0", "-1", "1.5", "1e3", "x", "9".repeat(30)]) {
+    assert.throws(() => plan({ profile: "p", profileEvery }), hasCode("usage"), profileEvery);
+  }
+  assert.throws(() => plan({ profile: "" }), hasCode("usage"));
+  assert.throws(() => plan({ symbols: ["a"] }), hasCode("usage"));
+  assert.throws(() => plan({ profileEvery: "7" }), hasCode("usage"));
+});

@@ -1,12 +1,12 @@
 /**
  * From the words of `hypo run` to what shall happen: every mistake that can be seen without starting anything is found here.
  */
-import { HypolithError } from "../../src/base/errors.ts";
 import type { ClockMode, EngineName, LogLevel } from "../../src/control/protocol.ts";
+import { checkMemorySize } from "../common/machine-defaults.ts";
+import { parseSize } from "../common/size.ts";
 import { closest } from "./closest.ts";
 import { type Flavor, flavorOfImage, flavorOfShortName } from "./image/flavors.ts";
 import type { PullPolicy } from "./image/supply.ts";
-import { formatSize, parseSize } from "./size.ts";
 import { UsageError } from "./usage-error.ts";
 
 /** Options as commander hands them over. */
@@ -19,6 +19,10 @@ export interface RunOptions {
   readonly clock: ClockMode;
   readonly engine?: EngineName;
   readonly trace?: string;
+  readonly jitStats?: boolean;
+  readonly profile?: string;
+  readonly profileEvery?: string;
+  readonly symbols?: readonly string[];
   readonly tty?: boolean;
   readonly quiet?: boolean;
   readonly logLevel?: LogLevel;
@@ -44,6 +48,15 @@ export interface RunPlan {
   readonly clock: ClockMode;
   readonly engine: EngineName;
   readonly tracePath: string | undefined;
+  readonly jitStats: boolean;
+  readonly profile: ProfilePlan | undefined;
+}
+
+export interface ProfilePlan {
+  readonly path: string;
+  /** Retired instructions between two samples. */
+  readonly every: number;
+  readonly symbolPaths: readonly string[];
 }
 
 export interface JobPlan {
@@ -59,11 +72,10 @@ export interface RunWords {
   readonly stdinIsTerminal: boolean;
 }
 
-const SMALLEST_MEMORY = 64 * 2 ** 20;
-const LARGEST_MEMORY = 3 * 2 ** 30;
-const PAGE = 4096;
 const CPU_MODEL = /^[\w.-]+(?:,[+-][\w.]+)*$/;
 const TRACES = ["exits"];
+const DEFAULT_PROFILE_INTERVAL = 100_000;
+const MAX_PROFILE_INTERVAL = 1_000_000_000_000;
 
 export function planRun(words: RunWords): RunPlan {
   const { options, command } = words;
@@ -85,6 +97,8 @@ export function planRun(words: RunWords): RunPlan {
     clock: options.clock,
     engine: options.engine ?? "interpreter",
     tracePath: checkTrace(options.trace),
+    jitStats: options.jitStats === true,
+    profile: checkProfile(options),
   };
 }
 
@@ -121,21 +135,7 @@ function checkMemory(text: string): number {
   if (bytes === undefined) {
     throw new UsageError(`'${text}' is no memory size`, "write it like 512m or 1g");
   }
-  if (bytes < SMALLEST_MEMORY) {
-    throw new HypolithError(
-      "memory-too-small",
-      `${formatSize(bytes)} of memory are too little: no kernel starts in less than ${formatSize(SMALLEST_MEMORY)}`,
-      { hint: "use --memory 512m" },
-    );
-  }
-  if (bytes > LARGEST_MEMORY) {
-    throw new HypolithError(
-      "memory-too-large",
-      `${formatSize(bytes)} of memory are more than a machine can have: ${formatSize(LARGEST_MEMORY)}`,
-      { hint: "use --memory 3g or less" },
-    );
-  }
-  return bytes - (bytes % PAGE);
+  return checkMemorySize(bytes, "--memory ");
 }
 
 function checkCpuModel(text: string): string {
@@ -154,6 +154,25 @@ function checkTrace(text: string | undefined): string | undefined {
   const hint =
     near && near !== kind ? `did you mean ${near}=FILE?` : "write it like --trace exits=FILE";
   throw new UsageError(`'${text}' is no trace`, hint);
+}
+
+function checkProfile(options: RunOptions): ProfilePlan | undefined {
+  const { profile: path, profileEvery, symbols = [] } = options;
+  if (path === undefined) {
+    const idle = symbols.length > 0 ? "--symbols" : profileEvery && "--profile-every";
+    if (idle) throw new UsageError(`${idle} is for a profile`, "add --profile FILE");
+    return undefined;
+  }
+  if (path === "") throw new UsageError("--profile needs a file", "write it like --profile p.json");
+  const text = profileEvery ?? String(DEFAULT_PROFILE_INTERVAL);
+  const every = Number(text);
+  if (!/^[0-9]+$/.test(text) || every < 1 || every > MAX_PROFILE_INTERVAL) {
+    throw new UsageError(
+      `'${text}' is no number of instructions`,
+      `--profile-every takes 1 to ${MAX_PROFILE_INTERVAL}`,
+    );
+  }
+  return { path, every, symbolPaths: symbols };
 }
 
 function splitAt(text: string, separator: string): [string, string] {

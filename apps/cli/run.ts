@@ -5,20 +5,23 @@ import { fstatSync, readFileSync } from "node:fs";
 import { addAbortSignal } from "node:stream";
 import { HypolithError } from "../../src/base/errors.ts";
 import type { MachineConfig } from "../../src/control/protocol.ts";
+import { CONSOLE_COMMAND_LINE } from "../common/machine-defaults.ts";
+import { formatSize } from "../common/size.ts";
 import {
   buildInitramfs,
   FOREIGN_INIT_PARAMETER,
   type InitramfsParts,
   joinForeignInitramfs,
 } from "./guest/initramfs.ts";
-import type { GuestJob, JobInput } from "./guest/job.ts";
+import { type GuestJob, JOB_ENVIRONMENT, type JobInput } from "./guest/job.ts";
 import { defaultCacheRoot, ImageCache } from "./image/cache.ts";
 import type { GuestImage } from "./image/guest-image.ts";
 import { supplyImage } from "./image/supply.ts";
 import type { Messages } from "./messages.ts";
+import { ProfileFile } from "./profile-file.ts";
 import { runMachine } from "./run-machine.ts";
 import { type JobPlan, planRun, type RunPlan, type RunWords } from "./run-plan.ts";
-import { formatSize } from "./size.ts";
+import { readSymbolFiles } from "./symbols/symbol-file.ts";
 import { windowSize } from "./terminal/console-terminal.ts";
 import type { StopRequests } from "./terminal/stop-requests.ts";
 import { TraceFile } from "./trace-file.ts";
@@ -38,6 +41,8 @@ export async function run(
   // Files of the user's first: a wrong path should not cost a download.
   const kernelFile = readUserFile(plan.kernelPath, "kernel");
   const initrdFile = readUserFile(plan.initrdPath, "initrd");
+  const symbols = plan.profile && readSymbolFiles(plan.profile.symbolPaths);
+  const profile = plan.profile && new ProfileFile(plan.profile.path, messages);
   const trace = plan.tracePath === undefined ? undefined : new TraceFile(plan.tracePath, messages);
   const image = plan.flavor && (await supply(plan, words, messages, stops));
   const kernel = kernelFile ?? image!.kernel;
@@ -53,6 +58,10 @@ export async function run(
     clock: plan.clock,
     engine: plan.engine,
     traceExits: trace !== undefined,
+    reportJit: plan.jitStats,
+    ...(plan.profile && {
+      profile: { every: plan.profile.every, ...(symbols && { symbols }) },
+    }),
     rtcEpochMs: plan.clock === "wall" ? Date.now() : DETERMINISTIC_EPOCH_MS,
   };
   const { mode } = plan;
@@ -62,6 +71,7 @@ export async function run(
     hasSession: plan.job !== undefined,
     showConsole: plan.showBoot,
     trace,
+    profile,
   };
   return runMachine(machine, messages, stops);
 }
@@ -119,12 +129,7 @@ async function makeJob(
   return {
     argv: job.argv,
     environment: {
-      PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-      HOME: "/root",
-      USER: "root",
-      LOGNAME: "root",
-      SHELL: "/bin/sh",
-      LANG: "C.UTF-8",
+      ...JOB_ENVIRONMENT,
       ...(isConsole && { TERM: process.env.TERM || "linux" }),
     },
     mode: plan.mode,
@@ -180,9 +185,8 @@ function checkFit(initrd: Uint8Array | undefined, kernel: Uint8Array, plan: RunP
   );
 }
 
-/** panic=-1: a kernel that gives up resets at once, and the run ends instead of standing still. */
 function commandLine(plan: RunPlan): string {
-  const words = ["console=ttyS0", "panic=-1"];
+  const words = [CONSOLE_COMMAND_LINE];
   if (!plan.showBoot && plan.flavor) words.push("quiet");
   if (plan.job?.inForeignInitrd) words.push(FOREIGN_INIT_PARAMETER);
   if (plan.append) words.push(plan.append);

@@ -5,6 +5,7 @@ import { accessSync, constants } from "node:fs";
 import { delimiter, join } from "node:path";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { HypolithError } from "../../src/base/errors.ts";
+import { cpuSeconds } from "./cpu-time.ts";
 
 const NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 
@@ -64,4 +65,12 @@ export async function untilScreen(
     }
     await page.waitForTimeout(50);
   }
+}
+
+/** CPU time so far of all of the browser's processes, in seconds. */
+export async function browserCpuSeconds(browser: Browser): Promise<number> {
+  const session = await browser.newBrowserCDPSession();
+  const { processInfo } = await session.send("SystemInfo.getProcessInfo");
+  await session.detach();
+  return processInfo.reduce((sum, { id }) => sum + cpuSeconds(id), 0);
 }

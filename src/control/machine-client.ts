@@ -6,6 +6,7 @@
  */
 import type {
   FromMachine,
+  JitReport,
   LogLevel,
   MachineConfig,
   SerialPort,
@@ -17,6 +18,8 @@ export interface MachineEvents {
   started?(): void;
   output(port: SerialPort, data: Uint8Array): void;
   trace?(lines: string): void;
+  jitStats?(report: JitReport | null, retired: number): void;
+  profile?(data: string): void;
   log(level: LogLevel, text: string): void;
   stopped(reason: StopReason): void;
 }
@@ -66,6 +69,12 @@ export class MachineClient {
         break;
       case "trace":
         this.#events.trace?.(message.data);
+        break;
+      case "jitStats":
+        this.#events.jitStats?.(message.report, message.retired);
+        break;
+      case "profile":
+        this.#events.profile?.(message.data);
         break;
       case "log":
         this.#events.log(message.level, message.text);

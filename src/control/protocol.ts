@@ -53,8 +53,48 @@ export interface MachineConfig {
   readonly engine?: EngineName;
   /** Send a `trace` message for every VM exit. */
   readonly traceExits: boolean;
+  /** Send `jitStats` before `stopped`. Default: no. */
+  readonly reportJit?: boolean;
+  /** Sample what the guest executes, and send `profile` before `stopped`. */
+  readonly profile?: ProfileConfig;
   /** What the real-time clock shows at start, milliseconds since 1970 UTC. A constant in deterministic mode. */
   readonly rtcEpochMs: number;
+}
+
+export interface ProfileConfig {
+  /** Retired instructions between two samples, 1 or more. The machine makes it larger when samples become too many. */
+  readonly every: number;
+  readonly symbols?: SymbolList;
+}
+
+/** Names of code: symbol i is at the addresses from starts[i] up to, but not including, ends[i]. Sorted by start. */
+export interface SymbolList {
+  readonly starts: BigUint64Array;
+  readonly ends: BigUint64Array;
+  readonly names: readonly string[];
+}
+
+/** What the region tier has done (processor/jit). */
+export interface JitReport {
+  /** Regions made, the guest instructions in them, the WebAssembly modules that hold them. */
+  readonly regions: number;
+  readonly instructions: number;
+  readonly modules: number;
+  /** Hot blocks that no region was made of. */
+  readonly refused: number;
+  /** Regions forgotten: their code was written, or room was needed. */
+  readonly dropped: number;
+  /** Regions whose code had changed when they were ready. */
+  readonly stale: number;
+  readonly flushes: number;
+  /** Milliseconds of the machine's own thread. */
+  readonly ownMs: number;
+  /** Entries from the interpreter, entries from other regions, exits to the interpreter. */
+  readonly entries: number;
+  readonly links: number;
+  readonly bails: number;
+  /** Instructions retired inside regions. */
+  readonly retired: number;
 }
 
 /** Application to machine. */
@@ -76,6 +116,10 @@ export type FromMachine =
   | { readonly type: "stopped"; readonly reason: StopReason }
   /** Whole lines of the exit log, each ended by a newline. */
   | { readonly type: "trace"; readonly data: string }
+  /** Once, at the end, if asked for; `report` is null without a region tier. `retired`: instructions of the whole run. */
+  | { readonly type: "jitStats"; readonly report: JitReport | null; readonly retired: number }
+  /** Once, at the end, if asked for: a file in speedscope's format. */
+  | { readonly type: "profile"; readonly data: string }
   | { readonly type: "log"; readonly level: LogLevel; readonly text: string };
 
 export type StopKind =

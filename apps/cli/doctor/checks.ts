@@ -7,13 +7,13 @@ import { existsSync, statfsSync, unlinkSync, writeFileSync } from "node:fs";
 import { availableParallelism, freemem, totalmem } from "node:os";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
+import { formatSize } from "../../common/size.ts";
+import { wasmSupport } from "../../common/wasm-features.ts";
 import { APT_COMMANDS, aptMirror, hasApt } from "../image/apt.ts";
 import type { ImageCache } from "../image/cache.ts";
 import { FLAVORS } from "../image/flavors.ts";
 import { DEFAULT_MIRROR, DEFAULT_SUITE } from "../image/mirror.ts";
-import { formatSize } from "../size.ts";
 import { machineWorkerUrl } from "../vm-client.ts";
-import { wasmSupport } from "./wasm-features.ts";
 
 export interface CheckResult {
   readonly name: string;

@@ -5,11 +5,7 @@
  * newlines and any Unicode arrive as they are.
  */
 import { HypolithError } from "../../../src/base/errors.ts";
-
-export interface WindowSize {
-  readonly rows: number;
-  readonly columns: number;
-}
+import type { WindowSize } from "../../common/control-line.ts";
 
 /** Where a job's standard input comes from. */
 export type JobInput =
@@ -28,6 +24,16 @@ export interface GuestJob {
   readonly input: JobInput;
   readonly window: WindowSize;
 }
+
+/** What every job finds in its environment. */
+export const JOB_ENVIRONMENT: Readonly<Record<string, string>> = {
+  PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+  HOME: "/root",
+  USER: "root",
+  LOGNAME: "root",
+  SHELL: "/bin/sh",
+  LANG: "C.UTF-8",
+};
 
 /** The content of /hypo/job: sets the positional parameters and the environment. */
 export function jobScript(job: GuestJob): string {

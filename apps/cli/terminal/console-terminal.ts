@@ -4,7 +4,7 @@
  * Where standard input is no terminal, its bytes go to the console as they come.
  */
 import { spawnSync } from "node:child_process";
-import type { WindowSize } from "../guest/job.ts";
+import type { WindowSize } from "../../common/control-line.ts";
 import { type EscapeCommand, EscapeKeys } from "./escape-keys.ts";
 
 export interface TerminalEvents {

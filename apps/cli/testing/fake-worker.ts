@@ -91,6 +91,12 @@ const PARTS: Readonly<Record<string, Part>> = {
     for (let i = 0; traceExits && i < 3; i++) send({ type: "trace", data: `exit ${i}\n` });
     end(0);
   },
+  reports: ({ reportJit, profile }) => {
+    if (reportJit) send({ type: "jitStats", report: null, retired: 1234 });
+    const names = profile?.symbols?.names;
+    if (profile) send({ type: "profile", data: JSON.stringify([profile.every, names]) });
+    end(0);
+  },
   "triple-fault": () =>
     stop("triple-fault", {
       message: "triple fault at RIP 0x1234",

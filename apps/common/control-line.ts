@@ -1,10 +1,15 @@
 /**
- * Our end of the control line to the initramfs's session (the words are listed in scripts.ts).
+ * Our end of the control line to the initramfs's session (the words are listed in apps/cli/guest/scripts.ts).
  *
  * Nothing is sent before the guest has said "ready": until then its line still echoes. The guest is not trusted: unknown words are
  * ignored, and a line without end is dropped when it gets long.
  */
-import type { WindowSize } from "./job.ts";
+
+/** Of a terminal, in characters. */
+export interface WindowSize {
+  readonly rows: number;
+  readonly columns: number;
+}
 
 const LONGEST_LINE = 256;
 
@@ -38,7 +43,7 @@ export class ControlLine {
   }
 
   receive(data: Uint8Array): void {
-    const lines = (this.#partial + Buffer.from(data).toString("latin1")).split("\n");
+    const lines = (this.#partial + latin1(data)).split("\n");
     this.#partial = lines.pop()!.slice(0, LONGEST_LINE);
     for (const line of lines) this.#understand(line.trim());
   }
@@ -78,4 +83,10 @@ export class ControlLine {
       this.#exitStatus ??= 0;
     }
   }
+}
+
+function latin1(bytes: Uint8Array): string {
+  let text = "";
+  for (const byte of bytes) text += String.fromCharCode(byte);
+  return text;
 }
