@@ -30,12 +30,20 @@ export function machineStarters(
   return starters;
 }
 
+/** What must not outlive this process. */
+const running = new Set<Guest>();
+process.on("exit", () => {
+  for (const guest of running) guest.kill();
+});
+
 /** A guest that does not answer in time is ended: what it is at would disturb all others. */
 export class Guest implements Contestant {
   readonly session: GuestSession;
 
   constructor(machine: GuestMachine) {
     this.session = new GuestSession(machine);
+    running.add(this);
+    machine.stopped.then(() => running.delete(this));
   }
 
   ready(): Promise<void> {

@@ -32,13 +32,13 @@ export const REAL: readonly Workload[] = [
   },
   {
     name: "openssl-sha256",
-    description: "SHA-256 of 16 MB, SSSE3 code",
+    description: "SHA-256 of 16 MB",
     prepare: `${text(4_000_000)}; cat /tmp/text /tmp/text /tmp/text /tmp/text >/tmp/data`,
     command: "openssl dgst -sha256 -r /tmp/data",
   },
   {
     name: "openssl-aes",
-    description: "AES-256-CBC of 16 MB, AES instructions",
+    description: "AES-256-CBC of 16 MB",
     prepare: `${text(4_000_000)}; cat /tmp/text /tmp/text /tmp/text /tmp/text >/tmp/data`,
     command: `openssl enc -aes-256-cbc -K ${KEY} -iv ${VECTOR} -in /tmp/data -out /tmp/data.enc`,
     result: "cksum </tmp/data.enc",

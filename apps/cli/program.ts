@@ -5,7 +5,12 @@
  * the image.
  */
 import { Command, CommanderError, Option } from "commander";
-import { DEFAULT_CPU_MODEL, DEFAULT_MEMORY } from "../common/machine-defaults.ts";
+import {
+  DEFAULT_CPU_MODEL,
+  DEFAULT_ENGINE,
+  DEFAULT_MEMORY,
+  ENGINES,
+} from "../common/machine-defaults.ts";
 import { closest } from "./closest.ts";
 import type { DoctorOptions } from "./doctor.ts";
 import { ExitCode } from "./exit-code.ts";
@@ -160,10 +165,10 @@ function runOptions(): Option[] {
       .default("wall"),
     new Option(
       "--engine <name>",
-      "how guest code is executed: interpreted, or with hot code compiled (experimental)",
+      "how guest code is executed: auto compiles what is hot, jit everything at once",
     )
-      .choices(["auto", "interpreter", "jit"])
-      .default("interpreter"),
+      .choices(ENGINES)
+      .default(DEFAULT_ENGINE),
     new Option(
       "--trace <kind=file>",
       "write a log: exits=FILE, one line for every VM exit ('-': standard error)",

@@ -2,7 +2,7 @@
  * From the words of `hypo run` to what shall happen: every mistake that can be seen without starting anything is found here.
  */
 import type { ClockMode, EngineName, LogLevel } from "../../src/control/protocol.ts";
-import { checkMemorySize } from "../common/machine-defaults.ts";
+import { checkMemorySize, DEFAULT_ENGINE } from "../common/machine-defaults.ts";
 import { parseSize } from "../common/size.ts";
 import { closest } from "./closest.ts";
 import { type Flavor, flavorOfImage, flavorOfShortName } from "./image/flavors.ts";
@@ -95,7 +95,7 @@ export function planRun(words: RunWords): RunPlan {
     memoryBytes: checkMemory(options.memory),
     cpuModel: checkCpuModel(options.cpuModel),
     clock: options.clock,
-    engine: options.engine ?? "interpreter",
+    engine: options.engine ?? DEFAULT_ENGINE,
     tracePath: checkTrace(options.trace),
     jitStats: options.jitStats === true,
     profile: checkProfile(options),

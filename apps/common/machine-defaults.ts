@@ -1,9 +1,12 @@
 /** What a machine is given when its user says nothing, and what it may be given: the same on the command line and in a page. */
 import { HypolithError } from "../../src/base/errors.ts";
+import type { EngineName } from "../../src/control/protocol.ts";
 import { formatSize } from "./size.ts";
 
 export const DEFAULT_MEMORY = "512m";
 export const DEFAULT_CPU_MODEL = "x86-64-v2";
+export const ENGINES = ["auto", "interpreter", "jit"] as const satisfies readonly EngineName[];
+export const DEFAULT_ENGINE: EngineName = "interpreter";
 
 /**
  * First words of a kernel's command line. panic=-1: a kernel that gives up resets at once, and the run ends instead of standing still.

@@ -30,7 +30,7 @@ export class BootForm {
     kernel: undefined,
     initrd: undefined,
   };
-  #engine: string | undefined;
+  #engine = NO_WISHES.engine;
   #image: ServedImage | undefined;
 
   constructor(submitted: () => void) {

@@ -158,7 +158,7 @@ class Page {
       memoryBytes: plan.memoryBytes,
       cpuModel: plan.cpuModel,
       clock: "wall",
-      ...(plan.engine && { engine: plan.engine }),
+      engine: plan.engine,
       traceExits: false,
       rtcEpochMs: Date.now(),
     };

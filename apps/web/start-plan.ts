@@ -11,7 +11,9 @@ import {
   CONSOLE_COMMAND_LINE,
   checkMemorySize,
   DEFAULT_CPU_MODEL,
+  DEFAULT_ENGINE,
   DEFAULT_MEMORY,
+  ENGINES,
 } from "../common/machine-defaults.ts";
 import { parseSize } from "../common/size.ts";
 import { BootFile } from "./boot-file.ts";
@@ -24,7 +26,7 @@ export interface StartWishes {
   readonly append: string;
   readonly memory: string;
   readonly cpuModel: string;
-  readonly engine: string | undefined;
+  readonly engine: string;
 }
 
 export interface StartPlan {
@@ -34,11 +36,10 @@ export interface StartPlan {
   readonly cmdline: string;
   readonly memoryBytes: number;
   readonly cpuModel: string;
-  readonly engine: EngineName | undefined;
+  readonly engine: EngineName;
   readonly hasSession: boolean;
 }
 
-const ENGINES: readonly string[] = ["auto", "interpreter", "jit"] satisfies EngineName[];
 const CPU_MODEL = /^[\w.-]+(?:,[+-][\w.]+)*$/;
 
 export const NO_WISHES: StartWishes = {
@@ -47,7 +48,7 @@ export const NO_WISHES: StartWishes = {
   append: "",
   memory: DEFAULT_MEMORY,
   cpuModel: DEFAULT_CPU_MODEL,
-  engine: undefined,
+  engine: DEFAULT_ENGINE,
 };
 
 /** A kernel of the user's own is booted alone; an initrd of the user's own takes the place of the image's. */
@@ -93,7 +94,7 @@ export function wishesOf(parameters: URLSearchParams, base: URL): AddressWishes 
     append: parameters.get("append") ?? NO_WISHES.append,
     memory: parameters.get("memory") || NO_WISHES.memory,
     cpuModel: parameters.get("cpu") || NO_WISHES.cpuModel,
-    engine: parameters.get("engine") || undefined,
+    engine: parameters.get("engine") || NO_WISHES.engine,
     image: parameters.get("image") || undefined,
     startsAtOnce: kernel !== undefined || parameters.has("start"),
   };
@@ -122,8 +123,9 @@ function checkCpuModel(text: string): string {
   });
 }
 
-function checkEngine(text: string | undefined): EngineName | undefined {
-  if (text === undefined || ENGINES.includes(text)) return text as EngineName | undefined;
+function checkEngine(text: string): EngineName {
+  const found = ENGINES.find((engine) => engine === text);
+  if (found) return found;
   throw new HypolithError("engine-unknown", `there is no engine '${text}'`, {
     hint: `one of ${ENGINES.join(", ")}`,
   });

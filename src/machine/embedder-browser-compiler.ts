@@ -73,7 +73,14 @@ export class BrowserCompiler implements RegionBackend {
     }
   }
 
-  close(): void {
+  /** Ends the worker, which holds some memory, unless it is at work. The next batch starts another. */
+  rest(): boolean {
+    if (this.#underWay.length > 0 || !this.#worker) return false;
+    this.#end();
+    return true;
+  }
+
+  #end(): void {
     this.#worker?.terminate();
     this.#worker = undefined;
   }
@@ -87,7 +94,7 @@ export class BrowserCompiler implements RegionBackend {
   }
 
   #fail(): void {
-    this.close();
+    this.#end();
     this.#ownThread ??= new OwnThread(this.#setup);
   }
 }

@@ -24,6 +24,8 @@ export interface WorkerScope {
 
 /** Longest stretch of guest work between two looks at the event loop; the guest's own runs end some milliseconds late. */
 const SLICE_MS = 10;
+/** A guest that sleeps this long is idle. */
+const REST_MS = 1000;
 /** Longest timer, far below the 2^31 ms at which timers overflow. */
 const MAX_SLEEP_MS = 60_000;
 
@@ -134,6 +136,7 @@ class MachineServer {
 
   #sleep(waitMs: number): void {
     this.#state = "sleeping";
+    if (waitMs > REST_MS) this.#machine!.rest();
     if (waitMs === Infinity) return;
     // Browsers count in whole milliseconds and round down, which would wake us too early. The timer only pings: a timer that is set by a
     // timer is held back to 4 ms.

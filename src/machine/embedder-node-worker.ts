@@ -27,6 +27,8 @@ interface WorkerData {
 
 /** Longest sleep, so that a lost wake-up cannot hang the machine. */
 const MAX_SLEEP_MS = 60_000;
+/** A guest that sleeps this long is idle. */
+const REST_MS = 100;
 /** The first sleep this long means that the guest has booted. */
 const LONG_IDLE_MS = 2;
 
@@ -74,6 +76,7 @@ function serve(port: MessagePort, doorbell: Int32Array): void {
       wasIdle = true;
       giveBackMemory();
     }
+    if (state.waitMs > REST_MS && machine.rest()) giveBackMemory();
     waitForRing(state.waitMs);
   }
 }

@@ -130,6 +130,11 @@ export class Machine {
     };
   }
 
+  /** The embedder is about to wait for long: helpers that cost memory may go. Answers whether some did. */
+  rest(): boolean {
+    return this.#jit?.rest() ?? false;
+  }
+
   /** What the region tier has done so far; undefined without one. */
   get jitStats(): JitStats | undefined {
     return this.#jit?.stats;

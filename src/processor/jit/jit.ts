@@ -51,7 +51,8 @@ export interface RegionBackend {
   submit(requests: readonly RegionRequest[], done: (result: BackendResult) => void): void;
   /** Hands over what has become ready. */
   poll(): void;
-  close(): void;
+  /** There is nothing to do for a while: what it holds for later batches may go. Answers whether something went. */
+  rest(): boolean;
 }
 
 export interface BackendResult {
@@ -162,9 +163,10 @@ export class Jit implements RegionTier {
     if (this.threshold === 0 || this.#waiting.length >= MAX_BATCH) this.service();
   }
 
-  /** Ends the backend's work. */
-  close(): void {
-    this.#backend.close();
+  /** The guest is idle. Answers whether memory was given up. */
+  rest(): boolean {
+    this.service();
+    return this.#backend.rest();
   }
 
   /** Takes in what is ready, and starts what waits if the backend is free. */

@@ -25,5 +25,7 @@ export class OwnThread implements RegionBackend {
 
   poll(): void {}
 
-  close(): void {}
+  rest(): boolean {
+    return false;
+  }
 }
