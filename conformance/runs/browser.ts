@@ -6,6 +6,7 @@
  */
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import type { Browser, Page } from "playwright-core";
 import { type PageFiles, pageFiles } from "../../apps/cli/web/page-files.ts";
 import { PageServer } from "../../apps/cli/web/page-server.ts";
@@ -26,6 +27,7 @@ const ANSWER_SECONDS = 30;
 const SETTLE_SECONDS = 15;
 const IDLE_SECONDS = 20;
 const MOST_IDLE_PERCENT = 5;
+const FLOOD_SECONDS = 5;
 const AWAY_SECONDS = 10;
 /** Guest and browser are asked one after the other. */
 const CLOCK_ERROR_SECONDS = 1.5;
@@ -128,6 +130,13 @@ async function typed(report: Report, page: Page): Promise<void> {
   await page.keyboard.press("Control+c");
   await ask(page, "echo $? aft''er", /^130 after$/m);
   report.check(true, "Ctrl-C reaches the guest");
+  await page.keyboard.type("yes\n");
+  await untilScreen(page, /^y\ny\ny$/m, ANSWER_SECONDS);
+  await page.waitForTimeout(FLOOD_SECONDS * 1000);
+  await page.keyboard.press("Control+c");
+  await untilScreen(page, PROMPT, ANSWER_SECONDS);
+  await ask(page, "echo $? flo''od", /^130 flood$/m);
+  report.check(true, "and it does so while the guest floods its console");
 }
 
 // ---- time ----
@@ -315,11 +324,11 @@ async function drop(page: Page, files: Readonly<Record<string, string>>): Promis
 
 async function failures(report: Report, chromium: Browser): Promise<void> {
   const crash = hostedKernel((a) => a.emit("ud2"));
-  const text = Buffer.from("#!/bin/sh\n");
+  const script = Buffer.from("#!/bin/sh\n");
   const files = new Map<string, Uint8Array>([
     ["k", HELLO],
     ["crash", crash],
-    ["script", text],
+    ["script", script],
   ]);
   const { page, address, close } = await servedPage(report, chromium, files);
   const cases: readonly (readonly [query: string, notice: RegExp])[] = [
@@ -345,6 +354,19 @@ async function failures(report: Report, chromium: Browser): Promise<void> {
     report.check(wanted.test(notice), `${query} says: ${notice.replaceAll(/\s*\n\s*/g, " / ")}`);
     if (query === "?kernel=crash") await shot(page, "triple-fault");
   }
+  await page.route("**/machine-worker.js", (route) => route.fulfill({ status: 404 }));
+  await page.goto(`${address}?kernel=k`);
+  const unloaded = await noticeOf(page);
+  report.check(
+    /machine-worker\.js\) cannot be loaded/.test(unloaded),
+    `half a page is told: ${unloaded.split("\n")[0]}`,
+  );
+  await page.goto(pathToFileURL(join(CHECKOUT, "dist/web/index.html")).href);
+  const text = await page.locator("main").innerText();
+  report.check(
+    /has to come from a web server/.test(text),
+    "the page opened as a file says what it needs",
+  );
   await page.addInitScript("WebAssembly.validate = () => false; delete globalThis.Worker;");
   await page.goto(address);
   const notice = await noticeOf(page);
