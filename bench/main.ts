@@ -182,7 +182,12 @@ function describeMachine(options: BenchOptions): Readonly<Record<string, string>
 }
 
 // By way of exit, where machines are ended and what they were booted from is removed.
-for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(130));
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  process.once(signal, () => {
+    console.error(`ended by ${signal}`);
+    process.exit(130);
+  });
+}
 try {
   await main();
 } catch (error) {

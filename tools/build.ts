@@ -14,35 +14,38 @@ import { gzipSync } from "node:zlib";
 import { bundleWeb } from "./bundle-web.ts";
 
 const ROOT = join(import.meta.dirname, "..");
-const DIST = join(ROOT, "dist");
 
-function compile(): void {
-  for (const part of ["apps", "src"]) rmSync(join(DIST, part), { recursive: true, force: true });
+/** Answers whether the compiler was content; what it had to say is on standard output. */
+export function compile(dist: string): boolean {
+  for (const part of ["apps", "src"]) rmSync(join(dist, part), { recursive: true, force: true });
   const compiler = join(ROOT, "node_modules/typescript/bin/tsc");
-  const arguments_ = [compiler, "-p", join(ROOT, "tsconfig.build.json")];
-  const { status } = spawnSync(execPath, arguments_, { stdio: "inherit" });
-  if (status !== 0) exit(status ?? 1);
-  stdout.write("dist/apps, dist/src\n");
+  const words = [compiler, "-p", join(ROOT, "tsconfig.build.json"), "--outDir", dist];
+  return spawnSync(execPath, words, { stdio: "inherit" }).status === 0;
 }
 
-async function bundle(): Promise<void> {
+async function bundle(dist: string): Promise<void> {
   const { files } = await bundleWeb();
-  const folder = join(DIST, "web");
+  const folder = join(dist, "web");
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
   for (const { name, content } of files) {
     writeFileSync(join(folder, name), content);
     const kib = (bytes: number): string => `${(bytes / 1024).toFixed(0)} KiB`;
-    stdout.write(
-      `dist/web/${name}  ${kib(content.length)}, ${kib(gzipSync(content).length)} gzip\n`,
-    );
+    const sizes = `${kib(content.length)}, ${kib(gzipSync(content).length)} gzip`;
+    stdout.write(`dist/web/${name}  ${sizes}\n`);
   }
 }
 
-const [part] = argv.slice(2);
-if (part !== undefined && part !== "web") {
-  stderr.write(`there is no part '${part}': build.ts [web]\n`);
-  exit(2);
+if (import.meta.main) {
+  const dist = join(ROOT, "dist");
+  const [part] = argv.slice(2);
+  if (part !== undefined && part !== "web") {
+    stderr.write(`there is no part '${part}': build.ts [web]\n`);
+    exit(2);
+  }
+  if (part === undefined) {
+    if (!compile(dist)) exit(1);
+    stdout.write("dist/apps, dist/src\n");
+  }
+  await bundle(dist);
 }
-if (part === undefined) compile();
-await bundle();

@@ -117,7 +117,7 @@ export class BootForm {
     ] as const) {
       const { input, from } = this.#fields[role];
       const isPicked = input.value !== "";
-      const text = own?.name ?? (served && `${served.name}, served with this page`) ?? "none";
+      const text = own?.name ?? (served && `${served.name}, served with this page`) ?? "";
       from.textContent = isPicked ? "" : text;
     }
   }
