@@ -32,7 +32,7 @@ const machine = new Machine(
     kernel: readFileSync(kernel),
     ...(initrd ? { initrd: readFileSync(initrd) } : {}),
     cmdline: values.append,
-    memoryBytes: Number(values.memory) << 20,
+    memoryBytes: Number(values.memory) * 2 ** 20,
     cpuModel: values.cpu,
     engine: values.engine as "auto" | "interpreter" | "jit",
     clock: values.det ? "deterministic" : "wall",

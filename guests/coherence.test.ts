@@ -306,3 +306,22 @@ test("instruction counts are exact whatever the length of runs", () => {
   // The OUT has not been executed: its exit comes instead of it.
   assert.equal(r.instructions, 1 + 1000 * 5);
 });
+
+test("code beyond 2 GiB of this memory is executed, and rewritten", () => {
+  const address = 0x8000_0000;
+  const image = asm64(address, (a) => {
+    a.emit("mov", ecx, imm(3));
+    a.label("again");
+    a.label("patched");
+    a.emit("mov", eax, imm(40));
+    a.emit("inc", dword("patched", 1));
+    a.emit("dec", ecx);
+    a.emit("jne", "again");
+    a.emit("out", imm(EXIT_PORT), al);
+  });
+  for (const engine of ["interpreter", "jit"] as const) {
+    const ramBytes = address + (1 << 20);
+    const r = runBareMetal({ image, mode: "long64", address, ramBytes, engine });
+    assert.deepEqual([r.reason, r.code], ["exit port", 42]);
+  }
+});

@@ -17,6 +17,7 @@ import {
   CODE_MAP,
   Ea,
   Head,
+  hostPageOf,
   MAX_BLOCK,
   Mode,
   Mode as ModeBits,
@@ -37,6 +38,7 @@ import { shapeOf } from "./shapes.ts";
 
 const PAGE = 4096;
 const GRANULE_SHIFT = 6;
+const GRANULE = 1 << GRANULE_SHIFT;
 const MAX_INSTRUCTION = 15;
 const ENDS_BLOCK = new Set([
   "jmp",
@@ -161,7 +163,7 @@ export class CodeCache {
     let block = this.#words[this.#bucket(physical, mode) >>> 2]!;
     while (block !== 0) {
       const isIt =
-        view.getUint32(block + Head.PHYSICAL, true) === physical >>> 0 &&
+        view.getUint32(block + Head.PHYSICAL, true) === physical &&
         view.getUint32(block + Head.MODE, true) === mode;
       if (isIt) return view.getUint32(block + Head.SECOND, true) === 0 ? block : 0;
       block = view.getUint32(block + Head.NEXT, true);
@@ -172,10 +174,10 @@ export class CodeCache {
   /** Offsets in a host page at which blocks of `mode` begin. */
   blockStarts(page: number, mode: number): Set<number> {
     const starts = new Set<number>();
-    for (const block of this.#pages.get(page) ?? this.#pages.get(page | 0) ?? []) {
+    for (const block of this.#pages.get(page) ?? []) {
       if (this.#view.getUint32(block + Head.MODE, true) !== mode) continue;
       const physical = this.#view.getUint32(block + Head.PHYSICAL, true);
-      if ((physical & -PAGE) >>> 0 === page >>> 0) starts.add(physical & (PAGE - 1));
+      if (hostPageOf(physical) === page) starts.add(physical & (PAGE - 1));
     }
     return starts;
   }
@@ -184,7 +186,7 @@ export class CodeCache {
   mark(from: number, to: number): void {
     const map = (CODE_MAP + (from >>> 12) * 8) >>> 2;
     if (this.#words[map] === 0 && this.#words[map + 1] === 0)
-      this.#closeToFastWrites((from & -PAGE) >>> 0);
+      this.#closeToFastWrites(hostPageOf(from));
     this.#mark(from, to);
   }
 
@@ -202,7 +204,7 @@ export class CodeCache {
   translate(host: number, mode: number): number {
     if (this.#next + (MAX_BLOCK + 2) * RECORD_BYTES > ARENA + ARENA_BYTES) this.flush();
     const block = this.#next + RECORD_BYTES;
-    const page = host & -PAGE;
+    const page = hostPageOf(host);
     const end = page + PAGE;
     const decodeMode = DECODE_MODES[mode & ModeBits.CODE_MASK]!;
     const insn = this.#instruction;
@@ -290,7 +292,7 @@ export class CodeCache {
     second: number,
   ): void {
     const view = this.#view;
-    const page = host & -PAGE;
+    const page = hostPageOf(host);
     for (let i = 0; i < count; i++)
       view.setUint8(block + i * RECORD_BYTES + Rec.REMAINING, count - 1 - i);
     const stop = block + count * RECORD_BYTES;
@@ -315,7 +317,7 @@ export class CodeCache {
     this.#own(page, block);
     this.#mark(host, Math.min(end, page + PAGE));
     if (second !== 0) {
-      const secondPage = second & -PAGE;
+      const secondPage = hostPageOf(second);
       this.#own(secondPage, block);
       this.#mark(secondPage, secondPage + Math.max(1, end - page - PAGE));
     }
@@ -356,10 +358,10 @@ export class CodeCache {
 
   /** Bytes [host, host + bytes) are about to be written and share a granule with decoded code. */
   written(host: number, bytes: number): void {
-    const page = host & -PAGE;
+    const page = hostPageOf(host);
     const blocks = this.#pages.get(page);
-    const from = host & -(1 << GRANULE_SHIFT);
-    const to = (host + bytes + (1 << GRANULE_SHIFT) - 1) & -(1 << GRANULE_SHIFT);
+    const from = page + ((host - page) & -GRANULE);
+    const to = page + ((host - page + bytes + GRANULE - 1) & -GRANULE);
     const map = (CODE_MAP + (page >>> 12) * 8) >>> 2;
     this.#words[map] = 0;
     this.#words[map + 1] = 0;
@@ -385,7 +387,7 @@ export class CodeCache {
     const view = this.#view;
     const start = view.getUint32(block + Head.PHYSICAL, true);
     const end = start + view.getUint16(block + Head.BYTES, true);
-    const own = start & -PAGE;
+    const own = hostPageOf(start);
     if (own === page) return [start, Math.min(end, page + PAGE)];
     return [page, page + Math.max(1, end - own - PAGE)];
   }
@@ -413,7 +415,7 @@ export class CodeCache {
     }
     this.stats.invalidatedBlocks++;
     if (second === 0) return;
-    const other = page === (physical & -PAGE) ? second & -PAGE : physical & -PAGE;
+    const other = hostPageOf(page === hostPageOf(physical) ? second : physical);
     const list = this.#pages.get(other);
     if (list) {
       const i = list.indexOf(block);

@@ -11,6 +11,7 @@ import type { RegionHost } from "../interpreter/interpreter.ts";
 import { ModuleBuilder } from "../ir/module.ts";
 import {
   Head,
+  hostPageOf,
   INDIRECT_TARGETS,
   INDIRECT_TARGETS_BYTES,
   JUMP_CACHE,
@@ -193,7 +194,6 @@ export class Jit implements RegionTier {
   /** Linear address of the page being executed, as the interpreter knows it. */
   #request(physical: number, mode: number, bits: 32 | 64): RegionRequest | null {
     const { view, bytes } = this.#host;
-    const base = physical & -PAGE;
     const ripPage = view.getBigInt64(S.RIP_PAGE.at, true);
     const context = view.getBigInt64(S.CONTEXT.at, true);
     const copy = (delta: number, host: number): CodePage => {
@@ -205,7 +205,7 @@ export class Jit implements RegionTier {
       };
     };
     const source = (delta: number): CodePage | undefined => {
-      if (delta === 0) return copy(0, base >>> 0);
+      if (delta === 0) return copy(0, hostPageOf(physical));
       const distant = ripPage + BigInt(delta) * BigInt(PAGE);
       const linear = bits === 32 ? BigInt.asUintN(32, distant) : distant;
       const entry =
@@ -349,24 +349,22 @@ export class Jit implements RegionTier {
 
   /** Bytes [from, to) (host addresses) of a page are about to change: forgets the regions made of them. */
   written(page: number, from: number, to: number): void {
-    const list = this.#byPage.get(page >>> 0);
+    const list = this.#byPage.get(page);
     if (!list) return;
     const [first, last] = [from - page, to - page];
     for (const live of [...list]) {
-      const isHit = live.extents.some(
-        (e) => e.page === page >>> 0 && e.from < last && e.to > first,
-      );
+      const isHit = live.extents.some((e) => e.page === page && e.from < last && e.to > first);
       if (isHit) this.#forget(live);
     }
   }
 
   /** Host bytes of a page that its regions were made from, to be marked again. */
   extents(page: number): { from: number; to: number }[] {
-    const list = this.#byPage.get(page >>> 0);
+    const list = this.#byPage.get(page);
     if (!list) return [];
     return [...list].flatMap(({ extents }) =>
       extents
-        .filter((e) => e.page === page >>> 0)
+        .filter((e) => e.page === page)
         .map(({ from, to }) => ({ from: page + from, to: page + to })),
     );
   }
@@ -400,4 +398,4 @@ function bitsOf(mode: number): 32 | 64 | null {
 }
 
 const MODES = 64;
-const keyOf = (physical: number, mode: number): number => (physical >>> 0) * MODES + mode;
+const keyOf = (physical: number, mode: number): number => physical * MODES + mode;

@@ -403,6 +403,9 @@ export const Ea = {
   STACK: 128,
 } as const;
 
+/** Page of a host address. Unsigned: there is memory beyond 2 GiB. */
+export const hostPageOf = (host: number): number => (host & -4096) >>> 0;
+
 export const gprAt = (n: number): number => GPR + 8 * n;
 export const xmmAt = (n: number): number => XMM + 16 * n;
 export const fprAt = (n: number): number => FPR + 16 * n;
