@@ -8,12 +8,11 @@ import type { CpuMode } from "../src/machine/boot/boot-state.ts";
 import { loadFlat } from "../src/machine/boot/flat.ts";
 import { DeterministicClock } from "../src/machine/clocks.ts";
 import { configureVmcs } from "../src/machine/guest-state.ts";
-import { Interpreter, type RegionHost } from "../src/processor/interpreter/interpreter.ts";
+import { Interpreter } from "../src/processor/interpreter/interpreter.ts";
 import { parseCpuModel } from "../src/processor/isa/cpuid.ts";
 import { ExitReason, exitReasonName } from "../src/processor/isa/exit-reasons.ts";
 import { Field, PinControl } from "../src/processor/isa/vmcs-fields.ts";
-import { Jit } from "../src/processor/jit/jit.ts";
-import { OwnThread } from "../src/processor/jit/own-thread.ts";
+import { compileAtOnce } from "../src/processor/jit/own-thread.ts";
 import { EptEntry, EptTables } from "../src/processor/memory/ept.ts";
 import { HYPERVISOR_BASE, HYPERVISOR_BYTES, RAM_BASE } from "../src/processor/state/layout.ts";
 import { Processor, type Sampler } from "../src/processor/vmx/processor.ts";
@@ -49,11 +48,6 @@ export const EXIT_PORT = 0xf4;
 const BITMAPS = 0x1_0000;
 const FOUR_GIB = 0x1_0000_0000;
 
-/** Every block becomes a region when it is first entered. */
-function eagerJit(host: RegionHost): Jit {
-  return new Jit(host, { backend: (setup) => new OwnThread(setup), threshold: 0, nowMs: () => 0 });
-}
-
 export function runBareMetal(options: BareMetalOptions): BareMetalResult {
   const { ramBytes = 16 << 20, limit = 50_000_000, address = 0x10_0000 } = options;
   const cpuid = parseCpuModel(options.cpuModel ?? "max");
@@ -66,7 +60,7 @@ export function runBareMetal(options: BareMetalOptions): BareMetalResult {
     ramBytes,
     features: cpuid.features,
     services: processor,
-    ...(options.engine === "jit" ? { regions: eagerJit } : {}),
+    ...(options.engine === "jit" ? { regions: compileAtOnce } : {}),
   });
   processor.attach(engine);
   const ept = new EptTables(

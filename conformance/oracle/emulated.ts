@@ -5,10 +5,9 @@
  * information becomes the result. Between tests only what tests can change is set anew.
  */
 
-import { Interpreter, type RegionHost } from "../../src/processor/interpreter/interpreter.ts";
+import { Interpreter } from "../../src/processor/interpreter/interpreter.ts";
 import { ALL_FEATURES, type CpuFeatures } from "../../src/processor/isa/features.ts";
-import { Jit } from "../../src/processor/jit/jit.ts";
-import { OwnThread } from "../../src/processor/jit/own-thread.ts";
+import { compileAtOnce } from "../../src/processor/jit/own-thread.ts";
 import {
   FPR,
   GPR,
@@ -106,13 +105,11 @@ export class Emulated {
       readTsc: () => 0,
       random: () => 0n,
     };
-    const regions = (host: RegionHost): Jit =>
-      new Jit(host, { backend: (setup) => new OwnThread(setup), threshold: 0, nowMs: () => 0 });
     this.engine = new Interpreter({
       ramBytes: RAM_BYTES,
       features: ORACLE_FEATURES,
       services,
-      ...(engine === "jit" ? { regions } : {}),
+      ...(engine === "jit" ? { regions: compileAtOnce } : {}),
     });
     this.#view = this.engine.view;
     this.#bytes = new Uint8Array(this.#view.buffer);

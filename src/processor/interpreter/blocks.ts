@@ -14,6 +14,7 @@ import { Efer } from "../state/control-bits.ts";
 import {
   BLOCK_BUCKETS,
   BLOCK_HASH,
+  COLD,
   DEVICE,
   Ea,
   Head,
@@ -126,7 +127,7 @@ export function defineBlocks(
     fn.memoryCopy(fn.i32(SHORT_BLOCK), from.sub(RECORD_BYTES), count.add(2).mul(RECORD_BYTES));
     fn.store("i32.store16", 0, count, to + Head.COUNT);
     // A copy is always interpreted, and never gets hot itself.
-    fn.store("i32.store", 0, 0x7fff_ffff, to + Head.HEAT);
+    fn.store("i32.store", 0, COLD, to + Head.HEAT);
     fn.if(fn.load("i32.load16_u", 0, to + Rec.HANDLER).eq(handlers.region), () =>
       fn.store("i32.store16", 0, fn.load("i32.load16_u", 0, to + Head.HANDLER), to + Rec.HANDLER),
     );

@@ -9,12 +9,14 @@
 import type { Decoder } from "../isa/decode.ts";
 import { DecodeError, type Mode as DecodeMode, Instruction } from "../isa/instruction.ts";
 import { ROWS } from "../isa/table.ts";
+import { FAR_TRANSFERS, NEAR_TRANSFERS } from "../semantics/transfers.ts";
 import {
   ARENA,
   ARENA_BYTES,
   BLOCK_BUCKETS,
   BLOCK_HASH,
   CODE_MAP,
+  COLD,
   Ea,
   Head,
   hostPageOf,
@@ -40,31 +42,8 @@ const PAGE = 4096;
 const GRANULE_SHIFT = 6;
 const GRANULE = 1 << GRANULE_SHIFT;
 const MAX_INSTRUCTION = 15;
-const ENDS_BLOCK = new Set([
-  "jmp",
-  "jmp_ind",
-  "call",
-  "call_ind",
-  "ret",
-  "retf",
-  "jmpf",
-  "callf",
-  "iret",
-  "int",
-  "int3",
-  "int1",
-  "syscall",
-  "sysret",
-  "sysenter",
-  "sysexit",
-  "hlt",
-  "ud",
-  "rsm",
-]);
+const ENDS_BLOCK = new Set([...NEAR_TRANSFERS, ...FAR_TRANSFERS, "rsm"]);
 const DECODE_MODES: readonly DecodeMode[] = [16, 32, 64, 64];
-
-/** As good as never hot. */
-const COLD = 0x7fff_ffff;
 
 /** What makes code of hot blocks. */
 export interface RegionTier {

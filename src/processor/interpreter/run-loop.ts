@@ -220,18 +220,24 @@ function defineRunRegions(module: ModuleBuilder): void {
     fn.store("i64.store", first.at, first.rip, JUMP_CACHE);
     fn.store("i32.store", first.at, slot.peek(), JUMP_CACHE + JUMP_SLOT);
     fn.store("i32.store", first.at, context.peek(), JUMP_CACHE + JUMP_CONTEXT);
+    // Counted in locals while regions lead to each other, and added up when they are left.
     const count = (field: Field, n: Val = fn.i64(1)): void =>
       fn.store("i64.store", 0, fn.load("i64.load", 0, field.at).add(n), field.at);
-    count(S.REGION_ENTRIES);
+    const budget = fn.variable("i32", fn.load("i32.load", 0, S.BUDGET.at));
+    const entered = budget.read();
+    const links = fn.variable("i64", 0n);
+    const leave = (interpret: 0 | 1): void => {
+      count(S.REGION_ENTRIES);
+      count(S.REGION_LINKS, links.peek());
+      count(S.REGION_INSTRUCTIONS, entered.sub(budget.peek()).extU());
+      if (interpret) count(S.REGION_BAILS);
+      fn.return(interpret);
+    };
     fn.loop((again) => {
-      const before = fn.load("i32.load", 0, S.BUDGET.at);
+      const before = budget.read();
       const code = fn.callIndirect(module.get("regionShape"), slot.peek(), before);
-      const executed = before.sub(fn.load("i32.load", 0, S.BUDGET.at));
-      count(S.REGION_INSTRUCTIONS, executed.extU());
-      fn.if(code.or(executed.eqz()), () => {
-        count(S.REGION_BAILS);
-        fn.return(1);
-      });
+      budget.set(fn.load("i32.load", 0, S.BUDGET.at));
+      fn.if(code.or(budget.peek().eq(before)), () => leave(1));
       const { at, rip } = jumpCacheEntry();
       const isHit = fn
         .load("i64.load", at, JUMP_CACHE)
@@ -239,11 +245,11 @@ function defineRunRegions(module: ModuleBuilder): void {
         .and(fn.load("i32.load", at, JUMP_CACHE + JUMP_CONTEXT).eq(context.peek()));
       fn.if(isHit, () => {
         slot.set(fn.load("i32.load", at, JUMP_CACHE + JUMP_SLOT));
-        count(S.REGION_LINKS);
+        links.set(links.peek().add(1));
         fn.br(again);
       });
     });
-    fn.return(0);
+    leave(0);
   });
 }
 

@@ -7,7 +7,7 @@ import { Decoder } from "../isa/decode.ts";
 import type { CpuFeatures } from "../isa/features.ts";
 import { type CodePage, CodeView, PAGE } from "./code-view.ts";
 import { compileRegion } from "./compile-region.ts";
-import { findRegion, type Region } from "./control-flow.ts";
+import { findRegion, pagesOf, type Region } from "./control-flow.ts";
 
 /** What a compiler needs to know of the core module that its modules will be linked to. */
 export interface CompilerSetup {
@@ -52,25 +52,7 @@ export interface CompiledBatch {
 }
 
 function extentsOf(region: Region, view: CodeView): Extent[] {
-  const bounds = new Map<number, { from: number; to: number }>();
-  const cover = (from: number, to: number): void => {
-    const delta = Math.floor(from / PAGE);
-    const known = bounds.get(delta);
-    if (!known) bounds.set(delta, { from, to });
-    else {
-      known.from = Math.min(known.from, from);
-      known.to = Math.max(known.to, to);
-    }
-  };
-  for (const { instructions } of region.blocks) {
-    for (const { offset, insn } of instructions) {
-      const end = offset + insn.length;
-      const boundary = (Math.floor(offset / PAGE) + 1) * PAGE;
-      cover(offset, Math.min(end, boundary));
-      if (end > boundary) cover(boundary, end);
-    }
-  }
-  return [...bounds].map(([delta, { from, to }]) => {
+  return [...pagesOf(region)].map(([delta, { from, to }]) => {
     const { host } = view.pages.get(delta)!;
     return { page: host, from: from - delta * PAGE, to: to - delta * PAGE };
   });

@@ -12,22 +12,24 @@ import { shapeOf } from "../interpreter/shapes.ts";
 import type { FunctionBuilder, Label, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";
-import { entryOffset } from "../memory/tlb.ts";
+import { entryOffset, isHit } from "../memory/tlb.ts";
 import { semanticsOf } from "../semantics/index.ts";
 import type { Shape } from "../semantics/insn.ts";
-import { Cr0, Cr4 } from "../state/control-bits.ts";
-import { gprAt, Mode, S, TLB_EXECUTE, TLB_PAGE, TLB_TAG, xmmAt } from "../state/layout.ts";
+import { isSseOff } from "../semantics/simd/operands.ts";
+import { nonCanonical } from "../semantics/system/state.ts";
+import { gprAt, Mode, S, TLB_EXECUTE, TLB_PAGE, xmmAt } from "../state/layout.ts";
 import type { CodeView } from "./code-view.ts";
 import { PAGE } from "./code-view.ts";
 import type { BasicBlock, Region, RegionInstruction } from "./control-flow.ts";
-import { dominates } from "./control-flow.ts";
+import { dominates, pagesOf } from "./control-flow.ts";
 import { isLeaving } from "./discover.ts";
 import { flagShapes } from "./flag-flow.ts";
 import { FlagState } from "./flag-state.ts";
 import { isNotFlat } from "./flat-check.ts";
 import { isInlined } from "./inlined.ts";
 import type { FlagShape } from "./lazy-flags.ts";
-import { type RegionContext, RegionInsn } from "./region-insn.ts";
+import { RegionInsn, type RegionLocals, type Ways } from "./region-insn.ts";
+import { RegisterFile } from "./register-file.ts";
 
 /** What a region's function answers; S.RIP, S.BUDGET and the flags are stored. */
 export const RegionExit = {
@@ -48,10 +50,7 @@ class RegionCompiler {
   readonly #exitOffset: Variable;
   readonly #exitRip: Variable;
   readonly #unexecuted: Variable;
-  readonly #registers: readonly Variable[];
-  readonly #vectors: readonly Variable[];
-  readonly #usedVectors = new Set<number>();
-  readonly #writtenVectors = new Set<number>();
+  readonly #locals: RegionLocals;
   #needsSse = false;
   /** Segments used besides those that the mode says are flat, and whether they are written through. */
   readonly #segments = new Map<number, boolean>();
@@ -59,8 +58,6 @@ class RegionCompiler {
   readonly #flagShapes: readonly FlagShape[];
   readonly #ripPage: Variable;
   readonly #context: Variable;
-  readonly #used = new Set<number>();
-  readonly #written = new Set<number>();
   readonly #loopLabels = new Map<number, Label>();
   readonly #joinLabels = new Map<number, Label>();
   readonly #children: number[][];
@@ -78,19 +75,28 @@ class RegionCompiler {
     this.#exitOffset = fn.variable("i32", 0);
     this.#unexecuted = fn.variable("i32", 0);
     this.#exitRip = fn.declare("i64");
-    this.#registers = Array.from({ length: 16 }, () => fn.declare("i64"));
-    this.#vectors = Array.from({ length: 16 }, () => fn.declare("v128"));
     this.#flags = new FlagState(fn);
     this.#flagShapes = flagShapes(region);
     const entry = region.blocks[0]!.start;
     this.#ripPage = fn.variable("i64", fn.load("i64.load", 0, S.RIP.at).sub(entry));
     this.#context = fn.variable("i64", fn.load("i64.load", 0, S.CONTEXT.at));
-    this.#children = region.blocks.map((_, i) =>
-      region.blocks
-        .map((_b, j) => j)
-        .filter((j) => j > 0 && region.immediateDominator[j] === i && region.isMerge[j])
-        .sort((a, b) => b - a),
-    );
+    this.#locals = {
+      registers: new RegisterFile(fn, "i64"),
+      vectors: new RegisterFile(fn, "v128"),
+      flags: this.#flags,
+      ripPage: this.#ripPage,
+      context: this.#context,
+      bits: view.bits,
+      needsSegment: (seg, isWritten) =>
+        this.#segments.set(seg, isWritten || (this.#segments.get(seg) ?? false)),
+      needsSse: () => {
+        this.#needsSse = true;
+      },
+    };
+    // From the last to the first: the outermost label belongs to the last.
+    this.#children = region.blocks.map(() => []);
+    for (let j = region.blocks.length - 1; j > 0; j--)
+      if (region.isMerge[j]) this.#children[region.immediateDominator[j]!]!.push(j);
   }
 
   compile(): void {
@@ -99,6 +105,7 @@ class RegionCompiler {
     this.#checkTargets();
     const loadRegisters = fn.later();
     const { result, carry } = this.#flags;
+    const { registers, vectors } = this.#locals;
     result.set(fn.load("i64.load", 0, S.FLAG_RESULT.at));
     carry.set(fn.load("i32.load", 0, S.FLAG_CARRY.at));
     const exitCode = fn.variable("i32", 1);
@@ -121,16 +128,14 @@ class RegionCompiler {
       exitCode.set(RegionExit.RESUME);
     });
     loadRegisters(() => {
-      if (this.#needsSse) this.#checkSse();
-      if (this.#view.bits === 32)
-        fn.if(isNotFlat(fn, this.#segments), () => fn.return(RegionExit.INTERPRET));
-      for (const n of this.#usedVectors) this.#vectors[n]!.set(fn.load("v128.load", 0, xmmAt(n)));
-      for (const n of this.#used) this.#registers[n]!.set(fn.load("i64.load", 0, gprAt(n)));
+      // With SSE switched off the interpreter raises the fault of the first instruction with vectors.
+      if (this.#needsSse) this.#refuseIf(isSseOff(fn));
+      if (this.#view.bits === 32) this.#refuseIf(isNotFlat(fn, this.#segments));
+      vectors.load(xmmAt);
+      registers.load(gprAt);
     });
-    for (const n of [...this.#written].sort((a, b) => a - b))
-      fn.store("i64.store", 0, this.#registers[n]!.peek(), gprAt(n));
-    for (const n of this.#writtenVectors)
-      fn.store("v128.store", 0, this.#vectors[n]!.peek(), xmmAt(n));
+    registers.store(gprAt);
+    vectors.store(xmmAt);
     fn.store("i64.store", 0, result.peek(), S.FLAG_RESULT.at);
     fn.store("i32.store", 0, carry.peek(), S.FLAG_CARRY.at);
     fn.store("i32.store", 0, this.#budget.peek(), S.BUDGET.at);
@@ -141,25 +146,21 @@ class RegionCompiler {
   /** Pages with instructions of the region, besides the entry's. */
   #checkPages(): void {
     const fn = this.#fn;
-    const deltas = new Set<number>();
-    for (const { instructions } of this.#region.blocks) {
-      for (const { offset, insn } of instructions) {
-        deltas.add(Math.floor(offset / PAGE));
-        deltas.add(Math.floor((offset + insn.length - 1) / PAGE));
-      }
-    }
-    deltas.delete(0);
-    const entryPage = this.#ripPage.peek();
-    for (const delta of deltas) {
-      const linear = this.#truncate(entryPage.add(delta * PAGE));
+    for (const delta of pagesOf(this.#region).keys()) {
+      if (delta === 0) continue;
+      const linear = this.#truncate(this.#ripPage.peek().add(delta * PAGE));
       const at = entryOffset(linear);
-      const tag = fn.load("i64.load", at, TLB_EXECUTE + TLB_TAG);
       const host = fn.load("i32.load", at, TLB_EXECUTE + TLB_PAGE);
-      const isThere = tag
-        .eq(linear.or(this.#context.peek()))
-        .and(host.eq(this.#view.pages.get(delta)!.host));
-      fn.if(isThere.eqz(), () => fn.return(RegionExit.INTERPRET));
+      const isThere = isHit(fn, TLB_EXECUTE, at, linear, 1, this.#context.peek()).and(
+        host.eq(this.#view.pages.get(delta)!.host),
+      );
+      this.#refuseIf(isThere.eqz());
     }
+  }
+
+  /** Before anything was executed: leaves all of it to the interpreter. */
+  #refuseIf(condition: Val): void {
+    this.#fn.if(condition, () => this.#fn.return(RegionExit.INTERPRET));
   }
 
   /** An instruction pointer or linear address in the code size. */
@@ -169,7 +170,6 @@ class RegionCompiler {
 
   /** Relative jumps, wherever they lead, stay in the canonical range; beside its end the interpreter finds the faults. */
   #checkTargets(): void {
-    const fn = this.#fn;
     if (this.#view.bits === 32) return;
     const targets = this.#region.blocks.flatMap((b) =>
       b.instructions
@@ -177,20 +177,8 @@ class RegionCompiler {
         .map(({ insn, offset }) => offset + insn.length + insn.ops[0]!.imm),
     );
     if (targets.length === 0) return;
-    const isOutside = (target: number): Val => {
-      const rip = this.#ripPage.peek().add(target);
-      return rip.shl(16).shrS(16).ne(rip);
-    };
-    const either = isOutside(Math.min(...targets)).or(isOutside(Math.max(...targets)));
-    fn.if(either, () => fn.return(RegionExit.INTERPRET));
-  }
-
-  /** With SSE switched off every instruction of a region with vectors is left to the interpreter, which raises the fault. */
-  #checkSse(): void {
-    const fn = this.#fn;
-    const cr0 = fn.load("i32.load", 0, S.CR0.at).and(Cr0.EM | Cr0.TS);
-    const cr4 = fn.load("i32.load", 0, S.CR4.at).and(Cr4.OSFXSR).xor(Cr4.OSFXSR);
-    fn.if(cr0.or(cr4), () => fn.return(RegionExit.INTERPRET));
+    const isOutside = (target: number): Val => nonCanonical(this.#ripPage.peek().add(target));
+    this.#refuseIf(isOutside(Math.min(...targets)).or(isOutside(Math.max(...targets))));
   }
 
   #tree(x: number): void {
@@ -291,29 +279,14 @@ class RegionCompiler {
     shape: Shape,
     unexecuted: number,
   ): void {
-    const context: RegionContext = {
-      registers: this.#registers,
-      flags: this.#flags,
-      ripPage: this.#ripPage,
-      context: this.#context,
-      used: this.#used,
-      vectors: this.#vectors,
-      usedVectors: this.#usedVectors,
-      writtenVectors: this.#writtenVectors,
-      bits: this.#view.bits,
-      needsSegment: (seg, isWritten) =>
-        this.#segments.set(seg, isWritten || (this.#segments.get(seg) ?? false)),
-      needsSse: () => {
-        this.#needsSse = true;
-      },
-      written: this.#written,
+    const ways: Ways = {
       bail: () => this.#leaveBefore(at, unexecuted),
       branch: (condition) => this.#branch(x, block, condition),
       jump: (rip) => this.#jump(x, block, rip),
     };
     const { operands } = shape;
     this.#flags.begin(shape.sem, operands[operands.length - 1]?.kind === "i");
-    semanticsOf(shape.sem)!(new RegionInsn(this.#module, this.#fn, shape, at, context));
+    semanticsOf(shape.sem)!(new RegionInsn(this.#module, this.#fn, shape, at, this.#locals, ways));
     this.#flags.end();
   }
 

@@ -4,7 +4,7 @@
  */
 
 import type { Instruction } from "../isa/instruction.ts";
-import type { CodeView, Decoded } from "./code-view.ts";
+import { type CodeView, type Decoded, PAGE } from "./code-view.ts";
 import {
   type Call,
   CONDITIONAL,
@@ -237,4 +237,27 @@ export function dominates(idom: readonly number[], a: number, b: number): boolea
   let x = b;
   while (x > a) x = idom[x]!;
   return x === a;
+}
+
+/** Pages (from the entry's) that instructions of a region lie in, with the first and last offset of them there. */
+export function pagesOf({ blocks }: Region): Map<number, { from: number; to: number }> {
+  const bounds = new Map<number, { from: number; to: number }>();
+  const cover = (from: number, to: number): void => {
+    const delta = Math.floor(from / PAGE);
+    const known = bounds.get(delta);
+    if (!known) bounds.set(delta, { from, to });
+    else {
+      known.from = Math.min(known.from, from);
+      known.to = Math.max(known.to, to);
+    }
+  };
+  for (const { instructions } of blocks) {
+    for (const { offset, insn } of instructions) {
+      const end = offset + insn.length;
+      const boundary = (Math.floor(offset / PAGE) + 1) * PAGE;
+      cover(offset, Math.min(end, boundary));
+      if (end > boundary) cover(boundary, end);
+    }
+  }
+  return bounds;
 }

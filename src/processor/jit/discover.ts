@@ -6,6 +6,7 @@
  */
 
 import type { Instruction } from "../isa/instruction.ts";
+import { FAR_TRANSFERS, NEAR_TRANSFERS } from "../semantics/transfers.ts";
 import type { CodeView, Decoded } from "./code-view.ts";
 
 const MAX_INSTRUCTIONS = 300;
@@ -14,28 +15,8 @@ const MAX_DISTANCE = 2 ** 30;
 const MAX_TARGETS = 32;
 
 export const CONDITIONAL: ReadonlySet<string> = new Set(["jcc", "jcxz", "loop", "loope", "loopne"]);
-/** Instructions after which execution does not just go on with the next one, or not in the same mode. */
-const LEAVES: ReadonlySet<string> = new Set([
-  "retf",
-  "jmpf",
-  "callf",
-  "iret",
-  "int",
-  "int3",
-  "int1",
-  "into",
-  "syscall",
-  "sysret",
-  "sysenter",
-  "sysexit",
-  "hlt",
-  "ud",
-  "vmcall",
-]);
-const NEAR: ReadonlySet<string> = new Set([
-  ...CONDITIONAL,
-  ..."jmp jmp_ind call call_ind ret".split(" "),
-]);
+const LEAVES: ReadonlySet<string> = new Set([...FAR_TRANSFERS, "into", "vmcall"]);
+const NEAR: ReadonlySet<string> = new Set([...CONDITIONAL, ...NEAR_TRANSFERS]);
 
 /** Does a region end here? Near jumps that cut the instruction pointer to 16 bits are too rare to be followed. */
 export function isLeaving({ row, mode, opsize }: Instruction): boolean {

@@ -5,7 +5,7 @@
  */
 import { BITS } from "../semantics/bits.ts";
 import { BRANCH } from "../semantics/branch.ts";
-import type { SemanticsTable, Shape } from "../semantics/insn.ts";
+import { keysOf, type Shape } from "../semantics/insn.ts";
 import { INTEGER } from "../semantics/integer.ts";
 import { MULTIPLY } from "../semantics/multiply.ts";
 import { SHIFT } from "../semantics/shift.ts";
@@ -21,9 +21,6 @@ import { PACKED_MULTIPLY } from "../semantics/simd/packed-multiply.ts";
 import { PACKED_SHIFT } from "../semantics/simd/packed-shift.ts";
 import { SHUFFLE } from "../semantics/simd/shuffle.ts";
 import { X87 } from "../semantics/x87/index.ts";
-
-const keysOf = (...tables: readonly SemanticsTable[]): string[] =>
-  tables.flatMap((table) => Object.keys(table));
 
 const VECTOR = new Set(
   keysOf(

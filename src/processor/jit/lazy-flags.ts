@@ -2,13 +2,13 @@
  * Flags of the last arithmetic instruction, kept as its operands until somebody asks.
  *
  * A region knows at each place what set the flags last, so most are never computed: a conditional jump compares the operands, an exit or a
- * reader of anything else makes the two words of semantics/flags.ts from them. FLAGS_OF says what an instruction does to the flags; one that
- * is not in it is given the words and may do as it likes.
+ * reader of anything else makes the two words of semantics/flags.ts from them. flagUse says what an instruction does to the flags; one
+ * that it does not know is given the words and may do as it likes.
  */
 
 import type { Val } from "../ir/value.ts";
 import { carryOfAdd, carryOfSub, signExtend } from "../semantics/flags.ts";
-import type { SemanticsTable } from "../semantics/insn.ts";
+import { keysOf } from "../semantics/insn.ts";
 import { FLOAT_ARITHMETIC } from "../semantics/simd/float-arithmetic.ts";
 import { FLOAT_CONVERT } from "../semantics/simd/float-convert.ts";
 import { MOVES } from "../semantics/simd/moves.ts";
@@ -43,8 +43,6 @@ const KINDS: Readonly<Record<string, FlagKind>> = {
   xor: "logic",
   test: "logic",
 };
-
-const keysOf = (...tables: SemanticsTable[]): string[] => tables.flatMap((t) => Object.keys(t));
 
 /** Neither read nor write flags, or read conditions only. */
 const KEEPS: ReadonlySet<string> = new Set([

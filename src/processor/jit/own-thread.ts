@@ -1,6 +1,7 @@
 /** Regions compiled in the processor's own thread: where there are no others, or waiting would change what a test sees. */
+import type { RegionHost } from "../interpreter/interpreter.ts";
 import { BatchCompiler, type CompilerSetup, type RegionRequest } from "./compile-batch.ts";
-import type { BackendResult, RegionBackend } from "./jit.ts";
+import { type BackendResult, Jit, type RegionBackend } from "./jit.ts";
 
 /** Compiles a batch to the end. */
 export function compileModule(
@@ -9,6 +10,11 @@ export function compileModule(
 ): BackendResult {
   const { bytes, regions } = compiler.compile(requests);
   return { module: bytes ? new WebAssembly.Module(bytes) : null, regions };
+}
+
+/** A region tier that compiles every block when it is first entered. */
+export function compileAtOnce(host: RegionHost): Jit {
+  return new Jit(host, { backend: (setup) => new OwnThread(setup), threshold: 0, nowMs: () => 0 });
 }
 
 export class OwnThread implements RegionBackend {

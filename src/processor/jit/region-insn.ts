@@ -1,7 +1,7 @@
 /**
- * The reading of semantic text for regions: everything the decoder knows is a constant, general registers and lazy flags are locals.
+ * The reading of semantic text for regions: everything the decoder knows is a constant; general registers, XMM registers and flags are locals.
  *
- * XMM and MMX registers stay in the state block, at constant addresses. An access whose TLB entry does not match leaves the region before the
+ * MMX and x87 registers stay in the state block, at constant addresses. An access whose TLB entry does not match leaves the region before the
  * instruction has changed anything, and the interpreter executes it; so do faults the semantics find themselves.
  */
 
@@ -15,26 +15,26 @@ import { Insn, type Shape } from "../semantics/insn.ts";
 import { FPR, SEG_BASE, Status, segmentAt, TLB_READ, TLB_WRITE } from "../state/layout.ts";
 import type { FlagState } from "./flag-state.ts";
 import { type FlagKind, lazyCondition } from "./lazy-flags.ts";
+import type { RegisterFile } from "./register-file.ts";
 
-/** What a region's code shares: its locals, and how it is left. */
-export interface RegionContext {
-  readonly registers: readonly Variable[];
+/** What all instructions of a region share: its locals, and what they ask of those who enter it. */
+export interface RegionLocals {
+  readonly registers: RegisterFile;
+  readonly vectors: RegisterFile;
   readonly flags: FlagState;
   readonly ripPage: Variable;
   readonly context: Variable;
-  /** Registers read or written anywhere, and those written; filled while building. */
-  readonly used: Set<number>;
-  readonly written: Set<number>;
   /** Code size. */
   readonly bits: 32 | 64;
   /** 32-bit code: the region may be entered only where this segment has no limit and can be read, or written. */
   needsSegment(seg: number, isWritten: boolean): void;
   /** The region may be entered only where SSE instructions can be executed. */
   needsSse(): void;
-  readonly vectors: readonly Variable[];
-  readonly usedVectors: Set<number>;
-  readonly writtenVectors: Set<number>;
-  /** Leaves before the current instruction: the interpreter goes on with it. */
+}
+
+/** Where an instruction can go. */
+export interface Ways {
+  /** Leaves before it: the interpreter goes on with it. */
   bail(): void;
   /** Goes to a relative target inside or outside the region. */
   branch(condition: Val | null): void;
@@ -42,6 +42,8 @@ export interface RegionContext {
   jump(rip: Val): void;
 }
 
+/** Shape of a vector whose elements have a size in bytes. */
+const LANES = { 1: "i8x16", 2: "i16x8", 4: "i32x4", 8: "i64x2" } as const;
 const CS = 1;
 const SS = 2;
 const FS = 4;
@@ -51,20 +53,23 @@ export class RegionInsn extends Insn {
   readonly shape: Shape;
   readonly #insn: Instruction;
   readonly #offset: number;
-  readonly #region: RegionContext;
+  readonly #region: RegionLocals;
+  readonly #ways: Ways;
 
   constructor(
     module: ModuleBuilder,
     fn: FunctionBuilder,
     shape: Shape,
     at: { insn: Instruction; offset: number },
-    region: RegionContext,
+    region: RegionLocals,
+    ways: Ways,
   ) {
     super(module, fn);
     this.shape = shape;
     this.#insn = at.insn;
     this.#offset = at.offset;
     this.#region = region;
+    this.#ways = ways;
   }
 
   override get isFlat32(): boolean {
@@ -73,15 +78,15 @@ export class RegionInsn extends Insn {
 
   leave(status: number): void {
     if (status === Status.NEXT) return;
-    this.#region.bail();
+    this.#ways.bail();
   }
 
-  override rarely(condition: Val): void {
-    this.fn.if(condition, () => this.#region.bail());
+  #bailIf(condition: Val): void {
+    this.fn.if(condition, () => this.#ways.bail());
   }
 
   override usually(usual: Val, isRare: Val): Val {
-    this.rarely(isRare);
+    this.#bailIf(isRare);
     return usual;
   }
 
@@ -92,7 +97,7 @@ export class RegionInsn extends Insn {
 
   /** A fault is found again, and raised, by the interpreter. */
   override fault(): void {
-    this.#region.bail();
+    this.#ways.bail();
   }
 
   flagResult(): Val {
@@ -124,13 +129,8 @@ export class RegionInsn extends Insn {
 
   // ---- registers ----
 
-  #register(n: number): Val {
-    this.#region.used.add(n);
-    return this.#region.registers[n]!.read();
-  }
-
   override gpr(n: number, bytes: 1 | 2 | 4 | 8): Val {
-    const v = this.#register(n);
+    const v = this.#region.registers.read(n);
     if (bytes === 8) return v;
     return bytes === 4 ? v.wrap() : v.wrap().and(bytes === 2 ? 0xffff : 0xff);
   }
@@ -142,19 +142,16 @@ export class RegionInsn extends Insn {
   }
 
   #write(n: number, bytes: number, shift: number, v: Val): void {
-    const { registers, used, written } = this.#region;
-    const r = registers[n]!;
-    used.add(n);
-    written.add(n);
-    if (bytes === 8) r.set(v);
-    else if (bytes === 4) r.set(v.extU());
+    const { registers } = this.#region;
+    if (bytes === 8) registers.write(n, v);
+    else if (bytes === 4) registers.write(n, v.extU());
     else {
       const mask = BigInt(bytes === 2 ? 0xffff : 0xff) << BigInt(shift);
       const part = v
         .and(bytes === 2 ? 0xffff : 0xff)
         .extU()
         .shl(shift);
-      r.set(r.read().and(~mask).or(part));
+      registers.write(n, registers.read(n).and(~mask).or(part));
     }
   }
 
@@ -168,7 +165,7 @@ export class RegionInsn extends Insn {
       case "gpr":
         return this.gpr(op.num, bytes as 1 | 2 | 4 | 8);
       case "gpr8h":
-        return this.#register(op.num).shrU(8).wrap().and(0xff);
+        return this.#region.registers.read(op.num).shrU(8).wrap().and(0xff);
       case "mm":
         return this.raw(bytes, 0, FPR + 16 * op.num);
       default:
@@ -194,8 +191,7 @@ export class RegionInsn extends Insn {
   }
 
   override xmm(n: number): Val {
-    this.#region.usedVectors.add(n);
-    return this.#region.vectors[n]!.read();
+    return this.#region.vectors.read(n);
   }
 
   override setXmm(n: number, value: Val): void {
@@ -203,39 +199,13 @@ export class RegionInsn extends Insn {
   }
 
   #vectorPart(v: Val, bytes: Bytes): Val {
-    const { fn } = this;
-    switch (bytes) {
-      case 16:
-        return v;
-      case 8:
-        return fn.lane("i64x2.extract_lane", 0, v);
-      case 4:
-        return fn.lane("i32x4.extract_lane", 0, v);
-      case 2:
-        return fn.lane("i16x8.extract_lane_u", 0, v);
-      default:
-        return fn.lane("i8x16.extract_lane_u", 0, v);
-    }
+    if (bytes === 16) return v;
+    return this.fn.lane(`${LANES[bytes]}.extract_lane${bytes < 4 ? "_u" : ""}`, 0, v);
   }
 
   #writeVector(n: number, bytes: Bytes, v: Val): void {
-    const { vectors, writtenVectors } = this.#region;
-    const replaced = (name: string): Val => this.fn.lane(name, 0, this.xmm(n), v);
-    writtenVectors.add(n);
-    this.#region.usedVectors.add(n);
-    const wide =
-      bytes === 16
-        ? v
-        : replaced(
-            bytes === 8
-              ? "i64x2.replace_lane"
-              : bytes === 4
-                ? "i32x4.replace_lane"
-                : bytes === 2
-                  ? "i16x8.replace_lane"
-                  : "i8x16.replace_lane",
-          );
-    vectors[n]!.set(wide);
+    const wide = bytes === 16 ? v : this.fn.lane(`${LANES[bytes]}.replace_lane`, 0, this.xmm(n), v);
+    this.#region.vectors.write(n, wide);
   }
 
   override x87Opcode(): Val {
@@ -298,7 +268,7 @@ export class RegionInsn extends Insn {
     if (this.#region.bits === 64) return seg >= FS ? offset.add(base()) : offset;
     if (seg < FS && seg !== CS) return offset;
     this.#region.needsSegment(seg, write);
-    if (bytes > 1) this.rarely(offset.gtU(FOUR_GIB - BigInt(bytes)));
+    if (bytes > 1) this.#bailIf(offset.gtU(FOUR_GIB - BigInt(bytes)));
     return offset.add(base()).and(FOUR_GIB - 1n);
   }
 
@@ -317,9 +287,7 @@ export class RegionInsn extends Insn {
   #host(array: number, linear: Val, bytes: number): Val {
     const { fn } = this;
     const at = entryOffset(linear);
-    fn.if(isHit(fn, array, at, linear, bytes, this.#region.context.peek()).eqz(), () =>
-      this.#region.bail(),
-    );
+    this.#bailIf(isHit(fn, array, at, linear, bytes, this.#region.context.peek()).eqz());
     return linear.wrap().add(addend(fn, array, at));
   }
 
@@ -361,10 +329,10 @@ export class RegionInsn extends Insn {
   }
 
   jumpRelative(_i: number, condition: Val | null): void {
-    this.#region.branch(condition);
+    this.#ways.branch(condition);
   }
 
   jumpTo(rip: Val): void {
-    this.#region.jump(rip);
+    this.#ways.jump(rip);
   }
 }

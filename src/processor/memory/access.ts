@@ -14,6 +14,7 @@ import type { Val } from "../ir/value.ts";
 import { Access, Vector } from "../semantics/cpu.ts";
 import { Flag } from "../semantics/flags.ts";
 import { Procedure } from "../semantics/procedure.ts";
+import { nonCanonical } from "../semantics/system/state.ts";
 import { Cr0, Efer } from "../state/control-bits.ts";
 import {
   BOUNCE_READ,
@@ -57,7 +58,7 @@ function defineTranslate(module: ModuleBuilder): void {
       fn.if(linear.eq(POISON), () => fn.if(p.get(S.PENDING), () => fn.return(0)));
       const efer = p.get(S.EFER);
       fn.if(efer.and(Efer.LMA).ne(0), () => {
-        fn.if(linear.shl(16).shrS(16).ne(linear), () => {
+        fn.if(nonCanonical(linear), () => {
           raise(p, flags.and(Access.STACK).select(fn.i32(Vector.SS), fn.i32(Vector.GP)), 0);
           fn.return(0);
         });
@@ -97,8 +98,6 @@ function defineTranslate(module: ModuleBuilder): void {
     true,
   );
 }
-
-const nonCanonical = (linear: Val): Val => linear.shl(16).shrS(16).ne(linear);
 
 /** Every byte must have a canonical address, before anything else is checked; leaves with #GP(0) or #SS(0). */
 function checkCanonical(p: Procedure, linear: Val, bytes: Val, flags: Val): void {

@@ -10,13 +10,14 @@ import { Seg } from "../state/layout.ts";
 import { elementFlags, Vector } from "./cpu.ts";
 import { condition, readZf, signExtend } from "./flags.ts";
 import type { Insn, Semantics, SemanticsTable } from "./insn.ts";
+import { nonCanonical } from "./system/state.ts";
 
 const RCX = 1;
 
 /** An operand-sized branch target as an instruction pointer (i64); leaves with #GP(0) if it cannot be one. */
 export function checkedTarget(insn: Insn, v: Val): Val {
   if (insn.is64) {
-    insn.faultIf(v.shl(16).shrS(16).ne(v), Vector.GP);
+    insn.faultIf(nonCanonical(v), Vector.GP);
     return v;
   }
   const target = insn.shape.opsize === 2 ? v.wrap().and(0xffff) : v.wrap();
@@ -27,7 +28,7 @@ export function checkedTarget(insn: Insn, v: Val): Val {
 
 /** 1 if an instruction pointer cannot be one: not canonical in 64-bit mode, beyond the limit of CS elsewhere. */
 export function isOutside(insn: Insn, target: Val): Val {
-  if (insn.is64) return target.shl(16).shrS(16).ne(target);
+  if (insn.is64) return nonCanonical(target);
   return target.wrap().gtU(insn.segLimit(Seg.CS));
 }
 

@@ -215,15 +215,13 @@ export abstract class Cpu {
     this.fn.if(status, () => this.leave(Status.FAULT));
   }
 
-  /** Runs `body` where a condition holds that hardly ever does. Nothing has changed yet: a reading may leave to another one instead. */
-  rarely(condition: Val, body: () => void): void {
-    this.fn.if(condition, body);
-  }
-
-  /** `usual`; or what `instead` answers where a condition holds that hardly ever does. */
+  /**
+   * `usual`; or what `instead` answers where a condition holds that hardly ever does. Nothing has changed yet: a reading may leave to another
+   * one there.
+   */
   usually(usual: Val, isRare: Val, instead: () => Val): Val {
     const out = this.fn.variable(usual.type, usual);
-    this.rarely(isRare, () => out.set(instead()));
+    this.fn.if(isRare, () => out.set(instead()));
     return out.read();
   }
 

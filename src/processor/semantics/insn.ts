@@ -161,3 +161,6 @@ export abstract class Insn extends Cpu {
 export type Semantics = (insn: Insn) => void;
 /** Semantic keys of one family. */
 export type SemanticsTable = Readonly<Record<string, Semantics>>;
+
+export const keysOf = (...tables: readonly SemanticsTable[]): string[] =>
+  tables.flatMap((table) => Object.keys(table));

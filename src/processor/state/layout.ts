@@ -364,6 +364,8 @@ export const Head = {
   REGION: -8,
   HANDLER: -4,
 } as const;
+/** HEAT of a block that is as good as never hot. */
+export const COLD = 0x7fff_ffff;
 export const Rec = {
   HANDLER: 0,
   LENGTH: 2,

@@ -144,16 +144,15 @@ const scalarRoot =
     const { fn } = insn;
     const b = insn.rd(1);
     const root = narrow(f, floatBits(f, fn, loadFloat(f, fn, b).un("sqrt")));
-    const out = fn.variable(f.bits === 64 ? "i64" : "i32", root);
     const fast = b
       .sub(f.normal)
       .ltU(f.infinity - f.normal)
       .and(isPlain(insn.get(S.MXCSR)));
-    insn.rarely(fast.eqz(), () => {
+    const r = insn.usually(root, fast.eqz(), () => {
       insn.propagate(fn.call(insn.module.get(procedureName("Sqrt", 1, f)), b.extU()));
-      out.set(result(insn, f.bytes));
+      return result(insn, f.bytes);
     });
-    insn.regWrite(0, f.bytes, out.read());
+    insn.regWrite(0, f.bytes, r);
   };
 
 const packedRoot =

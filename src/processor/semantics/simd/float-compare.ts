@@ -155,12 +155,12 @@ const order =
     const { fn } = insn;
     const b = splat(fn, f, insn.rd(1));
     const a = splat(fn, f, insn.regRead(0, f.bytes));
-    const image = fn.variable("i32", orderImage(insn, f, a, b));
-    insn.rarely(isQuiet(insn, f, a, b).eqz(), () => {
+    const isRare = isQuiet(insn, f, a, b).eqz();
+    const image = insn.usually(orderImage(insn, f, a, b), isRare, () => {
       insn.propagate(fn.call(insn.module.get(`sseOrder${f.bits}`), a, b, quietToo));
-      image.set(result(insn, 4));
+      return result(insn, 4);
     });
-    setArithmeticImage(insn, image.read());
+    setArithmeticImage(insn, image);
   };
 
 // ---- shapes ----

@@ -135,12 +135,12 @@ const scalarToInteger =
     const mxcsr = insn.get(S.MXCSR);
     const quiet = isPlain(mxcsr).and(scalarNotDenormal(f, bits));
     const fast = fit.and(integral.eq(value).or(quiet));
-    const out = fn.variable(type, fn.op(`${type}.trunc_sat_f${f.bits}_s`, integral));
-    insn.rarely(fast.eqz(), () => {
+    const converted = fn.op(`${type}.trunc_sat_f${f.bits}_s`, integral);
+    const r = insn.usually(converted, fast.eqz(), () => {
       toInteger(insn, `sseTo${wide ? "Quad" : "Int"}${f.bits}`, splat(fn, f, bits), truncates);
-      out.set(result(insn, wide ? 8 : 4));
+      return result(insn, wide ? 8 : 4);
     });
-    insn.wr(0, out.read());
+    insn.wr(0, r);
   };
 
 const packedToInteger =

@@ -9,6 +9,7 @@
  * A 64-bit MMX operand is read as a vector with both halves equal; operations that do not cross halves then work on it unchanged.
  */
 
+import type { FunctionBuilder } from "../../ir/function.ts";
 import type { ModuleBuilder } from "../../ir/module.ts";
 import type { Val } from "../../ir/value.ts";
 import { Cr0, Cr4 } from "../../state/control-bits.ts";
@@ -54,17 +55,18 @@ function unless(cpu: Cpu, bad: Val, procedure: string, ...args: Val[]): void {
   });
 }
 
+/** Nonzero (i32) if an instruction on XMM registers is #UD or #NM. */
+export function isSseOff(fn: FunctionBuilder): Val {
+  const off = fn.load("i32.load", 0, S.CR4.at).and(Cr4.OSFXSR).xor(Cr4.OSFXSR);
+  return fn
+    .load("i32.load", 0, S.CR0.at)
+    .and(Cr0.EM | Cr0.TS)
+    .or(off);
+}
+
 /** #UD and #NM of an instruction on XMM registers. */
 export function requireSse(cpu: Cpu): void {
-  if (cpu.hasSse()) return;
-  const off = cr4(cpu).and(Cr4.OSFXSR).xor(Cr4.OSFXSR);
-  unless(
-    cpu,
-    cr0(cpu)
-      .and(Cr0.EM | Cr0.TS)
-      .or(off),
-    "sseUnavailable",
-  );
+  if (!cpu.hasSse()) unless(cpu, isSseOff(cpu.fn), "sseUnavailable");
 }
 
 /** #UD, #NM and #MF of an instruction on MMX registers. */
