@@ -6,10 +6,11 @@ import { test } from "node:test";
 import type { EngineName, FromMachine, MachineConfig } from "../src/control/protocol.ts";
 import { Machine } from "../src/machine/machine.ts";
 import { type Assembler, asm64, imm } from "../src/processor/isa/assemble.ts";
-import { al, dx, eax, ebx, ecx, edi, rax } from "../src/processor/isa/registers.ts";
+import { al, eax, ebx, ecx, rax } from "../src/processor/isa/registers.ts";
 import { gprAt, S } from "../src/processor/state/layout.ts";
 import { EXIT_PORT, runBareMetal } from "./bare-metal.ts";
-import { hostedKernel, powerOff } from "./hosted.ts";
+import { hostedKernel } from "./hosted.ts";
+import { chatter } from "./programs.ts";
 
 const ORIGIN = 0x10_0000;
 const LOOP = 0x10_2000;
@@ -99,28 +100,6 @@ test("the count of instructions and the results are the same with and without sa
     for (const every of [undefined, 7, 1000, 1_000_000])
       assert.deepEqual(runLoop(engine, every).end, end, `${engine} ${every}`);
 });
-
-/** Serial output, timer reads and arithmetic on a whole machine. */
-function chatter(a: Assembler): void {
-  a.emit("mov", edi, imm(50));
-  a.label("again");
-  a.emit("rdtsc");
-  a.emit("add", ebx, eax);
-  a.emit("mov", ecx, imm(3000));
-  a.label("spin");
-  a.emit("rol", ebx, imm(3));
-  a.emit("xor", ebx, ecx);
-  a.emit("dec", ecx);
-  a.emit("jne", "spin");
-  a.emit("mov", eax, ebx);
-  a.emit("and", eax, imm(15));
-  a.emit("add", eax, imm(0x41));
-  a.emit("mov", dx, imm(0x3f8));
-  a.emit("out", dx, al);
-  a.emit("dec", edi);
-  a.emit("jne", "again");
-  powerOff(a);
-}
 
 function runMachine(engine: EngineName, reports: Partial<MachineConfig>) {
   const sent: FromMachine[] = [];

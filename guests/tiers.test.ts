@@ -15,7 +15,6 @@ import {
 import {
   al,
   bl,
-  dx,
   eax,
   ebx,
   ecx,
@@ -33,7 +32,8 @@ import { Field } from "../src/processor/isa/vmcs-fields.ts";
 import { gprAt, RAM_BASE } from "../src/processor/state/layout.ts";
 import type { Vmcs } from "../src/processor/vmx/vmcs.ts";
 import { EXIT_PORT, runBareMetal } from "./bare-metal.ts";
-import { powerOff, runHosted } from "./hosted.ts";
+import { runHosted } from "./hosted.ts";
+import { chatter } from "./programs.ts";
 
 const DATA = 0x20_0000;
 const CR4_OSFXSR = 0x200;
@@ -121,28 +121,6 @@ test("regions made from rewritten code are forgotten", () => {
     assert.equal(r.vmcs.state.getUint32(gprAt(3), true), 6000 * 820, "6000 x (1 + 2 + ... + 40)");
   }
 });
-
-/** Serial output, timer reads and arithmetic on a whole machine. */
-function chatter(a: Assembler): void {
-  a.emit("mov", edi, imm(50));
-  a.label("again");
-  a.emit("rdtsc");
-  a.emit("add", ebx, eax);
-  a.emit("mov", ecx, imm(3000));
-  a.label("spin");
-  a.emit("rol", ebx, imm(3));
-  a.emit("xor", ebx, ecx);
-  a.emit("dec", ecx);
-  a.emit("jne", "spin");
-  a.emit("mov", eax, ebx);
-  a.emit("and", eax, imm(15));
-  a.emit("add", eax, imm(0x41));
-  a.emit("mov", dx, imm(0x3f8));
-  a.emit("out", dx, al);
-  a.emit("dec", edi);
-  a.emit("jne", "again");
-  powerOff(a);
-}
 
 test("two runs with the deterministic clock are equal to the bit", () => {
   const runs = [0, 1].map(() => {

@@ -14,13 +14,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execPath } from "node:process";
 import { test } from "node:test";
-import { hostedKernel, powerOff } from "../guests/hosted.ts";
-import { imm } from "../src/processor/isa/assemble.ts";
-import { al, dx } from "../src/processor/isa/registers.ts";
+import { starKernel } from "../guests/programs.ts";
 import { compile } from "./build.ts";
 
 const ROOT = join(import.meta.dirname, "..");
-const COM1 = 0x3f8;
 
 test("the compiled command says its version and runs a guest", (t) => {
   const folder = mkdtempSync(join(tmpdir(), "hypo-package-"));
@@ -45,13 +42,3 @@ test("the compiled command says its version and runs a guest", (t) => {
   const { stdout, status, stderr } = hypo("run", "--quiet", "--kernel", kernel);
   assert.deepEqual([stdout, status], ["*", 0], stderr);
 });
-
-/** Prints one star and turns itself off. */
-function starKernel(): Uint8Array {
-  return hostedKernel((a) => {
-    a.emit("mov", dx, imm(COM1));
-    a.emit("mov", al, imm(0x2a));
-    a.emit("out", dx, al);
-    powerOff(a);
-  });
-}

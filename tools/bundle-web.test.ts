@@ -2,11 +2,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createContext, runInContext } from "node:vm";
-import { hostedKernel, powerOff } from "../guests/hosted.ts";
+import { starKernel } from "../guests/programs.ts";
 import type { FromMachine } from "../src/control/protocol.ts";
 import { smallConfig } from "../src/machine/testing/fake-scope.ts";
-import { imm } from "../src/processor/isa/assemble.ts";
-import { al, dx } from "../src/processor/isa/registers.ts";
 import { bundleWeb } from "./bundle-web.ts";
 
 const bundle = await bundleWeb();
@@ -36,8 +34,6 @@ test("the machine is in the worker alone, and nothing of the command line is in 
   for (const path of [...page, ...worker])
     assert.doesNotMatch(path, /^apps\/cli|\.test\.ts|testing/);
 });
-
-const COM1 = 0x3f8;
 
 /** A worker's global scope without anything of Node's or of shared memory. */
 function workerScope(heard: (message: FromMachine) => void): object {
@@ -86,15 +82,5 @@ for (const engine of ["interpreter", "jit"] as const) {
     const reason = { kind: "poweroff", message: "the guest turned the power off" };
     assert.deepEqual(end, { type: "stopped", reason });
     assert.deepEqual(output, [0x2a]);
-  });
-}
-
-/** Prints one star and turns itself off. */
-function starKernel(): Uint8Array {
-  return hostedKernel((a) => {
-    a.emit("mov", dx, imm(COM1));
-    a.emit("mov", al, imm(0x2a));
-    a.emit("out", dx, al);
-    powerOff(a);
   });
 }

@@ -4,13 +4,10 @@
  * Words after "--" never reach the option parser: they are the guest's, whatever they look like. So are, as with docker, those after
  * the image.
  */
+
 import { Command, CommanderError, Option } from "commander";
-import {
-  DEFAULT_CPU_MODEL,
-  DEFAULT_ENGINE,
-  DEFAULT_MEMORY,
-  ENGINES,
-} from "../common/machine-defaults.ts";
+import { ENGINES } from "../../src/control/protocol.ts";
+import { DEFAULT_CPU_MODEL, DEFAULT_ENGINE, DEFAULT_MEMORY } from "../common/machine-defaults.ts";
 import { closest } from "./closest.ts";
 import type { DoctorOptions } from "./doctor.ts";
 import { ExitCode } from "./exit-code.ts";

@@ -14,9 +14,8 @@ import {
   joinForeignInitramfs,
 } from "./guest/initramfs.ts";
 import { type GuestJob, JOB_ENVIRONMENT, type JobInput } from "./guest/job.ts";
-import { defaultCacheRoot, ImageCache } from "./image/cache.ts";
 import type { GuestImage } from "./image/guest-image.ts";
-import { supplyImage } from "./image/supply.ts";
+import { supplyAsAsked } from "./image/supply.ts";
 import type { Messages } from "./messages.ts";
 import { ProfileFile } from "./profile-file.ts";
 import { runMachine } from "./run-machine.ts";
@@ -44,7 +43,8 @@ export async function run(
   const symbols = plan.profile && readSymbolFiles(plan.profile.symbolPaths);
   const profile = plan.profile && new ProfileFile(plan.profile.path, messages);
   const trace = plan.tracePath === undefined ? undefined : new TraceFile(plan.tracePath, messages);
-  const image = plan.flavor && (await supply(plan, words, messages, stops));
+  const image =
+    plan.flavor && (await supplyAsAsked(plan.flavor, words.options, messages, stops.signal));
   const kernel = kernelFile ?? image!.kernel;
   const job = plan.job && (await makeJob(plan, plan.job, messages, stops.signal));
   const initrd = job ? makeInitrd(job, image!, initrdFile) : initrdFile;
@@ -74,23 +74,6 @@ export async function run(
     profile,
   };
   return runMachine(machine, messages, stops);
-}
-
-function supply(
-  plan: RunPlan,
-  { options }: Pick<RunWords, "options">,
-  messages: Messages,
-  stops: StopRequests,
-): Promise<GuestImage> {
-  return supplyImage({
-    flavor: plan.flavor!,
-    cache: options.cache ? new ImageCache(defaultCacheRoot()) : undefined,
-    pull: options.pull,
-    mirror: options.mirror,
-    suite: undefined,
-    messages,
-    signal: stops.signal,
-  });
 }
 
 function readUserFile(path: string | undefined, what: "kernel" | "initrd"): Uint8Array | undefined {

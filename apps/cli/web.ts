@@ -5,9 +5,8 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { HypolithError } from "../../src/base/errors.ts";
 import { ExitCode } from "./exit-code.ts";
-import { defaultCacheRoot, ImageCache } from "./image/cache.ts";
 import { flavorOfImage, flavorOfShortName } from "./image/flavors.ts";
-import { type PullPolicy, supplyImage } from "./image/supply.ts";
+import { type PullPolicy, supplyAsAsked } from "./image/supply.ts";
 import type { Messages } from "./messages.ts";
 import type { StopRequests } from "./terminal/stop-requests.ts";
 import { UsageError } from "./usage-error.ts";
@@ -62,16 +61,8 @@ async function supply(
     throw new UsageError("--flavor and IMAGE both choose the image", "leave one of them out");
   }
   const { flavor } = options;
-  const image = await supplyImage({
-    flavor: flavor === undefined ? flavorOfImage(name ?? "debian") : flavorOfShortName(flavor),
-    cache: options.cache ? new ImageCache(defaultCacheRoot()) : undefined,
-    pull: options.pull,
-    mirror: options.mirror,
-    suite: undefined,
-    messages,
-    signal: stops.signal,
-  });
-  return imageFiles(image);
+  const chosen = flavor === undefined ? flavorOfImage(name ?? "debian") : flavorOfShortName(flavor);
+  return imageFiles(await supplyAsAsked(chosen, options, messages, stops.signal));
 }
 
 function portOf(text: string): number {

@@ -5,7 +5,6 @@ import { formatSize } from "./size.ts";
 
 export const DEFAULT_MEMORY = "512m";
 export const DEFAULT_CPU_MODEL = "x86-64-v2";
-export const ENGINES = ["auto", "interpreter", "jit"] as const satisfies readonly EngineName[];
 export const DEFAULT_ENGINE: EngineName = "interpreter";
 
 /**

@@ -5,15 +5,16 @@
  * Words of an address: kernel and initrd (addresses of files), image (of a description), append, memory, cpu, engine; start (boot at
  * once what is served beside the page). An address with a kernel boots at once. Words that are not known are left to others.
  */
+
 import { HypolithError } from "../../src/base/errors.ts";
 import type { EngineName } from "../../src/control/protocol.ts";
+import { ENGINES } from "../../src/control/protocol.ts";
 import {
   CONSOLE_COMMAND_LINE,
   checkMemorySize,
   DEFAULT_CPU_MODEL,
   DEFAULT_ENGINE,
   DEFAULT_MEMORY,
-  ENGINES,
 } from "../common/machine-defaults.ts";
 import { parseSize } from "../common/size.ts";
 import { BootFile } from "./boot-file.ts";

@@ -1,8 +1,6 @@
 /** Which of the machine's engines the runs of this process are about, where they do not say themselves. */
 import { HypolithError } from "../../src/base/errors.ts";
-import type { EngineName } from "../../src/control/protocol.ts";
-
-export const ENGINES: readonly EngineName[] = ["auto", "interpreter", "jit"];
+import { ENGINES, type EngineName } from "../../src/control/protocol.ts";
 
 let chosen: EngineName = "interpreter";
 

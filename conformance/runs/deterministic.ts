@@ -4,10 +4,10 @@
  */
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import type { EngineName } from "../../src/control/protocol.ts";
+import { ENGINES, type EngineName } from "../../src/control/protocol.ts";
 import { bootFiles } from "../harness/boot.ts";
 import { digest, outputFolder } from "../harness/cache.ts";
-import { chosenEngine, ENGINES } from "../harness/engine.ts";
+import { chosenEngine } from "../harness/engine.ts";
 import type { BootFiles } from "../harness/guest-machine.ts";
 import { guestKernel } from "../harness/kernels.ts";
 import { ProcessMachine } from "../harness/process-machine.ts";

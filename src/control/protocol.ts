@@ -37,7 +37,8 @@ export type LogLevel = "error" | "warn" | "info" | "debug";
  * "interpreter": decoded records, no code made for what the guest runs. "jit": all code becomes WebAssembly at once. "auto": code that has
  * proved hot does.
  */
-export type EngineName = "auto" | "interpreter" | "jit";
+export const ENGINES = ["auto", "interpreter", "jit"] as const;
+export type EngineName = (typeof ENGINES)[number];
 
 export interface MachineConfig {
   /** bzImage, ELF with PVH or Multiboot entry: see machine/boot. */

@@ -18,7 +18,7 @@ import {
   canAptDownload,
   hasApt,
 } from "./apt.ts";
-import { type ImageCache, sha256Of } from "./cache.ts";
+import { defaultCacheRoot, ImageCache, sha256Of } from "./cache.ts";
 import { extractFiles } from "./deb.ts";
 import { BUSYBOX_PACKAGE, type Flavor } from "./flavors.ts";
 import type { GuestImage } from "./guest-image.ts";
@@ -43,6 +43,31 @@ export interface SupplyOptions {
   readonly messages: Messages;
   readonly signal: AbortSignal;
   readonly aptCommands?: AptCommands;
+}
+
+/** What the user may say of it. */
+export interface SupplyWords {
+  readonly cache: boolean;
+  readonly pull: PullPolicy;
+  readonly mirror?: string;
+}
+
+/** Supplies a Debian image as the command line says. */
+export function supplyAsAsked(
+  flavor: Flavor,
+  { cache, pull, mirror }: SupplyWords,
+  messages: Messages,
+  signal: AbortSignal,
+): Promise<GuestImage> {
+  return supplyImage({
+    flavor,
+    cache: cache ? new ImageCache(defaultCacheRoot()) : undefined,
+    pull,
+    mirror,
+    suite: undefined,
+    messages,
+    signal,
+  });
 }
 
 /** The largest kernel package, and some air. */
