@@ -13,6 +13,7 @@ import { deterministic, engines } from "./runs/deterministic.ts";
 import { dmesg } from "./runs/dmesg.ts";
 import { idle } from "./runs/idle.ts";
 import { kernels } from "./runs/kernels.ts";
+import { network, virtioNetwork } from "./runs/network.ts";
 import { stress } from "./runs/stress.ts";
 import { userland } from "./runs/userland.ts";
 
@@ -24,6 +25,8 @@ const RUNS: Readonly<Record<string, (report: Report) => Promise<void>>> = {
   userland,
   stress,
   idle,
+  network,
+  "virtio-network": virtioNetwork,
   browser,
 };
 

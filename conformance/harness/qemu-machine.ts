@@ -28,9 +28,9 @@ export class QemuMachine implements GuestMachine {
   #errors = "";
   #lastConsole = "";
 
-  constructor(files: BootFiles, cpuModel: string) {
+  constructor(files: BootFiles, cpuModel: string, devices: readonly string[] = []) {
     const serial = ["-serial", `file:${join(this.#folder, "console")}`, "-serial", "stdio"];
-    this.#child = spawn(QEMU, [...qemuArguments(files, cpuModel), ...serial], {
+    this.#child = spawn(QEMU, [...qemuArguments(files, cpuModel), ...devices, ...serial], {
       stdio: ["pipe", "pipe", "pipe"],
     });
     this.#child.stdin?.on("error", () => {});

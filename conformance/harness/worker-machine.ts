@@ -1,7 +1,7 @@
 /** Our machine in a worker thread behind the control protocol, as `hypo run` has it. HYPO_MACHINE_WORKER puts another in its place. */
 import { readFileSync } from "node:fs";
 import { machineWorkerUrl, VmClient } from "../../apps/cli/vm-client.ts";
-import { SerialUse, type StopReason } from "../../src/control/protocol.ts";
+import { type MachineConfig, SerialUse, type StopReason } from "../../src/control/protocol.ts";
 import { chosenEngine } from "./engine.ts";
 import type { BootFiles, GuestMachine, TextListener } from "./guest-machine.ts";
 
@@ -12,7 +12,12 @@ export class WorkerMachine implements GuestMachine {
   readonly #listeners: TextListener[] = [];
   #console = "";
 
-  constructor(files: BootFiles, cpuModel = "x86-64-v2") {
+  /** `devices`: what the machine has beyond the platform. */
+  constructor(
+    files: BootFiles,
+    cpuModel = "x86-64-v2",
+    devices: Pick<MachineConfig, "disks" | "entropyDevice" | "network" | "services"> = {},
+  ) {
     let stop = (_reason: StopReason): void => {};
     this.stopped = new Promise((resolve) => {
       stop = resolve;
@@ -34,6 +39,7 @@ export class WorkerMachine implements GuestMachine {
       engine: chosenEngine(),
       traceExits: false,
       rtcEpochMs: Date.now(),
+      ...devices,
     });
   }
 
