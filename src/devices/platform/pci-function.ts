@@ -76,6 +76,7 @@ export class PciFunction implements Snapshottable {
   #lastCapability = 0;
   #nextCapability = FIRST_CAPABILITY;
   #onConfigWrite: ((offset: number, size: PortSize) => void) | undefined;
+  #onConfigRead: ((offset: number, size: PortSize) => void) | undefined;
 
   constructor(options: PciFunctionOptions) {
     this.regions = options.regions ?? [];
@@ -114,6 +115,11 @@ export class PciFunction implements Snapshottable {
     this.#onConfigWrite = listener;
   }
 
+  /** `listener` runs before each guest read, and may poke what is about to be read. */
+  onConfigRead(listener: (offset: number, size: PortSize) => void): void {
+    this.#onConfigRead = listener;
+  }
+
   /** For the host bridge, when the function is plugged in. */
   connect(bus: PciBusWires): void {
     this.#bus = bus;
@@ -137,7 +143,14 @@ export class PciFunction implements Snapshottable {
     return (this.#get(PciRegister.COMMAND, 2) & bits) === bits;
   }
 
+  /** A guest's read. */
   readConfig(offset: number, size: PortSize): number {
+    this.#onConfigRead?.(offset, size);
+    return this.#get(offset, size);
+  }
+
+  /** The device's own read: no listener runs. */
+  peek(offset: number, size: PortSize): number {
     return this.#get(offset, size);
   }
 
