@@ -1,11 +1,13 @@
 /**
- * Boots a kernel in this thread and copies its console to stdout: `node bench/boot.ts KERNEL INITRD [--det] [--memory MIB] [--append TEXT] [--max INSTRUCTIONS]`.
+ * Boots a kernel in this thread and copies its console to stdout: `node bench/boot.ts KERNEL INITRD [--det] [--memory MIB] [--append TEXT] [--max INSTRUCTIONS] [--service PLACEMENT]`.
  * Prints time, instructions and exits at the end. For profiling and for looking at early failures.
  */
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { gunzipSync } from "node:zlib";
+import type { PlacementName } from "../src/control/protocol.ts";
 import { NodeCompiler } from "../src/machine/embedder-node-compiler.ts";
+import { NodeServiceHost } from "../src/machine/embedder-node-services.ts";
 import { tuneEngine } from "../src/machine/embedder-node-v8.ts";
 import { Machine } from "../src/machine/machine.ts";
 
@@ -19,6 +21,7 @@ const { values, positionals } = parseArgs({
     trace: { type: "boolean", default: false },
     cpu: { type: "string", default: "x86-64-v2" },
     engine: { type: "string", default: "interpreter" },
+    service: { type: "string" },
   },
 });
 const [kernel, initrd] = positionals;
@@ -37,6 +40,9 @@ const machine = new Machine(
     engine: values.engine as "auto" | "interpreter" | "jit",
     clock: values.det ? "deterministic" : "wall",
     traceExits: values.trace,
+    ...(values.service && {
+      services: { all: values.service as PlacementName },
+    }),
     rtcEpochMs: values.det ? 1_700_000_000_000 : Date.now(),
   },
   {
@@ -45,6 +51,7 @@ const machine = new Machine(
     doorbell: () => machine !== undefined && machine.processor.retired > limit,
     decompressors: { gzip: (stream) => gunzipSync(stream) },
     compiler: (setup) => new NodeCompiler(setup),
+    ...(values.service && { services: new NodeServiceHost() }),
     send: (m) => {
       if (m.type === "output" && m.port === 0) process.stdout.write(m.data);
       else if (m.type === "output")

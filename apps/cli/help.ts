@@ -9,6 +9,7 @@ Examples:
   hypo run -- uname -srm              one command in a fresh machine
   hypo help run                       all options of a verb, with examples
   hypo web                            the same in a browser
+  hypo ps                             what is running
   hypo doctor                         what works on this machine
 
 Environment: HYPO_HOME (where hypo keeps its files), HYPO_DEBIAN_MIRROR, NO_COLOR.
@@ -32,9 +33,33 @@ Examples:
   hypo run --initrd root.cpio -- python3 -V       a command in a root file system of your own
   hypo run --clock deterministic --trace exits=exits.log -- true
                                                   the same run, to the instruction, every time
+  hypo run --disk debian.qcow2 -- fdisk -l /dev/vda
+                                                  an image as a disk; what is written to it is forgotten
+  hypo run --disk debian.img,overlay=mine.qcow2   what is written to it is kept beside it
+  hypo run --service all=worker                   device models in threads of their own
   hypo run -- cat /proc/kallsyms >kallsyms        names of the kernel's code, for the next line
   hypo run --profile p.json --symbols kallsyms -- gzip -k /bin/busybox
                                                   where instructions go; look at it in speedscope.app`;
+
+export const PS_EXAMPLES = `
+Examples:
+  hypo ps                    one line a machine
+  hypo ps --json             the same for programs`;
+
+export const SERVICES_EXAMPLES = `
+Examples:
+  hypo services              of the only machine that is running
+  hypo services vm-4711      of this one; hypo ps says the names
+  hypo services --json       the same for programs`;
+
+export const SERVICE_EXAMPLES = `
+Examples:
+  hypo service kill console        its program is gone; with its next message another one goes on
+  hypo service hang console        it does not answer any more; for services in threads of their own
+  hypo service lose-reply timers   gone between having done a message and its answer
+  hypo service restart pci         ended in order and started again
+
+The guest must not notice any of it. hypo services shows the restarts and the longest stall.`;
 
 export const WEB_EXAMPLES = `
 Examples:

@@ -33,6 +33,18 @@ async function perform(request: Request): Promise<number> {
       const { doctor } = await import("./doctor.ts");
       return doctor(request.options, stops.signal);
     }
+    case "ps": {
+      const { ps } = await import("./vms/verbs.ts");
+      return ps(request.options);
+    }
+    case "services": {
+      const { services } = await import("./vms/verbs.ts");
+      return services(request.vm, request.options);
+    }
+    case "service": {
+      const { drillService } = await import("./vms/verbs.ts");
+      return drillService(request.drill, request.service, request.vm);
+    }
     case "web": {
       const { quiet = false } = request.options;
       messages = new Messages({ quiet, level: quiet ? "error" : "warn" });

@@ -68,6 +68,17 @@ test("web takes an image, and listens where nobody else can hear", () => {
   assert.deepEqual([host, port, pull], ["127.0.0.1", "8080", "never"]);
 });
 
+test("a drill names what, which service and which machine", () => {
+  const request = parse("service", "hang", "console", "--vm", "web");
+  const expected = { verb: "service", drill: "hang", service: "console", vm: "web" };
+  assert.deepEqual(request, expected);
+  assert.deepEqual(parse("services", "web", "--json"), {
+    verb: "services",
+    vm: "web",
+    options: { json: true },
+  });
+});
+
 test("a word that is none is answered with the nearest one", () => {
   const cases: ReadonlyArray<readonly [argv: string[], hint: RegExp]> = [
     [["rnu"], /did you mean run\?/],
@@ -80,6 +91,8 @@ test("a word that is none is answered with the nearest one", () => {
     [["run", "--clock", "real"], /hypo help/],
     [["run", "--memory"], /hypo help/],
     [["doctor", "--", "ls"], /leave out/],
+    [["service", "kil", "console"], /did you mean kill\?/],
+    [["service", "kill"], /hypo help/],
     [["web", "--prot", "1"], /did you mean --port\?/],
     [["web", "--", "ls"], /leave out/],
   ];
@@ -102,6 +115,9 @@ test("help has examples for every verb, and goes to standard output", (t) => {
     ["help", "run"],
     ["help", "web"],
     ["help", "doctor"],
+    ["help", "ps"],
+    ["help", "services"],
+    ["help", "service"],
     ["help", "version"],
     ["help", "help"],
   ]) {

@@ -6,7 +6,7 @@
  */
 
 import { Command, CommanderError, Option } from "commander";
-import { ENGINES } from "../../src/control/protocol.ts";
+import { DRILLS, type DrillName, ENGINES } from "../../src/control/protocol.ts";
 import { DEFAULT_CPU_MODEL, DEFAULT_ENGINE, DEFAULT_MEMORY } from "../common/machine-defaults.ts";
 import { closest } from "./closest.ts";
 import type { DoctorOptions } from "./doctor.ts";
@@ -14,7 +14,10 @@ import { ExitCode } from "./exit-code.ts";
 import {
   DOCTOR_EXAMPLES,
   HELP_EXAMPLES,
+  PS_EXAMPLES,
   RUN_EXAMPLES,
+  SERVICE_EXAMPLES,
+  SERVICES_EXAMPLES,
   TOP_EXAMPLES,
   VERSION_EXAMPLES,
   WEB_EXAMPLES,
@@ -23,6 +26,7 @@ import { FLAVORS } from "./image/flavors.ts";
 import { LOG_LEVELS } from "./messages.ts";
 import type { RunOptions, RunWords } from "./run-plan.ts";
 import { UsageError } from "./usage-error.ts";
+import type { ListOptions } from "./vms/verbs.ts";
 import type { WebOptions } from "./web.ts";
 
 /** What the user wants done. */
@@ -30,6 +34,14 @@ export type Request =
   | { readonly verb: "run"; readonly words: Omit<RunWords, "stdinIsTerminal"> }
   | { readonly verb: "web"; readonly image: string | undefined; readonly options: WebOptions }
   | { readonly verb: "doctor"; readonly options: DoctorOptions }
+  | { readonly verb: "ps"; readonly options: ListOptions }
+  | { readonly verb: "services"; readonly vm: string | undefined; readonly options: ListOptions }
+  | {
+      readonly verb: "service";
+      readonly drill: DrillName;
+      readonly service: string;
+      readonly vm: string | undefined;
+    }
   | { readonly verb: "version" }
   /** Help has been printed. */
   | { readonly verb: "none"; readonly exitCode: number };
@@ -50,6 +62,15 @@ export function parseArguments(argv: readonly string[], version: string): Reques
     },
     doctor: (options) => {
       request = { verb: "doctor", options };
+    },
+    ps: (options) => {
+      request = { verb: "ps", options };
+    },
+    services: (vm, options) => {
+      request = { verb: "services", vm, options };
+    },
+    service: (word, service, { vm }) => {
+      request = { verb: "service", drill: drillOf(word), service, vm };
     },
     version: () => {
       request = { verb: "version" };
@@ -98,6 +119,14 @@ function usageErrorOf(error: CommanderError): UsageError {
   return new UsageError(message!, meant ? `did you mean ${meant}?` : "hypo help");
 }
 
+function drillOf(word: string): DrillName {
+  const drill = DRILLS.find((name) => name === word);
+  if (drill) return drill;
+  const near = closest(word, DRILLS);
+  const hint = near ? `did you mean ${near}?` : `there are: ${DRILLS.join(", ")}`;
+  throw new UsageError(`'${word}' is nothing that can be done to a service`, hint);
+}
+
 function unknownVerb(verb: string, verbs: readonly string[]): UsageError {
   const near = closest(verb, verbs);
   return new UsageError(`unknown command '${verb}'`, near ? `did you mean ${near}?` : "hypo help");
@@ -107,6 +136,9 @@ interface Actions {
   run(operands: string[], options: RunOptions): void;
   web(image: string | undefined, options: WebOptions): void;
   doctor(options: DoctorOptions): void;
+  ps(options: ListOptions): void;
+  services(vm: string | undefined, options: ListOptions): void;
+  service(drill: string, service: string, options: { readonly vm?: string }): void;
   version(): void;
 }
 
@@ -129,6 +161,7 @@ function createProgram(version: string, actions: Actions): Command {
   program.exitOverride();
   addRun(program, actions);
   addWeb(program, actions);
+  addMachineVerbs(program, actions);
   addSmallVerbs(program, actions);
   return program;
 }
@@ -166,6 +199,15 @@ function runOptions(): Option[] {
     )
       .choices(ENGINES)
       .default(DEFAULT_ENGINE),
+    new Option(
+      "--disk <image>",
+      "a disk, raw or qcow2; never changed unless ',write' or ',overlay=FILE' follows; may be repeated",
+    ).argParser((word: string, before: string[] | undefined) => [...(before ?? []), word]),
+    new Option("--name <name>", "name of the machine while it runs (default: vm-PID)"),
+    new Option(
+      "--service <name=placement>",
+      "where a service runs: inline, worker or guest; all=PLACEMENT for all; may be repeated",
+    ).argParser((word: string, before: string[] | undefined) => [...(before ?? []), word]),
     new Option(
       "--trace <kind=file>",
       "write a log: exits=FILE, one line for every VM exit ('-': standard error)",
@@ -244,6 +286,35 @@ function addWeb(program: Command, actions: Actions): void {
   ];
   const more = [new Option("-q, --quiet", "print nothing of our own but errors and the address")];
   for (const option of [...place, ...imageOptions(), ...more]) web.addOption(option);
+}
+
+function addMachineVerbs(program: Command, actions: Actions): void {
+  program
+    .command("ps")
+    .description("list the machines that are running")
+    .usage("[OPTIONS]")
+    .option("--json", "print JSON")
+    .addHelpText("after", PS_EXAMPLES)
+    .action((options: ListOptions) => actions.ps(options));
+  program
+    .command("services")
+    .description("list the services of a running machine: rights, restarts, time")
+    .usage("[OPTIONS] [NAME]")
+    .argument("[name]")
+    .option("--json", "print JSON")
+    .addHelpText("after", SERVICES_EXAMPLES)
+    .action((name: string | undefined, options: ListOptions) => actions.services(name, options));
+  program
+    .command("service")
+    .description("kill, hang or restart a service of a running machine, as a drill")
+    .usage("[OPTIONS] kill|hang|lose-reply|restart SERVICE")
+    .argument("<drill>")
+    .argument("<service>")
+    .option("--vm <name>", "the machine, if several are running")
+    .addHelpText("after", SERVICE_EXAMPLES)
+    .action((drill: string, service: string, options: { readonly vm?: string }) =>
+      actions.service(drill, service, options),
+    );
 }
 
 function addSmallVerbs(program: Command, actions: Actions): void {

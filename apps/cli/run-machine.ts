@@ -19,9 +19,13 @@ import { ESCAPE_HELP, type EscapeCommand } from "./terminal/escape-keys.ts";
 import type { StopRequests, StopSignal } from "./terminal/stop-requests.ts";
 import type { TraceFile } from "./trace-file.ts";
 import { machineWorkerUrl, VmClient } from "./vm-client.ts";
+import { openDoor } from "./vms/door.ts";
 
 export interface MachineRun {
   readonly config: MachineConfig;
+  readonly name: string;
+  /** What it runs, for a list of machines. */
+  readonly what: string;
   /** "console": our terminal is the guest's. "pipes": a job's three streams are ours. */
   readonly mode: "console" | "pipes";
   /** Our initramfs runs in the guest, so the control line has somebody at its end. */
@@ -42,8 +46,8 @@ export function runMachine(
   messages: Messages,
   stops: StopRequests,
 ): Promise<number> {
-  return new Promise((resolve) => {
-    new RunningMachine(run, messages, stops, resolve).start();
+  return new Promise((resolve, reject) => {
+    new RunningMachine(run, messages, stops, resolve).start().catch(reject);
   });
 }
 
@@ -63,6 +67,7 @@ class RunningMachine {
   /** What --jit-stats prints, when the machine has said it. */
   #jitLines: readonly string[] | undefined;
   #timer: NodeJS.Timeout | undefined;
+  #closeDoor = (): void => {};
 
   constructor(
     run: MachineRun,
@@ -96,12 +101,32 @@ class RunningMachine {
     });
   }
 
-  start(): void {
+  async start(): Promise<void> {
+    await this.#openDoor();
     process.stdout.on("error", () => this.#outputFailed());
     if (this.#run.mode === "console") this.#openTerminal();
     else this.#messages.status("booting ...");
     this.#client.start(this.#run.config);
     this.#stops.handle((signal, count) => this.#stopRequested(signal, count));
+  }
+
+  /** A machine that has no door runs none the less, unless its name was asked for. */
+  async #openDoor(): Promise<void> {
+    const { name, what, config } = this.#run;
+    const { memoryBytes } = config;
+    try {
+      this.#closeDoor = await openDoor({
+        info: { name, pid: process.pid, started: Date.now(), what, memoryBytes },
+        services: () => this.#client.services(),
+        drill: (service, drill) => this.#client.drill(service, drill),
+      });
+    } catch (error) {
+      if (error instanceof HypolithError && error.code === "name-taken") {
+        await this.#client.kill();
+        throw error;
+      }
+      this.#messages.log("info", `hypo ps will not see this machine: ${(error as Error).message}`);
+    }
   }
 
   #openTerminal(): void {
@@ -189,6 +214,7 @@ class RunningMachine {
 
   async #stopped(reason: StopReason): Promise<void> {
     clearTimeout(this.#timer);
+    this.#closeDoor();
     this.#terminal.close();
     this.#messages.rawTerminal = false;
     this.#messages.clearStatus();

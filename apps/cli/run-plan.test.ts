@@ -40,6 +40,14 @@ test("without a terminal the shell reads our standard input by a pipe", () => {
   assert.deepEqual(plan({ quiet: true }, { terminal: false }).job?.argv, ["sh"]);
 });
 
+test("services are placed by name, mistakes are found before anything starts", () => {
+  const { placements } = plan({ service: ["console=worker", "all=inline"] });
+  assert.deepEqual(placements, { console: "worker", all: "inline" });
+  for (const word of ["console", "=worker", "console=wroker", "console="])
+    assert.throws(() => plan({ service: [word] }), hasCode("usage"), word);
+  assert.throws(() => plan({ name: "../x" }), hasCode("usage"));
+});
+
 test("a command runs by pipes, with --tty on the console", () => {
   const command = ["ls", "-l"];
   const { job, mode, showBoot } = plan({}, { command });

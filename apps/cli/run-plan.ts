@@ -1,13 +1,22 @@
 /**
  * From the words of `hypo run` to what shall happen: every mistake that can be seen without starting anything is found here.
  */
-import type { ClockMode, EngineName, LogLevel } from "../../src/control/protocol.ts";
+import {
+  type ClockMode,
+  type DiskConfig,
+  type EngineName,
+  type LogLevel,
+  PLACEMENTS,
+  type PlacementName,
+} from "../../src/control/protocol.ts";
 import { checkMemorySize, DEFAULT_ENGINE } from "../common/machine-defaults.ts";
 import { parseSize } from "../common/size.ts";
 import { closest } from "./closest.ts";
+import { parseDisk } from "./disk-option.ts";
 import { type Flavor, flavorOfImage, flavorOfShortName } from "./image/flavors.ts";
 import type { PullPolicy } from "./image/supply.ts";
 import { UsageError } from "./usage-error.ts";
+import { isMachineName } from "./vms/runtime-folder.ts";
 
 /** Options as commander hands them over. */
 export interface RunOptions {
@@ -18,6 +27,9 @@ export interface RunOptions {
   readonly cpuModel: string;
   readonly clock: ClockMode;
   readonly engine?: EngineName;
+  readonly name?: string;
+  readonly service?: readonly string[];
+  readonly disk?: readonly string[];
   readonly trace?: string;
   readonly jitStats?: boolean;
   readonly profile?: string;
@@ -47,6 +59,10 @@ export interface RunPlan {
   readonly cpuModel: string;
   readonly clock: ClockMode;
   readonly engine: EngineName;
+  readonly name: string | undefined;
+  /** By service, or "all". */
+  readonly placements: Readonly<Record<string, PlacementName>>;
+  readonly disks: readonly DiskConfig[];
   readonly tracePath: string | undefined;
   readonly jitStats: boolean;
   readonly profile: ProfilePlan | undefined;
@@ -96,6 +112,9 @@ export function planRun(words: RunWords): RunPlan {
     cpuModel: checkCpuModel(options.cpuModel),
     clock: options.clock,
     engine: options.engine ?? DEFAULT_ENGINE,
+    name: checkName(options.name),
+    placements: checkPlacements(options.service),
+    disks: (options.disk ?? []).map(parseDisk),
     tracePath: checkTrace(options.trace),
     jitStats: options.jitStats === true,
     profile: checkProfile(options),
@@ -144,6 +163,27 @@ function checkCpuModel(text: string): string {
     `'${text}' is no CPU model`,
     "write a name and changes to it, like x86-64-v2,-sse4_2,+rdrand",
   );
+}
+
+function checkName(name: string | undefined): string | undefined {
+  if (name === undefined || isMachineName(name)) return name;
+  throw new UsageError(
+    `'${name}' is no name for a machine`,
+    "letters, digits, '.', '_' and '-', at most 63",
+  );
+}
+
+function checkPlacements(words: readonly string[] = []): Record<string, PlacementName> {
+  const entries = words.map((word): [string, PlacementName] => {
+    const [service, wish] = splitAt(word, "=");
+    const placement = PLACEMENTS.find((name) => name === wish);
+    if (service !== "" && placement) return [service, placement];
+    const near = closest(wish, PLACEMENTS);
+    const hint =
+      near && near !== wish ? `did you mean ${service}=${near}?` : "write it like console=worker";
+    throw new UsageError(`'${word}' places no service`, hint);
+  });
+  return Object.fromEntries(entries);
 }
 
 function checkTrace(text: string | undefined): string | undefined {

@@ -57,16 +57,20 @@ export async function run(
     cpuModel: plan.cpuModel,
     clock: plan.clock,
     engine: plan.engine,
+    services: plan.placements,
     traceExits: trace !== undefined,
     reportJit: plan.jitStats,
     ...(plan.profile && {
       profile: { every: plan.profile.every, ...(symbols && { symbols }) },
     }),
+    ...(plan.disks.length > 0 && { disks: plan.disks, entropyDevice: true }),
     rtcEpochMs: plan.clock === "wall" ? Date.now() : DETERMINISTIC_EPOCH_MS,
   };
   const { mode } = plan;
   const machine = {
     config,
+    name: plan.name ?? `vm-${process.pid}`,
+    what: whatRuns(plan),
     mode,
     hasSession: plan.job !== undefined,
     showConsole: plan.showBoot,
@@ -74,6 +78,12 @@ export async function run(
     profile,
   };
   return runMachine(machine, messages, stops);
+}
+
+/** For `hypo ps`. */
+function whatRuns(plan: RunPlan): string {
+  const from = plan.flavor?.image ?? plan.kernelPath ?? "?";
+  return plan.job ? `${from} -- ${plan.job.argv.join(" ")}` : from;
 }
 
 function readUserFile(path: string | undefined, what: "kernel" | "initrd"): Uint8Array | undefined {

@@ -5,11 +5,13 @@
  * before it. After that nothing is sent any more.
  */
 import type {
+  DrillName,
   FromMachine,
   JitReport,
   LogLevel,
   MachineConfig,
   SerialPort,
+  ServicesReport,
   StopReason,
   ToMachine,
 } from "./protocol.ts";
@@ -31,6 +33,12 @@ export class MachineClient {
   readonly #post: Post;
   readonly #events: MachineEvents;
   #stopped = false;
+  #asked = 0;
+  /** What waits for an answer; undefined: the machine has ended. */
+  readonly #waiting = new Map<
+    number,
+    (answer: ServicesReport | string | null | undefined) => void
+  >();
 
   constructor(post: Post, events: MachineEvents) {
     this.#post = post;
@@ -50,6 +58,31 @@ export class MachineClient {
 
   pressPowerButton(): void {
     this.#send({ type: "powerButton" });
+  }
+
+  /** What its services are and have done; undefined if the machine ends before it answers. */
+  services(): Promise<ServicesReport | undefined> {
+    return this.#ask((id) => ({ type: "services", id })) as Promise<ServicesReport | undefined>;
+  }
+
+  /** Answers why it was not done, or null. */
+  async drill(service: string, drill: DrillName): Promise<string | null> {
+    const answer = await this.#ask((id) => ({ type: "drill", id, service, drill }));
+    return answer === undefined ? "the machine has ended" : (answer as string | null);
+  }
+
+  #ask(message: (id: number) => ToMachine): Promise<ServicesReport | string | null | undefined> {
+    if (this.#stopped) return Promise.resolve(undefined);
+    const id = ++this.#asked;
+    return new Promise((resolve) => {
+      this.#waiting.set(id, resolve);
+      this.#send(message(id));
+    });
+  }
+
+  #answered(id: number, answer: ServicesReport | string | null): void {
+    this.#waiting.get(id)?.(answer);
+    this.#waiting.delete(id);
   }
 
   /** Asks the machine to stop; it may first send what it still has. */
@@ -79,6 +112,12 @@ export class MachineClient {
       case "log":
         this.#events.log(message.level, message.text);
         break;
+      case "services":
+        this.#answered(message.id, message.report);
+        break;
+      case "drilled":
+        this.#answered(message.id, message.problem);
+        break;
       case "stopped":
         this.lost(message.reason);
         break;
@@ -89,6 +128,8 @@ export class MachineClient {
   lost(reason: StopReason): void {
     if (this.#stopped) return;
     this.#stopped = true;
+    for (const resolve of this.#waiting.values()) resolve(undefined);
+    this.#waiting.clear();
     this.#events.stopped(reason);
   }
 

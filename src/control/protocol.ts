@@ -58,8 +58,104 @@ export interface MachineConfig {
   readonly reportJit?: boolean;
   /** Sample what the guest executes, and send `profile` before `stopped`. */
   readonly profile?: ProfileConfig;
+  /** Where services run, by name; "all" for those not named. Default: inline. A placement that the embedder lacks becomes inline. */
+  readonly services?: Readonly<Record<string, PlacementName>>;
+  /** Changes to the policy of restarts. */
+  readonly servicePolicy?: ServicePolicyConfig;
+  /** Give the guest a virtio entropy device. Default: no. */
+  readonly entropyDevice?: boolean;
+  /** For embedders that have files: in the order in which the guest finds them. */
+  readonly disks?: readonly DiskConfig[];
+  /** A network card whose other end is our user-mode network. For embedders that have sockets. Default: none. */
+  readonly network?: NetworkConfig;
   /** What the real-time clock shows at start, milliseconds since 1970 UTC. A constant in deterministic mode. */
   readonly rtcEpochMs: number;
+}
+
+/** The user-mode network. */
+export interface NetworkConfig {
+  /** Bytes of an IP packet, 576 to 32,000. Default: DEFAULT_MTU of network/user. */
+  readonly mtu?: number;
+  /** Where the guest may connect to: "open", "deny", NAME, "*.NAME", ADDRESS, ADDRESS/BITS, the last four with ":PORT" or not. Default: open. */
+  readonly egress?: readonly string[];
+  /** Ports of the embedder that lead into the guest: "[HOSTADDRESS:]HOSTPORT:GUESTPORT[/udp]". */
+  readonly forwards?: readonly string[];
+  /** Connections to the gateway reach the embedder's own loopback. Default: yes. */
+  readonly hostAccess?: boolean;
+  /** What DHCP calls the guest. */
+  readonly hostName?: string;
+  /** A file for a capture of all frames, pcapng. */
+  readonly capture?: string;
+}
+
+/** A disk image of the embedder's. */
+export interface DiskConfig {
+  readonly path: string;
+  /** Default: what its first bytes show. */
+  readonly format?: DiskFormat;
+  /** What becomes of the guest's writes. */
+  readonly mode: DiskMode;
+  /** With "scratch": a file that keeps the overlay, made if it is not there. */
+  readonly overlay?: string;
+}
+
+export const DISK_FORMATS = ["raw", "qcow2"] as const;
+export type DiskFormat = (typeof DISK_FORMATS)[number];
+
+/**
+ * "scratch": they go to an overlay, which is gone with the machine unless it has a file. "write": into the image. "read": there are none, the disk is read-only.
+ */
+export const DISK_MODES = ["scratch", "write", "read"] as const;
+export type DiskMode = (typeof DISK_MODES)[number];
+
+/**
+ * "inline": in the machine's thread, in a compartment without authority. "worker": in a thread of its own. "guest": as an x86 program in a
+ * VM of its own, in ring 0; "guest:ring3": in ring 3 there.
+ */
+export const PLACEMENTS = ["inline", "worker", "guest", "guest:ring3"] as const;
+export type PlacementName = (typeof PLACEMENTS)[number];
+
+export interface ServicePolicyConfig {
+  /** Wall time for one message, in ms. */
+  readonly deadlineMs?: number;
+  /** More restarts than this in `windowNs` of virtual time end the VM. */
+  readonly maxRestarts?: number;
+  readonly windowNs?: number;
+  readonly maxForOneMessage?: number;
+}
+
+/**
+ * "kill": the program is gone when its next message comes. "hang": it never answers its next message. "lose-reply": it is gone after its
+ * next message, before its reply has been seen. "restart": it is ended in order and started again, now.
+ */
+export const DRILLS = ["kill", "hang", "lose-reply", "restart"] as const;
+export type DrillName = (typeof DRILLS)[number];
+
+export interface ServicesReport {
+  /** Milliseconds since the machine's start in which it had its thread; the rest it was waiting. */
+  readonly activeMs: number;
+  readonly guestMs: number;
+  readonly kernelMs: number;
+  readonly services: readonly ServiceReport[];
+}
+
+export interface ServiceReport {
+  readonly name: string;
+  /** PlacementName, or "linked": trusted code in the machine's realm. "gone" between a kill and the next message. */
+  readonly placement: string;
+  /** Its capabilities, for a person. */
+  readonly rights: readonly string[];
+  readonly messages: number;
+  readonly ms: number;
+  /** Of `ms`, what vCPUs were charged for their exits; the VM for the rest. */
+  readonly vcpuMs: number;
+  readonly restarts: number;
+  readonly lastFailure: string | null;
+  /** Longest time that a restart has held up a message. */
+  readonly longestStallMs: number;
+  readonly checkpoints: number;
+  /** Messages since the last checkpoint. */
+  readonly journal: number;
 }
 
 export interface ProfileConfig {
@@ -105,6 +201,15 @@ export type ToMachine =
   | { readonly type: "input"; readonly port: SerialPort; readonly data: Uint8Array }
   /** Press the ACPI power button. */
   | { readonly type: "powerButton" }
+  /** Asks for `services` with the same id. */
+  | { readonly type: "services"; readonly id: number }
+  /** Does something to a service, to see the VM live through it. Answered by `drilled` with the same id. */
+  | {
+      readonly type: "drill";
+      readonly id: number;
+      readonly service: string;
+      readonly drill: DrillName;
+    }
   /** Stop at the next instruction boundary; answered with `stopped` of kind "killed". */
   | { readonly type: "stop" };
 
@@ -115,7 +220,10 @@ export type FromMachine =
   /** Bytes that the guest sent on a serial port. */
   | { readonly type: "output"; readonly port: SerialPort; readonly data: Uint8Array }
   | { readonly type: "stopped"; readonly reason: StopReason }
-  /** Whole lines of the exit log, each ended by a newline. */
+  | { readonly type: "services"; readonly id: number; readonly report: ServicesReport }
+  /** `problem`: why it was not done. */
+  | { readonly type: "drilled"; readonly id: number; readonly problem: string | null }
+  /** Whole lines of the exit log and of the messages to services, each ended by a newline. */
   | { readonly type: "trace"; readonly data: string }
   /** Once, at the end, if asked for; `report` is null without a region tier. `retired`: instructions of the whole run. */
   | { readonly type: "jitStats"; readonly report: JitReport | null; readonly retired: number }

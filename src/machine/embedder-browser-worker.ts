@@ -112,6 +112,7 @@ class MachineServer {
     if (message.type === "input") machine.input(message.port, message.data);
     else if (message.type === "powerButton") machine.powerButton();
     else if (message.type === "stop") machine.stop();
+    else machine.serve(message);
     if (this.#state === "sleeping") this.#wake();
   }
 

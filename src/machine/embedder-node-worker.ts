@@ -17,6 +17,9 @@ import { gunzipSync } from "node:zlib";
 import { HypolithError } from "../base/errors.ts";
 import type { FromMachine, MachineConfig, StopReason, ToMachine } from "../control/protocol.ts";
 import { NodeCompiler } from "./embedder-node-compiler.ts";
+import { openDisks } from "./embedder-node-files.ts";
+import { NodeNetworkLink } from "./embedder-node-network-link.ts";
+import { NodeServiceHost } from "./embedder-node-services.ts";
 import { tuneEngine } from "./embedder-node-v8.ts";
 import { Machine } from "./machine.ts";
 
@@ -47,14 +50,17 @@ function serve(port: MessagePort, doorbell: Int32Array): void {
   };
 
   let machine: Machine | null = null;
+  let network: NodeNetworkLink | null = null;
   let wasIdle = false;
   for (;;) {
     if (rings()) {
       seen = Atomics.load(doorbell, 0);
+      network?.takeReports();
       for (let m = take(); m; m = take()) {
         if (m.type === "start") {
-          machine = start(m.config, send, rings);
-          if (!machine) return;
+          const started = start(m.config, { send, doorbell, rings });
+          if (!started) return;
+          ({ machine, network } = started);
         } else if (machine) apply(machine, m);
         else if (m.type === "stop") {
           send({ type: "stopped", reason: { kind: "killed" } });
@@ -68,6 +74,7 @@ function serve(port: MessagePort, doorbell: Int32Array): void {
     }
     const state = machine.runUntilBlocked();
     if (state.kind === "ended") {
+      network?.end();
       send({ type: "stopped", reason: state.reason });
       return;
     }
@@ -94,26 +101,39 @@ function apply(machine: Machine, m: ToMachine): void {
   if (m.type === "input") machine.input(m.port, m.data);
   else if (m.type === "powerButton") machine.powerButton();
   else if (m.type === "stop") machine.stop();
+  else machine.serve(m);
 }
 
-function start(
-  config: MachineConfig,
-  send: (m: FromMachine) => void,
-  doorbell: () => boolean,
-): Machine | null {
+interface Running {
+  readonly machine: Machine;
+  readonly network: NodeNetworkLink | null;
+}
+
+interface StartPorts {
+  send(message: FromMachine): void;
+  readonly doorbell: Int32Array;
+  /** True while the doorbell has rung since it was last heard. */
+  rings(): boolean;
+}
+
+function start(config: MachineConfig, { send, doorbell, rings }: StartPorts): Running | null {
   tuneEngine();
   try {
+    const network = config.network ? new NodeNetworkLink(config.network, { doorbell, send }) : null;
     const machine = new Machine(config, {
       nowMs: () => performance.now(),
       entropy: () => randomBytes(8).readBigUInt64LE(),
-      doorbell,
+      doorbell: rings,
       send,
       decompressors: { gzip: (stream) => gunzipSync(stream) },
       compiler: (setup) => new NodeCompiler(setup),
+      services: new NodeServiceHost(),
+      disks: openDisks(config.disks ?? []),
+      ...(network ? { network } : {}),
     });
     giveBackMemory();
     send({ type: "started" });
-    return machine;
+    return { machine, network };
   } catch (error) {
     send({ type: "stopped", reason: toReason(error) });
     return null;

@@ -6,22 +6,31 @@
  */
 import { HypolithError } from "../base/errors.ts";
 import { invariant } from "../base/invariant.ts";
-import type { FromMachine, JitReport, MachineConfig, StopReason } from "../control/protocol.ts";
+import type {
+  DrillName,
+  FromMachine,
+  JitReport,
+  MachineConfig,
+  SerialPort,
+  StopReason,
+  ToMachine,
+} from "../control/protocol.ts";
 import { buildAcpiTables } from "../devices/platform/acpi-tables.ts";
 import { MemoryMap } from "../devices/platform/platform-map.ts";
-import { StateGroup } from "../hypervisor/abi/message.ts";
+import { SignalNumber } from "../hypervisor/abi/message.ts";
+import { deliverInterrupt } from "../hypervisor/kernel/apic-message.ts";
 import { ExitLog, formatExit } from "../hypervisor/kernel/exit-log.ts";
+import { InterruptControllers } from "../hypervisor/kernel/interrupt-controllers.ts";
 import { Kernel } from "../hypervisor/kernel/kernel.ts";
+import { Ledger } from "../hypervisor/kernel/ledger.ts";
 import { LocalApic } from "../hypervisor/kernel/local-apic.ts";
-import type { Portal } from "../hypervisor/kernel/portal.ts";
 import { RouteTable } from "../hypervisor/kernel/routes.ts";
 import type { ServiceDomain } from "../hypervisor/kernel/service-domain.ts";
-import { createHypercalls, deliverInterrupt } from "../hypervisor/kernel/services.ts";
 import { Vcpu } from "../hypervisor/kernel/vcpu.ts";
 import type { Vm } from "../hypervisor/kernel/vm.ts";
 import type { RegionTier } from "../processor/interpreter/code-cache.ts";
 import { Interpreter, type RegionHost } from "../processor/interpreter/interpreter.ts";
-import { type CpuidModel, PHYSICAL_BITS, parseCpuModel } from "../processor/isa/cpuid.ts";
+import { type CpuidModel, parseCpuModel } from "../processor/isa/cpuid.ts";
 import type { CompilerSetup } from "../processor/jit/compile-batch.ts";
 import { Jit, type JitStats, type RegionBackend } from "../processor/jit/jit.ts";
 import { OwnThread } from "../processor/jit/own-thread.ts";
@@ -29,14 +38,22 @@ import { EptEntry, EptTables } from "../processor/memory/ept.ts";
 import { HYPERVISOR_BASE, HYPERVISOR_BYTES, RAM_BASE, S } from "../processor/state/layout.ts";
 import { Processor } from "../processor/vmx/processor.ts";
 import { Vmcs } from "../processor/vmx/vmcs.ts";
-import { createMonitor } from "../services/monitor/monitor.ts";
 import { loadKernel } from "./boot/load-kernel.ts";
 import { e820Map } from "./boot/memory-map.ts";
 import type { Decompressors } from "./boot/payload.ts";
 import { DeterministicClock, type MachineClock, WallClock } from "./clocks.ts";
 import { configureVmcs } from "./guest-state.ts";
 import { Profile } from "./profile.ts";
+import { canBeInterrupted, reportServices } from "./service-report.ts";
+import { servicesOf } from "./service-table.ts";
+import { createServices, type ServiceHost } from "./services.ts";
 import { hashState } from "./state-hash.ts";
+import {
+  createVirtioDevices,
+  type MachineDisk,
+  type MachineNetwork,
+  type StreamServer,
+} from "./virtio-devices.ts";
 
 export interface MachinePorts {
   /** Monotonic clock in milliseconds. */
@@ -47,6 +64,11 @@ export interface MachinePorts {
   doorbell(): boolean;
   send(message: FromMachine): void;
   readonly decompressors?: Decompressors;
+  /** Where services run. Without it: in the machine's own realm, as trusted code. */
+  readonly services?: ServiceHost;
+  /** In the order in which the guest finds them: vda, vdb, ... */
+  readonly disks?: readonly MachineDisk[];
+  readonly network?: MachineNetwork | undefined;
   /** Compiles regions beside the guest; without it that is done between its instructions. */
   readonly compiler?: (setup: CompilerSetup) => RegionBackend;
 }
@@ -63,7 +85,6 @@ const LOW_RAM_END = 0xa_0000;
 const UPPER_LOW_RAM = 0xc_0000;
 const FOUR_GIB = 0x1_0000_0000;
 const TRACE_LINES = 256;
-const IO_EVENT = StateGroup.EXIT | StateGroup.RIP | StateGroup.LOW_REGISTERS;
 
 export class Machine {
   readonly processor: Processor;
@@ -72,9 +93,9 @@ export class Machine {
   readonly #kernel: Kernel;
   readonly #clock: MachineClock;
   readonly #ports: MachinePorts;
-  readonly #monitor: ServiceDomain;
+  readonly #input: readonly InputQueue[];
+  readonly #powerButton: ServiceDomain | undefined;
   #jit: Jit | null = null;
-  readonly #input: Uint8Array[][] = [[], [], [], []];
   #trace: string[] = [];
   readonly #profile: Profile | null;
   readonly #reportsJit: boolean;
@@ -103,14 +124,42 @@ export class Machine {
     const apic = new LocalApic(
       0,
       {
-        eoi: (vector) => this.#monitor.program?.onEndOfInterrupt(vector),
+        eoi: (vector) => this.vm.controllers.ioapic.eoi(vector),
         ipi: (command) => this.#ipi(command),
       },
       true,
     );
     this.vm.vcpus.push(new Vcpu(0, vmcs, apic));
-    this.#monitor = this.#startMonitor(config.rtcEpochMs);
-    this.#kernel = new Kernel(this.processor, this.vm);
+    const log = (text: string): void => ports.send({ type: "log", level: "info", text });
+    const entropy = isDeterministic ? pseudoRandom() : () => ports.entropy();
+    const { plans, servers } = createVirtioDevices(
+      {
+        disks: ports.disks ?? [],
+        entropy: config.entropyDevice ? entropy : undefined,
+        network: ports.network,
+        ...{ memoryBytes, log },
+      },
+      (stream, bytes) => this.#queueOf(stream)?.chunks.push(bytes),
+    );
+    const specs = servicesOf(plans);
+    const domains = createServices(config, specs, this.vm.routes, { host: ports.services, log });
+    this.vm.services.push(...domains);
+    this.#input = specs.flatMap(({ input }, i) =>
+      input.map((stream) => ({
+        ...{ service: domains[i]!, stream, chunks: [], offeredAt: -1 },
+        server: servers.get(stream),
+      })),
+    );
+    this.#powerButton = domains.find((_, i) => specs[i]!.powerButton);
+    this.#kernel = new Kernel(this.processor, this.vm, {
+      now: () => this.#clock.tsc(this.processor.retired),
+      put: (stream, data) => {
+        const server = servers.get(stream);
+        if (server) server.take(data);
+        else ports.send({ type: "output", port: stream as SerialPort, data });
+      },
+      log,
+    });
     this.#load(config, vmcs, cpuid, memoryBytes);
     if (config.traceExits) this.vm.log.trace((line) => this.#traceLine(line));
     this.#reportsJit = config.reportJit === true;
@@ -151,59 +200,25 @@ export class Machine {
     ept.map(0, RAM_BASE, memoryBytes, rights);
     // The VGA hole: RAM is behind it, but nothing decodes there.
     ept.markDevice(LOW_RAM_END, UPPER_LOW_RAM - LOW_RAM_END);
+    const vcpus: Vcpu[] = [];
     return {
       ept,
+      memoryBytes,
       routes: new RouteTable(),
       services: [],
-      vcpus: [],
+      vcpus,
+      controllers: new InterruptControllers((message) => deliverInterrupt(vcpus, message)),
       cpuid,
       log: new ExitLog(),
-      extint: false,
-      extintService: null,
+      ledger: new Ledger(() => this.#ports.nowMs()),
       end: null,
     };
-  }
-
-  #startMonitor(rtcEpochMs: number): ServiceDomain {
-    const domain: ServiceDomain = {
-      name: "monitor",
-      capabilities: { interrupts: true, streams: [0, 1, 2, 3], power: true },
-      program: null,
-      hypercalls: null,
-      deadline: Infinity,
-      messages: 0,
-    };
-    const { vm } = this;
-    domain.hypercalls = createHypercalls(vm, domain, {
-      now: () => this.#clock.tsc(this.processor.retired),
-      put: (stream, data) =>
-        this.#ports.send({ type: "output", port: stream as 0 | 1 | 2 | 3, data }),
-      log: (text) => this.#ports.send({ type: "log", level: "info", text }),
-    });
-    vm.services.push(domain);
-    domain.program = createMonitor({ rtcEpochMs })(domain.hypercalls);
-    const io: Portal = {
-      name: "io",
-      service: domain,
-      stateIn: IO_EVENT,
-      stateOut: StateGroup.RIP | StateGroup.LOW_REGISTERS,
-    };
-    const memory: Portal = {
-      name: "memory",
-      service: domain,
-      stateIn: StateGroup.EXIT | StateGroup.DEVICE,
-      stateOut: StateGroup.DEVICE,
-    };
-    vm.routes.routePorts(0, 0xffff, io);
-    // Everything that is not RAM: what no device decodes floats high.
-    vm.routes.routeMemory(0, 2 ** PHYSICAL_BITS - 1, memory);
-    return domain;
   }
 
   #ipi(command: { shorthand: number } & Parameters<typeof deliverInterrupt>[1]): void {
     const SELF = 1;
     const ALL = 2;
-    if (command.shorthand === 0) deliverInterrupt(this.vm, command);
+    if (command.shorthand === 0) deliverInterrupt(this.vm.vcpus, command);
     else if (command.shorthand === SELF || command.shorthand === ALL)
       this.vm.vcpus[0]!.apic.deliver(command.deliveryMode, command.vector, 0);
   }
@@ -245,49 +260,98 @@ export class Machine {
 
   /** Bytes for a serial port's receiver. */
   input(port: number, bytes: Uint8Array): void {
-    this.#input[port]?.push(bytes);
+    this.#queueOf(port)?.chunks.push(bytes);
     this.#offerInput();
   }
 
+  #queueOf(stream: number): InputQueue | undefined {
+    return this.#input.find((queue) => queue.stream === stream);
+  }
+
   powerButton(): void {
-    this.#monitor.program?.onSignal("powerButton");
+    if (this.#powerButton) this.#kernel.signal(this.#powerButton, SignalNumber.POWER_BUTTON);
+  }
+
+  /** Answers a question about services, or does a drill. */
+  serve(message: ToMachine): void {
+    if (message.type === "services") {
+      const report = reportServices(this.vm);
+      this.#ports.send({ type: "services", id: message.id, report });
+    } else if (message.type === "drill") {
+      const problem = this.drill(message.service, message.drill);
+      this.#ports.send({ type: "drilled", id: message.id, problem });
+    }
+  }
+
+  /** Does it, or answers why not. */
+  drill(name: string, drill: DrillName): string | null {
+    const service = this.vm.services.find((candidate) => candidate.name === name);
+    if (!service) return `there is no service ${name}`;
+    if (this.vm.end) return "the VM has ended";
+    if (drill === "restart") {
+      this.#kernel.restartService(service);
+      return null;
+    }
+    if (drill === "hang" && service.placement && !canBeInterrupted(service.placement))
+      return `${name} runs in the machine's own thread, where nothing could end a hang: place it with --service ${name}=worker`;
+    service.drill = drill;
+    return null;
   }
 
   stop(): void {
     this.vm.end ??= { kind: "killed", message: "stopped from outside" };
   }
 
+  /** What a service has not taken is offered again when it has handled something else meanwhile. */
   #offerInput(): void {
-    this.#input.forEach((queue, port) => {
-      while (queue.length > 0) {
-        const head = queue[0]!;
-        const taken = this.#monitor.program?.onInput(port, head) ?? head.length;
-        if (taken < head.length) {
-          queue[0] = head.subarray(taken);
-          return;
+    for (const queue of this.#input) {
+      const { service, stream, chunks, server } = queue;
+      while (queue.offeredAt !== service.messages) {
+        const more = chunks.length === 0 ? server?.give?.() : null;
+        if (more) chunks.push(more);
+        if (chunks.length === 0) break;
+        const head = chunks[0]!;
+        const taken = this.#kernel.input(service, stream, head);
+        if (taken === head.length) {
+          chunks.shift();
+          continue;
         }
-        queue.shift();
+        chunks[0] = head.subarray(taken);
+        queue.offeredAt = service.messages;
       }
-    });
+    }
   }
 
   #hasInput(): boolean {
-    return this.#input.some((queue) => queue.length > 0);
+    return this.#input.some(
+      ({ chunks, offeredAt, service, server }) =>
+        (chunks.length > 0 || server?.hasMore === true) && offeredAt !== service.messages,
+    );
   }
 
   /** Runs the guest until it is idle, it has ended, or the doorbell rings. */
   runUntilBlocked(): RunState {
+    const { ledger } = this.vm;
+    ledger.resume();
+    const state = this.#run();
+    ledger.pause();
+    return state;
+  }
+
+  #run(): RunState {
     const vcpu = this.vm.vcpus[0]!;
     for (;;) {
       if (this.#ports.doorbell()) return { kind: "doorbell" };
       if (this.#hasInput()) this.#offerInput();
       const result = this.#kernel.step(vcpu);
       if (result.kind === "ran") continue;
+      if (result.kind === "ended") this.#kernel.finish();
       this.#flushTrace();
       if (result.kind === "ended") {
         this.#sendReports();
         return { kind: "ended", reason: this.#stopReason() };
       }
+      this.#kernel.rest();
       const wait = this.#clock.idle(result.until, this.processor.retired);
       if (wait > 0) return { kind: "idle", waitMs: wait / 1e6 };
     }
@@ -343,6 +407,17 @@ export class Machine {
   lastExits(): string[] {
     return this.vm.log.last(32).map(formatExit);
   }
+}
+
+/** Bytes that wait for a service to take them. */
+interface InputQueue {
+  readonly service: ServiceDomain;
+  readonly stream: number;
+  readonly chunks: Uint8Array[];
+  /** Where they come from, if it is a device of ours. */
+  readonly server: StreamServer | undefined;
+  /** The service's count of messages when it last did not take all. */
+  offeredAt: number;
 }
 
 const BITMAP_BYTES = 0x1_0000;

@@ -98,6 +98,16 @@ export class PciHost implements PortDevice, Snapshottable {
     { base: Port.PCI_DATA, length: 4, sizes: [1, 2, 4] },
   ];
 
+  /**
+   * What an access to the data port at `port` is for: the function (bus in bits 15:8, slot and function below) and its register. Undefined if
+   * configuration is not enabled.
+   */
+  selection(port: number): { target: number; register: number } | undefined {
+    const { address } = this.#state;
+    if (!(address & ADDRESS_ENABLE) || port < Port.PCI_DATA) return undefined;
+    return { target: (address >>> 8) & 0xffff, register: (address & 0xfc) + (port & 3) };
+  }
+
   readPort(port: number, size: PortSize): number {
     const { address } = this.#state;
     if (port < Port.PCI_DATA) return address;

@@ -1,14 +1,47 @@
 /**
- * The message between micro-hypervisor and service: one trapped event of a guest vCPU, and the answer to it.
+ * The message between micro-hypervisor and service: one event, and the answer to it.
  *
- * A message is 256 bytes in a buffer of its own, the same in every placement of a service. It carries only the state groups that the portal
- * asked for; a reply names the groups it wants committed. Nothing of the kernel's or the guest's memory is reachable through it.
+ * A message is a header of 256 bytes and a data area behind it, in a buffer of the service's own, the same in every placement. Of a guest
+ * it carries only the state groups that the portal asked for; a reply names the groups it wants committed. Nothing of the kernel's or the
+ * guest's memory is reachable through it.
  *
- *   0 seq u32 · 4 portal u32 · 8 groups u32 · 12 status u32 · 16 reason u32 · 20 instruction length u32 · 24 qualification u64 ·
- *   32 guest-physical address u64 · 40 device access u32 · 44 device size u32 · 48 device data u64 · 56 RIP u64 · 64 RFLAGS u64 ·
- *   72 activity u32 · 76 interruptibility u32 · 80 injection information u32 · 84 injection error u32 · 88 TSC u64 · 96 general registers 16 x u64
+ *   0 seq u32 · 4 kind u16 (EventKind) · 6 portal u16 · 8 groups u32 · 12 status u32 · 16 reason u32 · 20 instruction length u32 ·
+ *   24 qualification u64 · 32 guest-physical address u64 · 40 device access u32 · 44 device size u32 · 48 device data u64 · 56 RIP u64 ·
+ *   64 RFLAGS u64 · 72 activity u32 · 76 interruptibility u32 · 80 injection information u32 · 84 injection error u32 ·
+ *   88 virtual time in ns u64 · 96 general registers 16 x u64 · 224 data bytes u32 · 228 stream u32 · 232 argument u64 · 240 reserved ·
+ *   256 data: of a request its payload, of a reply its effects (effects.ts)
+ *
+ * A portal without high registers and without argument needs the first 128 bytes and the data length only.
  */
-export const MESSAGE_BYTES = 256;
+export const HEADER_BYTES = 256;
+/** Header and data area of a service that asks for no more. A WebAssembly page: see machine/placements. */
+export const MESSAGE_BYTES = 0x1_0000;
+
+/** What a message tells. Everything but EXIT comes without guest state. */
+export const EventKind = {
+  /** A VM exit of a guest: reason and state groups. Reply: status, groups, effects. */
+  EXIT: 0,
+  /** The service's timer is due. */
+  TIMER: 1,
+  /** Bytes from a stream of the embedder, in the data area. Reply: `argument` = how many were taken. */
+  INPUT: 2,
+  /** A signal of the embedder: `argument` is a SignalNumber. */
+  SIGNAL: 3,
+  /** The first message of a service's life. */
+  START: 4,
+  /** Asks for the service's whole state, into the data area. Must have no effects. */
+  SAVE: 5,
+  /** The state to go on from, in the data area. Must have no effects. */
+  RESTORE: 6,
+  /** For drills: never to be answered. */
+  HANG: 7,
+} as const;
+
+export const SignalNumber = {
+  POWER_BUTTON: 1,
+  /** The VM has ended: the last message, for what has been gathered and not been put yet. */
+  STOPPING: 2,
+} as const;
 
 /** State groups, one bit each. Groups that are only ever sent to a service are marked "in". */
 export const StateGroup = {
@@ -31,9 +64,11 @@ export const StateGroup = {
 
 export const IN_ONLY_GROUPS = StateGroup.EXIT;
 
-const AT = {
+/** Where the fields are, for programs that know no class. */
+export const MessageOffset = {
   SEQ: 0,
-  PORTAL: 4,
+  KIND: 4,
+  PORTAL: 6,
   GROUPS: 8,
   STATUS: 12,
   REASON: 16,
@@ -49,16 +84,30 @@ const AT = {
   INTERRUPTIBILITY: 76,
   INJECTION: 80,
   INJECTION_ERROR: 84,
-  TSC: 88,
+  TIME: 88,
   REGISTERS: 96,
+  DATA_BYTES: 224,
+  STREAM: 228,
+  ARGUMENT: 232,
 } as const;
+const AT = MessageOffset;
 
 /** Reader and writer of one message buffer. 64-bit values go as numbers where they are exact, else as low and high words. */
 export class Message {
   readonly view: DataView;
+  /** The header, for copies. */
+  readonly words: Uint32Array;
+  readonly bytes: Uint8Array;
 
-  constructor(buffer: ArrayBuffer = new ArrayBuffer(MESSAGE_BYTES)) {
-    this.view = new DataView(buffer, 0, MESSAGE_BYTES);
+  constructor(buffer: ArrayBufferLike = new ArrayBuffer(MESSAGE_BYTES)) {
+    this.view = new DataView(buffer);
+    this.words = new Uint32Array(buffer, 0, HEADER_BYTES / 4);
+    this.bytes = new Uint8Array(buffer);
+  }
+
+  /** Room for data. */
+  get capacity(): number {
+    return this.view.byteLength - HEADER_BYTES;
   }
 
   #get(at: number): number {
@@ -84,11 +133,17 @@ export class Message {
   set seq(v: number) {
     this.#set(AT.SEQ, v);
   }
+  get kind(): number {
+    return this.view.getUint16(AT.KIND, true);
+  }
+  set kind(v: number) {
+    this.view.setUint16(AT.KIND, v, true);
+  }
   get portal(): number {
-    return this.#get(AT.PORTAL);
+    return this.view.getUint16(AT.PORTAL, true);
   }
   set portal(v: number) {
-    this.#set(AT.PORTAL, v);
+    this.view.setUint16(AT.PORTAL, v, true);
   }
   /** Groups that are in the message, or (in a reply) that are to be committed. */
   get groups(): number {
@@ -183,6 +238,34 @@ export class Message {
   }
   set injectionError(v: number) {
     this.#set(AT.INJECTION_ERROR, v);
+  }
+
+  /** Virtual time of the event: nanoseconds since machine start. */
+  get time(): number {
+    return this.#getWide(AT.TIME);
+  }
+  set time(v: number) {
+    this.#setWide(AT.TIME, v);
+  }
+  /** Of a request: bytes of payload. Of a reply: bytes of effects. */
+  get dataBytes(): number {
+    return this.#get(AT.DATA_BYTES);
+  }
+  set dataBytes(v: number) {
+    this.#set(AT.DATA_BYTES, v);
+  }
+  get stream(): number {
+    return this.#get(AT.STREAM);
+  }
+  set stream(v: number) {
+    this.#set(AT.STREAM, v);
+  }
+  /** Exact below 2^53. */
+  get argument(): number {
+    return this.#getWide(AT.ARGUMENT);
+  }
+  set argument(v: number) {
+    this.#setWide(AT.ARGUMENT, v);
   }
 
   /** Low and high word of general register n (encoding order). */

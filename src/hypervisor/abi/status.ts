@@ -11,5 +11,7 @@ export const Status = {
   LIMIT: 4,
   /** A service does not handle this event: the route's default applies. */
   UNHANDLED: 5,
+  /** Of a reply: the same event goes to the portal of the service's forward list that `stream` names, with `argument`. */
+  FORWARD: 6,
 } as const;
 export type Status = (typeof Status)[keyof typeof Status];

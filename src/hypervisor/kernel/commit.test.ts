@@ -12,6 +12,8 @@ import { Vcpu } from "./vcpu.ts";
 const portal = (stateIn: number, stateOut: number): Portal => ({
   name: "p",
   service: null as never,
+  index: 0,
+  forwards: [],
   stateIn,
   stateOut,
 });

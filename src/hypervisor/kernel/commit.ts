@@ -3,16 +3,29 @@
  * A reply can name only the groups of its portal; control fields, host addresses and bitmaps are in no group.
  */
 
-import { Field, INTERRUPTION_VALID, VendorField } from "../../processor/isa/vmcs-fields.ts";
+import {
+  Field,
+  INTERRUPTION_VALID,
+  InterruptionType,
+  VendorField,
+} from "../../processor/isa/vmcs-fields.ts";
 import { GPR, PendingDebug, S } from "../../processor/state/layout.ts";
+import { checkInjection } from "../../processor/vmx/entry-checks.ts";
 import type { Vmcs } from "../../processor/vmx/vmcs.ts";
 import { IN_ONLY_GROUPS, type Message, StateGroup } from "../abi/message.ts";
 import type { Portal } from "./portal.ts";
-import type { Vcpu } from "./vcpu.ts";
+import { type Vcpu, VcpuState } from "./vcpu.ts";
 
 const LOW = [0, 1, 2, 3];
 const HIGH = [4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 const RFLAGS_RESERVED_ONE = 2;
+const RFLAGS_IF = 0x200;
+const RFLAGS_VM = 0x2_0000;
+const ACTIVITY_HLT = 1;
+const BLOCKING_BY_STI = 1;
+const BLOCKING_BY_NMI = 8;
+/** By STI and by MOV SS. */
+const BLOCKING_ONE = 3;
 const RFLAGS_TF = 0x100;
 
 function copyRegisters(message: Message, vmcs: Vmcs, which: readonly number[]): void {
@@ -63,26 +76,60 @@ export function checkReply(message: Message, vmcs: Vmcs, portal: Portal): string
     if (isLong ? BigInt.asUintN(64, BigInt.asIntN(48, rip)) !== rip : rip >> 32n !== 0n)
       return "RIP cannot be loaded";
   }
-  if (groups & StateGroup.RFLAGS) {
-    const flags = message.rflags;
-    if ((flags & RFLAGS_RESERVED_ONE) === 0 || (flags & ~0x3f_7fd7) !== 0)
-      return "RFLAGS cannot be loaded";
-  }
-  if (
-    groups & StateGroup.ACTIVITY &&
-    (message.activity > 1 || message.interruptibility > 15 || (message.interruptibility & 3) === 3)
-  ) {
-    return "activity or interruptibility cannot be loaded";
-  }
-  if (groups & StateGroup.INJECTION) {
-    const info = message.injection;
-    const type = (info >>> 8) & 7;
+  if ((groups & (StateGroup.RFLAGS | StateGroup.ACTIVITY | StateGroup.INJECTION)) === 0)
+    return null;
+  return checkEventState(message, vmcs);
+}
+
+/** RFLAGS, interruptibility and an injection depend on each other: what VM entry checks of them together is checked together. */
+function checkEventState(message: Message, vmcs: Vmcs): string | null {
+  const { groups } = message;
+  const before = vmcs.number(Field.GUEST_RFLAGS);
+  const flags = groups & StateGroup.RFLAGS ? message.rflags : before;
+  if ((flags & RFLAGS_RESERVED_ONE) === 0 || (flags & ~0x3f_7fd7) !== 0)
+    return "RFLAGS cannot be loaded";
+  if ((flags ^ before) & RFLAGS_VM) return "RFLAGS.VM is not a service's to change";
+  let blocking = vmcs.number(Field.GUEST_INTERRUPTIBILITY);
+  if (groups & StateGroup.RIP) blocking &= ~BLOCKING_ONE;
+  if (groups & StateGroup.ACTIVITY) {
+    blocking = message.interruptibility;
+    const isHalt = message.activity === ACTIVITY_HLT;
     if (
-      info !== 0 &&
-      (info < INTERRUPTION_VALID || type === 1 || type === 7 || (info & 0x7fff_f000) !== 0)
+      message.activity > ACTIVITY_HLT ||
+      blocking > 15 ||
+      (blocking & BLOCKING_ONE) === BLOCKING_ONE
     )
-      return "injection is not legal";
+      return "activity or interruptibility cannot be loaded";
+    if (isHalt && (blocking & BLOCKING_ONE) !== 0) return "a halt under STI or MOV SS";
   }
+  if ((blocking & BLOCKING_BY_STI) !== 0 && (flags & RFLAGS_IF) === 0)
+    return "blocking by STI with IF clear";
+  const isInjecting = groups & StateGroup.INJECTION && message.injection !== 0;
+  return isInjecting ? checkInjected(message, vmcs, flags, blocking) : null;
+}
+
+function checkInjected(
+  message: Message,
+  vmcs: Vmcs,
+  flags: number,
+  blocking: number,
+): string | null {
+  const info = message.injection;
+  if (info < INTERRUPTION_VALID) return "an injection that is not valid";
+  vmcs.set(Field.ENTRY_INTERRUPTION_INFO, info);
+  vmcs.set(Field.ENTRY_ERROR_CODE, message.injectionError);
+  vmcs.set(Field.ENTRY_INSTRUCTION_LENGTH, message.instructionLength);
+  const refusal = checkInjection(vmcs);
+  vmcs.set(Field.ENTRY_INTERRUPTION_INFO, 0);
+  if (refusal !== null) return `injection: ${refusal}`;
+  const type = (info >>> 8) & 7;
+  if (
+    type === InterruptionType.EXTERNAL &&
+    ((flags & RFLAGS_IF) === 0 || (blocking & BLOCKING_ONE) !== 0)
+  )
+    return "injection of an external interrupt while blocked";
+  if (type === InterruptionType.NMI && (blocking & (BLOCKING_BY_NMI | BLOCKING_ONE)) !== 0)
+    return "injection of an NMI while blocked";
   return null;
 }
 
@@ -105,7 +152,8 @@ export function commitReply(message: Message, vcpu: Vcpu): void {
   }
   if (groups & StateGroup.RFLAGS) vmcs.set(Field.GUEST_RFLAGS, message.rflags);
   if (groups & StateGroup.ACTIVITY) {
-    vmcs.set(Field.GUEST_ACTIVITY, message.activity);
+    // A halted vCPU does not enter at all.
+    if (message.activity === ACTIVITY_HLT) vcpu.state = VcpuState.BLOCKED_HLT;
     vmcs.set(Field.GUEST_INTERRUPTIBILITY, message.interruptibility);
   }
   if (groups & StateGroup.DEVICE) vmcs.setBig(VendorField.DEVICE_READ_REPLY, message.deviceData);

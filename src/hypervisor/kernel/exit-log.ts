@@ -3,6 +3,7 @@
  * In deterministic mode the lines of two runs are equal.
  */
 import { exitReasonName } from "../../processor/isa/exit-reasons.ts";
+import { formatTransition, GUEST, TransitionLog } from "./transition-log.ts";
 
 export interface ExitRecord {
   seq: number;
@@ -31,10 +32,23 @@ export class ExitLog {
   readonly #counts = new Map<number, number>();
   #sink: ((line: string) => void) | null = null;
   #seq = 0;
+  readonly transitions = new TransitionLog();
 
-  /** Sends every record as a line. */
+  /** Sends every record as a line, and what services' VMs do between two. */
   trace(sink: (line: string) => void): void {
     this.#sink = sink;
+    this.transitions.watch((t) => {
+      if (t.vm !== GUEST) sink(formatTransition(t));
+    });
+  }
+
+  get isTraced(): boolean {
+    return this.#sink !== null;
+  }
+
+  /** A line between the records: a message to a service, a restart. */
+  note(line: string): void {
+    this.#sink?.(line);
   }
 
   get total(): number {

@@ -12,31 +12,35 @@ import {
 } from "../../processor/isa/vmcs-fields.ts";
 import { GPR, S } from "../../processor/state/layout.ts";
 import type { Engine } from "../../processor/vmx/engine-port.ts";
-import { DeviceAccess, Message } from "../abi/message.ts";
-import type { ServiceProgram } from "../abi/service.ts";
+import { DeviceAccess, EventKind } from "../abi/message.ts";
 import { Status } from "../abi/status.ts";
-import { checkReply, commitReply, fillMessage, skipInstruction } from "./commit.ts";
+import { commitReply, fillMessage, skipInstruction } from "./commit.ts";
 import { readMsr, writeMsr } from "./msr.ts";
 import type { Portal } from "./portal.ts";
-import { beginStringIo, endStringIo } from "./string-io.ts";
+import { DEAD, type ServiceCalls } from "./service-calls.ts";
+import type { ServiceDomain } from "./service-domain.ts";
+import { beginStringIo, endStringIo, type StringElement } from "./string-io.ts";
 import { raise, type Vcpu, VcpuState } from "./vcpu.ts";
 import type { Vm } from "./vm.ts";
 
 const GP = 13;
 const UD = 6;
 const CR4_OSXSAVE = 0x4_0000;
-const IO_STRING = 1 << 4;
+/** I/O qualification. SDM Vol. 3C, "Exit Qualification for I/O Instructions". */
+const IoBits = { SIZE: 7, IN: 1 << 3, STRING: 1 << 4 } as const;
+/** An event visits at most so many services. */
+const MAX_HOPS = 4;
 
 export class ExitDispatcher {
   readonly #vm: Vm;
   readonly #engine: Engine;
   readonly #now: () => number;
-  readonly #message = new Message();
-  #seq = 0;
+  readonly #calls: ServiceCalls;
 
-  constructor(vm: Vm, engine: Engine, now: () => number) {
+  constructor(vm: Vm, engine: Engine, calls: ServiceCalls, now: () => number) {
     this.#vm = vm;
     this.#engine = engine;
+    this.#calls = calls;
     this.#now = now;
   }
 
@@ -54,7 +58,7 @@ export class ExitDispatcher {
       case ExitReason.HLT:
         skipInstruction(vmcs);
         // The trap of a single step ends the halt at once.
-        if (vmcs.number(Field.GUEST_PENDING_DEBUG) === 0) vcpu.state = VcpuState.HALTED;
+        if (vmcs.number(Field.GUEST_PENDING_DEBUG) === 0) vcpu.state = VcpuState.BLOCKED_HLT;
         return;
       case ExitReason.CPUID:
         this.#cpuid(vcpu);
@@ -176,23 +180,61 @@ export class ExitDispatcher {
   }
 
   #io(vcpu: Vcpu): void {
-    const port = vcpu.vmcs.number(Field.EXIT_QUALIFICATION) / 0x1_0000;
-    const portal = this.#vm.routes.port(port & 0xffff);
-    if (!portal) this.#stop("error", `no route for I/O port 0x${(port & 0xffff).toString(16)}`);
-    else if (vcpu.vmcs.number(Field.EXIT_QUALIFICATION) & IO_STRING) this.#stringIo(vcpu, portal);
-    else this.#call(vcpu, portal);
+    const q = vcpu.vmcs.number(Field.EXIT_QUALIFICATION);
+    if (q & IoBits.STRING) {
+      this.#stringIo(vcpu);
+      return;
+    }
+    const port = Math.floor(q / 0x1_0000) & 0xffff;
+    const portal = this.#vm.routes.port(port);
+    if (portal) {
+      const replied = this.#ask(vcpu, portal, null);
+      if (replied) {
+        commitReply(replied.message, vcpu);
+        return;
+      }
+      if (this.#vm.end) return;
+    }
+    this.#ownPort(vcpu, q);
+  }
+
+  /** IN or OUT that no service answers: the interrupt controllers', or nobody's. */
+  #ownPort(vcpu: Vcpu, q: number): void {
+    const state = vcpu.vmcs.state;
+    const bytes = ((q & IoBits.SIZE) + 1) as 1 | 2 | 4;
+    const port = Math.floor(q / 0x1_0000) & 0xffff;
+    if (q & IoBits.IN) {
+      const value = this.#readOwnPort(port, bytes);
+      if (bytes === 1) state.setUint8(GPR, value);
+      else if (bytes === 2) state.setUint16(GPR, value, true);
+      else setRegister(state, 0, value);
+    } else this.#writeOwnPort(port, bytes, state.getUint32(GPR, true));
+    skipInstruction(vcpu.vmcs);
+  }
+
+  #readOwnPort(port: number, bytes: 1 | 2 | 4): number {
+    const { controllers } = this.#vm;
+    return controllers.ownsPort(port) ? controllers.readPort(port, bytes) : 2 ** (8 * bytes) - 1;
+  }
+
+  #writeOwnPort(port: number, bytes: 1 | 2 | 4, value: number): void {
+    const { controllers } = this.#vm;
+    if (controllers.ownsPort(port)) controllers.writePort(port, bytes, value);
   }
 
   /** One element of INS or OUTS: the kernel does its memory side, the portal sees a plain IN or OUT of RAX. */
-  #stringIo(vcpu: Vcpu, portal: Portal): void {
+  #stringIo(vcpu: Vcpu): void {
     const element = beginStringIo(vcpu, this.#engine);
     if (!element) return;
-    const message = this.#message;
-    fillMessage(message, vcpu.vmcs, portal);
-    message.qualification = element.qualification;
-    message.setRegister(0, element.data, 0);
-    if (!this.#ask(vcpu, portal)) return;
-    endStringIo(vcpu, this.#engine, element, message.registerLow(0));
+    const port = Math.floor(element.qualification / 0x1_0000) & 0xffff;
+    const portal = this.#vm.routes.port(port);
+    const replied = portal && this.#ask(vcpu, portal, element);
+    if (this.#vm.end && !replied) return;
+    let value = 0;
+    if (replied) value = replied.message.registerLow(0);
+    else if (element.isInput) value = this.#readOwnPort(port, element.bytes);
+    else this.#writeOwnPort(port, element.bytes, element.data);
+    endStringIo(vcpu, this.#engine, element, value);
   }
 
   #memory(vcpu: Vcpu): void {
@@ -214,8 +256,30 @@ export class ExitDispatcher {
       return;
     }
     const portal = this.#vm.routes.memory(address);
-    if (portal) this.#call(vcpu, portal);
-    else this.#stop("error", `no route for guest-physical address 0x${address.toString(16)}`);
+    if (portal) {
+      const replied = this.#ask(vcpu, portal, null);
+      if (replied) {
+        commitReply(replied.message, vcpu);
+        return;
+      }
+      if (this.#vm.end) return;
+    }
+    this.#ownMemory(vcpu, address);
+  }
+
+  /** A device page that no service answers: the IOAPIC's, or nobody's. */
+  #ownMemory(vcpu: Vcpu, address: number): void {
+    const { vmcs } = vcpu;
+    const { controllers } = this.#vm;
+    const size = vmcs.number(VendorField.DEVICE_SIZE) as 1 | 2 | 4 | 8;
+    const isOurs = controllers.ownsMemory(address);
+    if (vmcs.number(VendorField.DEVICE_ACCESS) === DeviceAccess.WRITE) {
+      const data = vmcs.big(VendorField.DEVICE_WRITE_DATA);
+      if (isOurs) controllers.writeMemory(address, size, size === 8 ? data : Number(data));
+      return;
+    }
+    const value = isOurs ? BigInt(controllers.readMemory(address, size)) : ALL_ONES;
+    vmcs.setBig(VendorField.DEVICE_READ_REPLY, BigInt.asUintN(8 * size, value));
   }
 
   #apicPage(vcpu: Vcpu, offset: number): void {
@@ -232,46 +296,45 @@ export class ExitDispatcher {
     vmcs.setBig(VendorField.DEVICE_READ_REPLY, BigInt(value) >> BigInt((offset & 3) * 8));
   }
 
-  #call(vcpu: Vcpu, portal: Portal): void {
-    fillMessage(this.#message, vcpu.vmcs, portal);
-    if (this.#ask(vcpu, portal)) commitReply(this.#message, vcpu);
+  /**
+   * Sends the exit to a portal, and on to where its service passes it. Answers the portal's service with the reply to be committed in its
+   * message, or null: nobody handles it, or the VM has ended.
+   */
+  #ask(vcpu: Vcpu, first: Portal, element: StringElement | null): ServiceDomain | null {
+    let portal = first;
+    let argument = 0;
+    for (let hop = 0; hop < MAX_HOPS; hop++) {
+      const { service } = portal;
+      const message = this.#calls.open(service);
+      if (!message) return this.#dead(vcpu);
+      message.kind = EventKind.EXIT;
+      message.portal = portal.index;
+      if (argument !== 0) message.argument = argument;
+      fillMessage(message, vcpu.vmcs, portal);
+      if (element) {
+        message.qualification = element.qualification;
+        message.setRegister(0, element.data, 0);
+      }
+      vcpu.state = VcpuState.WAIT_SERVICE;
+      const status = this.#calls.call(service, vcpu, portal);
+      if (status === DEAD) return this.#dead(vcpu);
+      vcpu.state = VcpuState.COMMIT;
+      if (status === Status.OK) return service;
+      if (status !== Status.FORWARD) return null;
+      portal = portal.forwards[service.message.stream]!;
+      argument = service.message.argument;
+    }
+    this.#stop("error", `an event went from service to service ${MAX_HOPS} times`);
+    return this.#dead(vcpu);
   }
 
-  /** A program that throws has failed, whatever it threw; the kernel goes on. */
-  #handle(program: ServiceProgram, message: Message): Status {
-    try {
-      return program.onEvent(message);
-    } catch (error) {
-      this.#stop("error", `service failed: ${String(error)}`);
-      return Status.GONE;
-    }
-  }
-
-  /** Sends the message and checks the reply. Answers false, with the VM ended, if it cannot be committed. */
-  #ask(vcpu: Vcpu, portal: Portal): boolean {
-    const { service } = portal;
-    const message = this.#message;
-    message.seq = ++this.#seq;
-    service.messages++;
-    const program = service.program;
-    if (!program) {
-      this.#stop("error", `service ${service.name} is not running`);
-      return false;
-    }
-    const status = this.#handle(program, message);
-    if (status !== Status.OK || message.seq !== this.#seq) {
-      this.#stop(
-        "error",
-        `service ${service.name} did not answer ${portal.name} (status ${status})`,
-      );
-      return false;
-    }
-    const refusal = checkReply(message, vcpu.vmcs, portal);
-    if (refusal)
-      this.#stop("error", `reply of service ${service.name} to ${portal.name} refused: ${refusal}`);
-    return refusal === null;
+  #dead(vcpu: Vcpu): null {
+    vcpu.state = VcpuState.DEAD;
+    return null;
   }
 }
+
+const ALL_ONES = 0xffff_ffff_ffff_ffffn;
 
 function setRegister(state: DataView, n: number, value: number): void {
   state.setUint32(GPR + 8 * n, value, true);

@@ -12,8 +12,13 @@ import {
   PrimaryControl,
 } from "../../processor/isa/vmcs-fields.ts";
 import type { Processor } from "../../processor/vmx/processor.ts";
+import { EventKind, HEADER_BYTES, SignalNumber } from "../abi/message.ts";
+import { type EffectPorts, MIN_TIMER_NS } from "./effects.ts";
 import { ExitDispatcher } from "./exits.ts";
-import { type Vcpu, VcpuState } from "./vcpu.ts";
+import { DEAD, ServiceCalls } from "./service-calls.ts";
+import type { ServiceDomain } from "./service-domain.ts";
+import { GUEST } from "./transition-log.ts";
+import { VCPU_STATE_NAMES, type Vcpu, VcpuState } from "./vcpu.ts";
 import type { Vm } from "./vm.ts";
 
 const RFLAGS_IF = 0x200;
@@ -33,11 +38,16 @@ export class Kernel {
   readonly #processor: Processor;
   readonly #vm: Vm;
   readonly #dispatcher: ExitDispatcher;
+  readonly #calls: ServiceCalls;
 
-  constructor(processor: Processor, vm: Vm) {
+  /** Starts the VM's services. `ports.now` is virtual time. */
+  constructor(processor: Processor, vm: Vm, ports: EffectPorts) {
     this.#processor = processor;
     this.#vm = vm;
-    this.#dispatcher = new ExitDispatcher(vm, processor.engine, () => this.now());
+    this.#calls = new ServiceCalls(vm, processor.engine, ports);
+    this.#dispatcher = new ExitDispatcher(vm, processor.engine, this.#calls, () => this.now());
+    for (const service of vm.services) this.#calls.prepare(service);
+    for (const service of vm.services) this.#calls.start(service);
   }
 
   /** Virtual time in ns. */
@@ -50,7 +60,8 @@ export class Kernel {
     const vm = this.#vm;
     if (vm.end) return ENDED;
     const deadline = this.#runTimers(vcpu);
-    if (vcpu.state === VcpuState.HALTED) {
+    if (vm.end) return ENDED;
+    if (vcpu.state === VcpuState.BLOCKED_HLT) {
       if (!this.#hasWakeup(vcpu)) return { kind: "idle", until: deadline };
       vcpu.state = VcpuState.RUNNABLE;
     }
@@ -58,7 +69,16 @@ export class Kernel {
     const { vmcs } = vcpu;
     const left = Math.ceil(deadline - this.now());
     vmcs.set(Field.PREEMPTION_TIMER, Math.min(Math.max(left, 0), MAX_TIMER));
+    vcpu.state = VcpuState.IN_GUEST;
+    const { transitions } = vm.log;
+    if (transitions.isWatched) transitions.entry(GUEST, vcpu.id, vmcs);
+    const before = this.#processor.retired;
+    vm.ledger.to(vm.ledger.guest);
     const error = this.#processor.enter(vmcs);
+    vm.ledger.to(vm.ledger.kernel);
+    vcpu.state = VcpuState.TRAPPED;
+    if (transitions.isWatched)
+      transitions.exit(GUEST, vcpu.id, vmcs, this.#processor.retired - before);
     if (error !== 0) {
       vm.end ??= { kind: "error", message: `VM entry refused: VM-instruction error ${error}` };
       return ENDED;
@@ -73,7 +93,58 @@ export class Kernel {
       rip: vmcs.big(Field.GUEST_RIP),
     });
     this.#dispatcher.dispatch(vcpu);
-    return vm.end ? ENDED : RAN;
+    if (vm.end) {
+      vcpu.state = VcpuState.DEAD;
+      return ENDED;
+    }
+    if (vcpu.state !== VcpuState.BLOCKED_HLT) vcpu.state = VcpuState.RUNNABLE;
+    return RAN;
+  }
+
+  /** Bytes from a stream of the embedder; answers how many the service took. */
+  input(service: ServiceDomain, stream: number, bytes: Uint8Array): number {
+    const message = this.#vm.end ? null : this.#calls.open(service);
+    if (!message) return bytes.length;
+    const offered = bytes.subarray(0, message.capacity);
+    message.kind = EventKind.INPUT;
+    message.stream = stream;
+    message.dataBytes = offered.length;
+    message.bytes.set(offered, HEADER_BYTES);
+    if (this.#calls.call(service, null, null) === DEAD) return bytes.length;
+    return Math.min(service.message.argument, offered.length);
+  }
+
+  /** A signal of the embedder to a service (SignalNumber). */
+  signal(service: ServiceDomain, signal: number): void {
+    if (!this.#vm.end) this.#signal(service, signal);
+  }
+
+  /** The VM has ended: its services say what they have to say. To be called once. */
+  finish(): void {
+    for (const service of this.#vm.services)
+      if (service.placement) this.#signal(service, SignalNumber.STOPPING);
+    for (const service of this.#vm.services) {
+      service.placement?.kill();
+      service.placement = null;
+    }
+  }
+
+  #signal(service: ServiceDomain, signal: number): void {
+    const message = this.#calls.open(service);
+    if (!message) return;
+    message.kind = EventKind.SIGNAL;
+    message.argument = signal;
+    this.#calls.call(service, null, null);
+  }
+
+  /** Ends a service's program in order and starts it again. */
+  restartService(service: ServiceDomain): void {
+    if (!this.#vm.end) this.#calls.renew(service);
+  }
+
+  /** The VM has nothing to do for a while. */
+  rest(): void {
+    if (!this.#vm.end) this.#calls.checkpointIdle();
   }
 
   /** Fires what is due; answers when the next is. */
@@ -85,7 +156,11 @@ export class Kernel {
     for (const service of this.#vm.services) {
       if (service.deadline <= now) {
         service.deadline = Infinity;
-        service.program?.onTimer(now);
+        service.timerFloor = now + MIN_TIMER_NS;
+        const message = this.#calls.open(service);
+        if (!message) return next;
+        message.kind = EventKind.TIMER;
+        if (this.#calls.call(service, null, null) === DEAD) return next;
       }
       next = Math.min(next, service.deadline);
     }
@@ -99,7 +174,7 @@ export class Kernel {
   }
 
   #extintPending(vcpu: Vcpu): boolean {
-    return this.#vm.extint && vcpu.id === 0 && vcpu.apic.acceptsExtint();
+    return this.#vm.controllers.intr && vcpu.id === 0 && vcpu.apic.acceptsExtint();
   }
 
   /** Chooses the event to inject, or opens an interrupt window for one that must wait. */
@@ -142,7 +217,7 @@ export class Kernel {
   #acceptInterrupt(vcpu: Vcpu, vector: number): void {
     let accepted = vector;
     if (vector >= 0) vcpu.apic.acknowledge(vector);
-    else accepted = this.#vm.extintService?.program?.onInterruptAcknowledge() ?? 0xff;
+    else accepted = this.#vm.controllers.pic.acknowledge();
     inject(vcpu, INTERRUPTION_VALID + (InterruptionType.EXTERNAL << 8) + (accepted & 0xff), 0, 0);
   }
 
@@ -178,12 +253,19 @@ export class Kernel {
         (r) =>
           `  #${r.seq} ${exitReasonName(r.reason)} qualification ${r.qualification.toString(16)} at RIP ${hex(r.rip)} (t=${r.time} ns)`,
       );
+    const services = this.#vm.services.map(
+      ({ name, messages, restarts, lastFailure }) =>
+        `  ${name}: ${messages} messages, ${restarts} restarts${lastFailure ? `, last: ${lastFailure}` : ""}`,
+    );
     return [
+      `vCPU ${vcpu.id} ${VCPU_STATE_NAMES[vcpu.state]}`,
       `RIP=${hex(vmcs.big(Field.GUEST_RIP))} RFLAGS=${vmcs.number(Field.GUEST_RFLAGS).toString(16)} CS=${vmcs.number(Field.GUEST_CS_SELECTOR).toString(16)}`,
       `CR0=${hex(vmcs.big(Field.GUEST_CR0))} CR2=${hex(vmcs.state.getBigUint64(0x308, true))} CR3=${hex(vmcs.big(Field.GUEST_CR3))} CR4=${hex(vmcs.big(Field.GUEST_CR4))} EFER=${hex(vmcs.big(Field.GUEST_EFER))}`,
       ...rows,
       "last VM exits:",
       ...last,
+      "services:",
+      ...services,
     ].join("\n");
   }
 }

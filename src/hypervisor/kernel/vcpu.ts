@@ -13,7 +13,29 @@ export interface QueuedEvent {
   readonly length: number;
 }
 
-export const VcpuState = { RUNNABLE: 0, HALTED: 1, DEAD: 2 } as const;
+/** Where a vCPU is between two entries. A call of a service returns before anything else runs, so most states are seen in dumps only. */
+export const VcpuState = {
+  RUNNABLE: 0,
+  IN_GUEST: 1,
+  /** An exit waits to be handled. */
+  TRAPPED: 2,
+  /** A portal has been called and not replied yet; nothing of the exit has been committed. */
+  WAIT_SERVICE: 3,
+  /** The reply has been found good. */
+  COMMIT: 4,
+  BLOCKED_HLT: 5,
+  DEAD: 6,
+} as const;
+
+export const VCPU_STATE_NAMES = [
+  "RUNNABLE",
+  "IN_GUEST",
+  "TRAPPED",
+  "WAIT_SERVICE",
+  "COMMIT",
+  "BLOCKED_HLT",
+  "DEAD",
+];
 
 export class Vcpu {
   readonly id: number;

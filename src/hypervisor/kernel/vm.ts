@@ -4,6 +4,8 @@
 import type { CpuidModel } from "../../processor/isa/cpuid.ts";
 import type { EptTables } from "../../processor/memory/ept.ts";
 import type { ExitLog } from "./exit-log.ts";
+import type { InterruptControllers } from "./interrupt-controllers.ts";
+import type { Ledger } from "./ledger.ts";
 import type { RouteTable } from "./routes.ts";
 import type { ServiceDomain } from "./service-domain.ts";
 import type { Vcpu } from "./vcpu.ts";
@@ -16,13 +18,14 @@ export interface VmEnd {
 
 export interface Vm {
   readonly ept: EptTables;
+  /** Bytes of RAM, from guest-physical 0. */
+  readonly memoryBytes: number;
   readonly routes: RouteTable;
   readonly services: ServiceDomain[];
   readonly vcpus: Vcpu[];
+  readonly controllers: InterruptControllers;
   readonly cpuid: CpuidModel;
   readonly log: ExitLog;
-  /** Level of the 8259's INTR, and the service that answers its acknowledge cycle. */
-  extint: boolean;
-  extintService: ServiceDomain | null;
+  readonly ledger: Ledger;
   end: VmEnd | null;
 }

@@ -1,0 +1,243 @@
+/**
+ * Disk images as files of Node: the block port on a file, and which files a disk of the configuration is made of.
+ *
+ * All calls answer at once: the machine's thread does its own reading and writing, mostly from and to the system's page cache. Whoever
+ * writes to an image holds a lock file beside it, named IMAGE.lock, with the number of its process; one whose process is gone is taken over.
+ * A backing name in an image leads only to files in the folder of that image: an image from elsewhere must not read what is ours.
+ */
+import {
+  closeSync,
+  constants,
+  fdatasyncSync,
+  fstatSync,
+  ftruncateSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readSync,
+  realpathSync,
+  rmSync,
+  unlinkSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, dirname, join, resolve, sep } from "node:path";
+import { HypolithError } from "../base/errors.ts";
+import type { DiskConfig } from "../control/protocol.ts";
+import { type BlockPort, runNow } from "../storage/block-port.ts";
+import type { Disk } from "../storage/disk.ts";
+import { guessFormat, type ImageSource, openImage } from "../storage/open-image.ts";
+import { createQcow2 } from "../storage/qcow2/create.ts";
+import type { MachineDisk } from "./virtio-devices.ts";
+
+const { O_CREAT, O_EXCL, O_RDONLY, O_RDWR } = constants;
+const SECTOR_BYTES = 512;
+
+export class FilePort implements BlockPort {
+  readonly readOnly: boolean;
+  readonly #file: number;
+  #size: number;
+
+  constructor(path: string, flags: number) {
+    this.readOnly = (flags & O_RDWR) === 0;
+    this.#file = openSync(path, flags, 0o600);
+    const status = fstatSync(this.#file);
+    if (!status.isFile()) {
+      closeSync(this.#file);
+      throw new HypolithError("disk-no-file", `the disk image ${path} is no regular file`);
+    }
+    this.#size = status.size;
+  }
+
+  get size(): number {
+    return this.#size;
+  }
+
+  read(offset: number, into: Uint8Array): void {
+    let done = 0;
+    while (done < into.length) {
+      const count = readSync(this.#file, into, done, into.length - done, offset + done);
+      if (count === 0) break;
+      done += count;
+    }
+    into.fill(0, done);
+  }
+
+  write(offset: number, bytes: Uint8Array): void {
+    for (let done = 0; done < bytes.length; )
+      done += writeSync(this.#file, bytes, done, bytes.length - done, offset + done);
+    this.#size = Math.max(this.#size, offset + bytes.length);
+  }
+
+  flush(): void {
+    if (!this.readOnly) fdatasyncSync(this.#file);
+  }
+
+  truncate(size: number): void {
+    ftruncateSync(this.#file, size);
+    this.#size = size;
+  }
+
+  close(): void {
+    closeSync(this.#file);
+  }
+}
+
+/** Opens the disks of a configuration, in order. Throws HypolithError "disk-..." or "qcow2-...". */
+export function openDisks(configs: readonly DiskConfig[]): MachineDisk[] {
+  return configs.map((config, i) => ({ disk: openDisk(config), serial: `hypolith-disk${i}` }));
+}
+
+export function openDisk(config: DiskConfig): Disk {
+  const { path, format, mode } = config;
+  const options = format ? { format } : {};
+  if (mode === "read") return runNow(openImage(sourceOf(path), { ...options, readOnly: true }));
+  if (mode === "write") {
+    lock(path);
+    return runNow(openImage(sourceOf(path, O_RDWR), { ...options, writeThrough: true }));
+  }
+  if (config.overlay === undefined) return openScratch(config);
+  return openOverlay(config, config.overlay);
+}
+
+/** An overlay that nobody finds when we are gone, however that happens. */
+function openScratch({ path, format }: DiskConfig): Disk {
+  const folder = mkdtempSync(join(tmpdir(), "hypolith-"));
+  const scratch = join(folder, "scratch.qcow2");
+  const overlay = new FilePort(scratch, O_RDWR | O_CREAT | O_EXCL);
+  rmSync(folder, { recursive: true });
+  const base = sourceOf(path);
+  createOverlay(overlay, base, path, format);
+  return runNow(
+    openImage({ port: overlay, backing: () => base }, { format: "qcow2", writeThrough: true }),
+  );
+}
+
+/** An overlay of the user's: made if it is not there, continued if it is. */
+function openOverlay({ path, format }: DiskConfig, overlayPath: string): Disk {
+  lock(overlayPath);
+  const base = sourceOf(path);
+  if (!exists(overlayPath)) {
+    const fresh = openPort(overlayPath, O_RDWR | O_CREAT | O_EXCL);
+    createOverlay(fresh, base, path, format);
+    fresh.close();
+  }
+  const port = openPort(overlayPath, O_RDWR);
+  if (runNow(guessFormat(port)) !== "qcow2")
+    throw new HypolithError("disk-overlay", `${overlayPath} is there and is no overlay`, {
+      hint: "name another file, or remove it",
+    });
+  return runNow(openImage({ port, backing: () => base }, { format: "qcow2", writeThrough: true }));
+}
+
+function createOverlay(
+  port: BlockPort,
+  base: ImageSource,
+  path: string,
+  format: DiskConfig["format"],
+): void {
+  const baseFormat = format ?? runNow(guessFormat(base.port));
+  const { size } = runNow(openImage(base, { format: baseFormat, readOnly: true }));
+  const whole = Math.ceil(size / SECTOR_BYTES) * SECTOR_BYTES;
+  const backing = { name: resolve(path), format: baseFormat };
+  runNow(createQcow2(port, { size: whole, backing }));
+}
+
+function sourceOf(path: string, flags: number = O_RDONLY): ImageSource {
+  const port = openPort(path, flags);
+  return {
+    port,
+    backing(name) {
+      const folder = realpathSync(dirname(path));
+      const target = realPath(resolve(folder, name));
+      if (!target.startsWith(folder.endsWith(sep) ? folder : folder + sep))
+        throw new HypolithError(
+          "disk-backing-outside",
+          `the image ${path} names ${name} as its backing file, outside its own folder`,
+          { hint: "put the backing file beside the image, and name it without a folder" },
+        );
+      return sourceOf(target);
+    },
+  };
+}
+
+function realPath(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch (cause) {
+    throw unreadable(path, cause);
+  }
+}
+
+function openPort(path: string, flags: number): FilePort {
+  try {
+    return new FilePort(path, flags);
+  } catch (cause) {
+    throw cause instanceof HypolithError ? cause : unreadable(path, cause);
+  }
+}
+
+function unreadable(path: string, cause: unknown): HypolithError {
+  const { code, message } = cause as NodeJS.ErrnoException;
+  const why = code === "ENOENT" ? "there is no such file" : message;
+  return new HypolithError("disk-unreadable", `the disk image ${path} cannot be opened: ${why}`, {
+    cause,
+    hint: "check the path given to --disk",
+  });
+}
+
+function exists(path: string): boolean {
+  try {
+    closeSync(openSync(path, O_RDONLY));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+const held = new Set<string>();
+
+/** Released when the thread ends; after a sudden death the next one finds that the process is gone. */
+function lock(path: string): void {
+  const file = join(lockFolder(path), `${basename(path)}.lock`);
+  for (let attempt = 0; ; attempt++) {
+    try {
+      writeFileSync(file, `${process.pid}\n`, { flag: "wx", mode: 0o600 });
+      break;
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code !== "EEXIST") throw unreadable(path, cause);
+      const owner = Number.parseInt(readFileSync(file, "utf8"), 10);
+      if (attempt > 0 || isAlive(owner))
+        throw new HypolithError("disk-in-use", `the disk image ${path} is in use`, {
+          hint: `process ${owner} holds ${file}; remove the file if it is not a machine`,
+        });
+      rmSync(file, { force: true });
+    }
+  }
+  if (held.size === 0) process.once("exit", releaseLocks);
+  held.add(file);
+}
+
+const lockFolder = (path: string): string => realPath(dirname(resolve(path)));
+
+function releaseLocks(): void {
+  for (const file of held) {
+    try {
+      unlinkSync(file);
+    } catch {
+      // Somebody has tidied up already.
+    }
+  }
+  held.clear();
+}
+
+function isAlive(pid: number): boolean {
+  if (!Number.isInteger(pid) || pid <= 0) return false;
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (cause) {
+    return (cause as NodeJS.ErrnoException).code === "EPERM";
+  }
+}

@@ -1,0 +1,123 @@
+/**
+ * The virtio devices of a VM: what each service is told, and what serves its stream.
+ *
+ * A stream's server gets what the service puts, and answers by bytes on the same stream, at once or later. Streams 0 to 3 are the serial
+ * ports'; those of virtio devices begin at FIRST_STREAM, in the order of the devices.
+ */
+import { HypolithError } from "../base/errors.ts";
+import type { VirtioDeviceOptions } from "../services/virtio/options.ts";
+import type { Disk } from "../storage/disk.ts";
+import { DiskStream } from "./disk-stream.ts";
+import type { VirtioDevicePlan } from "./service-table.ts";
+
+export interface MachineDisk {
+  readonly disk: Disk;
+  /** At most 20 characters: /dev/disk/by-id/virtio-SERIAL in the guest. */
+  readonly serial: string;
+}
+
+/** The other end of a network card. */
+export interface MachineNetwork {
+  /** six bytes */
+  readonly mac: Uint8Array;
+  readonly mtu: number;
+  /** A frame of the guest's. */
+  send(frame: Uint8Array): void;
+  /** Frames for the guest, each after two bytes of length, little endian, at most MAX_RECEIVED_BYTES in all; null if there are none. */
+  receive(): Uint8Array | null;
+  readonly hasFrames: boolean;
+}
+
+/** What one message to a service can hold. */
+export const MAX_RECEIVED_BYTES = 60 << 10;
+
+export interface VirtioParts {
+  readonly disks: readonly MachineDisk[];
+  /** 64 random bits; undefined: no entropy device. */
+  readonly entropy: (() => bigint) | undefined;
+  readonly network: MachineNetwork | undefined;
+  readonly memoryBytes: number;
+  readonly log: (text: string) => void;
+}
+
+/** Takes bytes from a service; answers through what it was made with. */
+export interface StreamServer {
+  take(bytes: Uint8Array): void;
+  /** For a server that keeps what it has until it is asked: bytes for the service, or null. */
+  give?(): Uint8Array | null;
+  readonly hasMore?: boolean;
+}
+
+export interface VirtioDevices {
+  readonly plans: readonly VirtioDevicePlan[];
+  /** By stream. */
+  readonly servers: ReadonlyMap<number, StreamServer>;
+}
+
+const FIRST_STREAM = 16;
+/** Slots of bus 0 beside the host bridge. */
+const MAX_DEVICES = 31;
+
+/** `answer`: bytes for the service at the other end of a stream. */
+export function createVirtioDevices(
+  { disks, entropy, network, memoryBytes, log }: VirtioParts,
+  answer: (stream: number, bytes: Uint8Array) => void,
+): VirtioDevices {
+  const plans: VirtioDevicePlan[] = [];
+  const servers = new Map<number, StreamServer>();
+  const add = (name: string, device: VirtioDeviceOptions, server: StreamServer): void => {
+    plans.push({ name, device, memoryBytes });
+    servers.set(device.stream, server);
+  };
+  const next = (): number => FIRST_STREAM + plans.length;
+  for (const [i, { disk, serial }] of disks.entries()) {
+    const stream = next();
+    const { size, readOnly } = disk;
+    const name = `disk${i}`;
+    const server = new DiskStream(disk, {
+      answer: (bytes) => answer(stream, bytes),
+      failed: (text) => log(`${name}: ${text}`),
+    });
+    add(name, { kind: "block", stream, size, readOnly, serial }, server);
+  }
+  if (entropy) {
+    const stream = next();
+    const send = (bytes: Uint8Array): void => answer(stream, bytes);
+    add("entropy", { kind: "entropy", stream }, entropyServer(entropy, send));
+  }
+  if (network) {
+    const { mac, mtu } = network;
+    const settings = { mac: [...mac], mtu, isTrusted: true };
+    const device = { kind: "network", stream: next(), ...settings } as const;
+    add("net0", device, networkServer(network));
+  }
+  if (plans.length > MAX_DEVICES)
+    throw new HypolithError("too-many-devices", `a machine has room for ${MAX_DEVICES} devices`);
+  return { plans, servers };
+}
+
+function networkServer(network: MachineNetwork): StreamServer {
+  return {
+    // The service's own memory: it is written over by the next message.
+    take: (frame) => network.send(frame),
+    give: () => network.receive(),
+    get hasMore() {
+      return network.hasFrames;
+    },
+  };
+}
+
+const WORD_BYTES = 8;
+
+/** A question is a count of bytes, 16 bits. */
+function entropyServer(entropy: () => bigint, send: (bytes: Uint8Array) => void): StreamServer {
+  return {
+    take(question) {
+      const words = Math.ceil(((question[0] ?? 0) + (question[1] ?? 0) * 256) / WORD_BYTES);
+      const bytes = new Uint8Array(words * WORD_BYTES);
+      const view = new DataView(bytes.buffer);
+      for (let i = 0; i < words; i++) view.setBigUint64(i * WORD_BYTES, entropy());
+      send(bytes);
+    },
+  };
+}

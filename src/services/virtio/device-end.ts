@@ -1,0 +1,107 @@
+/**
+ * The devices' other ends: what a device model asks of the world becomes bytes on a stream, and what comes back is given to it.
+ *
+ * Everything a message may put is bounded by its room: what does not fit is asked again after the next message, or by a timer.
+ */
+import { BlockDevice } from "../../devices/virtio/block-device.ts";
+import { decodeAnswer, encodeRequest } from "../../devices/virtio/block-message.ts";
+import { EntropyDevice } from "../../devices/virtio/entropy-device.ts";
+import { NetworkDevice } from "../../devices/virtio/network-device.ts";
+import type { VirtioDevice } from "../../devices/virtio/virtio-device.ts";
+import type { Hypercalls } from "../../hypervisor/abi/service.ts";
+import { Status } from "../../hypervisor/abi/status.ts";
+import type { VirtioDeviceOptions } from "./options.ts";
+
+export interface DeviceEnd {
+  readonly device: VirtioDevice;
+  /** Bytes from the stream; answers how many were taken. */
+  receive(bytes: Uint8Array): number;
+  /** After each message. True: call again soon, something waits for room. */
+  settle(): boolean;
+}
+
+/** Room that stays for what else a message may cause: used rings, a completion's status. */
+const RESERVE_BYTES = 12 << 10;
+
+export function createDeviceEnd(options: VirtioDeviceOptions, hypercalls: Hypercalls): DeviceEnd {
+  if (options.kind === "block") return blockEnd(options, hypercalls);
+  if (options.kind === "entropy") return entropyEnd(options.stream, hypercalls);
+  return networkEnd(options, hypercalls);
+}
+
+function blockEnd(
+  options: Extract<VirtioDeviceOptions, { kind: "block" }>,
+  hypercalls: Hypercalls,
+): DeviceEnd {
+  const submit = (...request: Parameters<typeof encodeRequest>): boolean => {
+    const bytes = encodeRequest(...request);
+    if (hypercalls.putRoom() < bytes.length + RESERVE_BYTES) return false;
+    return hypercalls.put(options.stream, bytes) === Status.OK;
+  };
+  const device = new BlockDevice({ submit }, options);
+  return {
+    device,
+    receive(bytes) {
+      const answer = decodeAnswer(bytes);
+      if (answer) device.complete(answer.tag, answer.ok, answer.data);
+      return bytes.length;
+    },
+    settle() {
+      // What waits for room goes on with the answer to what has it.
+      device.resume();
+      return false;
+    },
+  };
+}
+
+function entropyEnd(stream: number, hypercalls: Hypercalls): DeviceEnd {
+  const device = new EntropyDevice({
+    ask: (count) => hypercalls.put(stream, Uint8Array.of(count & 0xff, count >> 8)),
+  });
+  return {
+    device,
+    receive(bytes) {
+      device.deliver(bytes);
+      return bytes.length;
+    },
+    settle: () => false,
+  };
+}
+
+/** One frame after another: two bytes of length, and the frame. */
+const LENGTH_BYTES = 2;
+
+function networkEnd(
+  options: Extract<VirtioDeviceOptions, { kind: "network" }>,
+  hypercalls: Hypercalls,
+): DeviceEnd {
+  const { stream, mtu = 1500 } = options;
+  const device = new NetworkDevice(
+    {
+      transmit: (frame) => hypercalls.put(stream, frame),
+      canTransmit: () => hypercalls.putRoom() >= mtu + RESERVE_BYTES,
+    },
+    { ...options, mac: Uint8Array.from(options.mac) },
+  );
+  return {
+    device,
+    receive(bytes) {
+      const frames: Uint8Array[] = [];
+      const ends: number[] = [];
+      for (let at = 0; at + LENGTH_BYTES <= bytes.length; ) {
+        const end = at + LENGTH_BYTES + bytes[at] + bytes[at + 1] * 256;
+        frames.push(bytes.subarray(at + LENGTH_BYTES, end));
+        ends.push(end);
+        at = end;
+      }
+      const taken = device.receive(frames);
+      // Behind the last whole frame there is nothing that could ever be one.
+      if (taken === frames.length) return bytes.length;
+      return taken === 0 ? 0 : ends[taken - 1];
+    },
+    settle() {
+      device.resume();
+      return device.isTransmitting;
+    },
+  };
+}

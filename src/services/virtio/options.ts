@@ -1,0 +1,27 @@
+/** What one virtio service is told: plain data of the machine's configuration. */
+
+/** The end of the device that is not the guest's: a kind of device, and the stream of the embedder that serves it. */
+export type VirtioDeviceOptions =
+  | {
+      readonly kind: "block";
+      readonly stream: number;
+      /** bytes */
+      readonly size: number;
+      readonly readOnly: boolean;
+      readonly serial: string;
+    }
+  | { readonly kind: "entropy"; readonly stream: number }
+  | {
+      readonly kind: "network";
+      readonly stream: number;
+      /** six bytes; options travel as JSON */
+      readonly mac: readonly number[];
+      readonly mtu?: number;
+      readonly isTrusted?: boolean;
+    };
+
+export interface VirtioServiceOptions {
+  readonly device: VirtioDeviceOptions;
+  /** Global system interrupt of the function's INTA#. */
+  readonly gsi: number;
+}
