@@ -14,7 +14,7 @@
 import type { Body, FunctionBuilder, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";
-import { jumpCacheOffset } from "../memory/tlb.ts";
+import { contextOf, jumpCacheOffset } from "../memory/tlb.ts";
 import type { Semantics, Shape } from "../semantics/insn.ts";
 import {
   type Field,
@@ -48,10 +48,18 @@ function syncOut(fn: FunctionBuilder, run: RunContext): void {
   fn.store("i32.store", 0, run.budget.peek(), S.BUDGET.at);
 }
 
+function loadContexts(
+  fn: FunctionBuilder,
+  { context, highContext }: Pick<RunContext, "context" | "highContext">,
+): void {
+  context.set(fn.load("i64.load", 0, S.CONTEXT.at));
+  highContext.set(fn.load("i64.load", 0, S.HIGH_CONTEXT.at));
+}
+
 function syncIn(fn: FunctionBuilder, run: RunContext): void {
   run.flagResult.set(fn.load("i64.load", 0, S.FLAG_RESULT.at));
   run.flagCarry.set(fn.load("i32.load", 0, S.FLAG_CARRY.at));
-  run.context.set(fn.load("i64.load", 0, S.CONTEXT.at));
+  loadContexts(fn, run);
   run.budget.set(fn.load("i32.load", 0, S.BUDGET.at));
 }
 
@@ -211,15 +219,13 @@ function defineRunRegions(module: ModuleBuilder): void {
       return { at: jumpCacheOffset(rip), rip };
     };
     const first = jumpCacheEntry();
-    const context = fn.variable(
-      "i32",
-      fn
-        .load("i32.load", 0, S.CONTEXT.at)
-        .or(fn.load("i32.load", 0, S.MODE.at).shl(JUMP_MODE_SHIFT)),
-    );
+    const mode = fn.load("i32.load", 0, S.MODE.at).shl(JUMP_MODE_SHIFT);
+    const low = fn.variable("i32", fn.load("i32.load", 0, S.CONTEXT.at).or(mode));
+    const high = fn.variable("i32", fn.load("i32.load", 0, S.HIGH_CONTEXT.at).or(mode));
+    const context = (rip: Val): Val => contextOf(rip, low.peek(), high.peek());
     fn.store("i64.store", first.at, first.rip, JUMP_CACHE);
     fn.store("i32.store", first.at, slot.peek(), JUMP_CACHE + JUMP_SLOT);
-    fn.store("i32.store", first.at, context.peek(), JUMP_CACHE + JUMP_CONTEXT);
+    fn.store("i32.store", first.at, context(first.rip), JUMP_CACHE + JUMP_CONTEXT);
     // Counted in locals while regions lead to each other, and added up when they are left.
     const count = (field: Field, n: Val = fn.i64(1)): void =>
       fn.store("i64.store", 0, fn.load("i64.load", 0, field.at).add(n), field.at);
@@ -242,7 +248,7 @@ function defineRunRegions(module: ModuleBuilder): void {
       const isHit = fn
         .load("i64.load", at, JUMP_CACHE)
         .eq(rip)
-        .and(fn.load("i32.load", at, JUMP_CACHE + JUMP_CONTEXT).eq(context.peek()));
+        .and(fn.load("i32.load", at, JUMP_CACHE + JUMP_CONTEXT).eq(context(rip)));
       fn.if(isHit, () => {
         slot.set(fn.load("i32.load", at, JUMP_CACHE + JUMP_SLOT));
         links.set(links.peek().add(1));
@@ -270,6 +276,7 @@ export function defineRunLoop(
       const flagResult = fn.declare("i64");
       const flagCarry = fn.declare("i32");
       const context = fn.declare("i64");
+      const highContext = fn.declare("i64");
       const budget = fn.declare("i32");
       const linkFrom = fn.variable("i32", 0);
       const page = fn.variable("i32", 0);
@@ -284,6 +291,7 @@ export function defineRunLoop(
         flagResult,
         flagCarry,
         context,
+        highContext,
         budget,
         link: linkFrom,
       };
@@ -291,7 +299,7 @@ export function defineRunLoop(
         const load = (): void => {
           flagResult.set(fn.load("i64.load", 0, S.FLAG_RESULT.at));
           flagCarry.set(fn.load("i32.load", 0, S.FLAG_CARRY.at));
-          context.set(fn.load("i64.load", 0, S.CONTEXT.at));
+          loadContexts(fn, partial as RunContext);
           budget.set(fn.load("i32.load", 0, S.BUDGET.at));
         };
         // First pass only: locals are authoritative afterwards, and equal to memory whenever a callee may have changed them.
@@ -324,7 +332,7 @@ export function defineRunLoop(
               link(fn, partial as RunContext, page);
               page.set(fn.load("i32.load", 0, S.BLOCK_PAGE.at));
               ripPage.set(fn.load("i64.load", 0, S.RIP_PAGE.at));
-              context.set(fn.load("i64.load", 0, S.CONTEXT.at));
+              loadContexts(fn, partial as RunContext);
               fn.loop((enter) => {
                 const count = fn.load(
                   "i32.load16_u",

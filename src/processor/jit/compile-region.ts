@@ -12,7 +12,7 @@ import { shapeOf } from "../interpreter/shapes.ts";
 import type { FunctionBuilder, Label, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";
-import { entryOffset, isHit } from "../memory/tlb.ts";
+import { contextOf, entryOffset, isHit } from "../memory/tlb.ts";
 import { semanticsOf } from "../semantics/index.ts";
 import type { Shape } from "../semantics/insn.ts";
 import { isSseOff } from "../semantics/simd/operands.ts";
@@ -58,6 +58,7 @@ class RegionCompiler {
   readonly #flagShapes: readonly FlagShape[];
   readonly #ripPage: Variable;
   readonly #context: Variable;
+  readonly #highContext: Variable;
   readonly #loopLabels = new Map<number, Label>();
   readonly #joinLabels = new Map<number, Label>();
   readonly #children: number[][];
@@ -80,12 +81,13 @@ class RegionCompiler {
     const entry = region.blocks[0]!.start;
     this.#ripPage = fn.variable("i64", fn.load("i64.load", 0, S.RIP.at).sub(entry));
     this.#context = fn.variable("i64", fn.load("i64.load", 0, S.CONTEXT.at));
+    this.#highContext = fn.variable("i64", fn.load("i64.load", 0, S.HIGH_CONTEXT.at));
     this.#locals = {
       registers: new RegisterFile(fn, "i64"),
       vectors: new RegisterFile(fn, "v128"),
       flags: this.#flags,
       ripPage: this.#ripPage,
-      context: this.#context,
+      contextOf: (linear) => this.#contextOf(linear),
       bits: view.bits,
       needsSegment: (seg, isWritten) =>
         this.#segments.set(seg, isWritten || (this.#segments.get(seg) ?? false)),
@@ -151,11 +153,17 @@ class RegionCompiler {
       const linear = this.#truncate(this.#ripPage.peek().add(delta * PAGE));
       const at = entryOffset(linear);
       const host = fn.load("i32.load", at, TLB_EXECUTE + TLB_PAGE);
-      const isThere = isHit(fn, TLB_EXECUTE, at, linear, 1, this.#context.peek()).and(
+      const isThere = isHit(fn, TLB_EXECUTE, at, linear, 1, this.#contextOf(linear)).and(
         host.eq(this.#view.pages.get(delta)!.host),
       );
       this.#refuseIf(isThere.eqz());
     }
+  }
+
+  /** 32-bit code has no upper half. */
+  #contextOf(linear: Val): Val {
+    const context = this.#context.peek();
+    return this.#view.bits === 32 ? context : contextOf(linear, context, this.#highContext.peek());
   }
 
   /** Before anything was executed: leaves all of it to the interpreter. */

@@ -23,7 +23,8 @@ export interface RegionLocals {
   readonly vectors: RegisterFile;
   readonly flags: FlagState;
   readonly ripPage: Variable;
-  readonly context: Variable;
+  /** TLB context of a linear address. */
+  contextOf(linear: Val): Val;
   /** Code size. */
   readonly bits: 32 | 64;
   /** 32-bit code: the region may be entered only where this segment has no limit and can be read, or written. */
@@ -287,7 +288,7 @@ export class RegionInsn extends Insn {
   #host(array: number, linear: Val, bytes: number): Val {
     const { fn } = this;
     const at = entryOffset(linear);
-    this.#bailIf(isHit(fn, array, at, linear, bytes, this.#region.context.peek()).eqz());
+    this.#bailIf(isHit(fn, array, at, linear, bytes, this.#region.contextOf(linear)).eqz());
     return linear.wrap().add(addend(fn, array, at));
   }
 

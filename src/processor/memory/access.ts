@@ -30,11 +30,12 @@ import {
   TLB_WRITE,
 } from "../state/layout.ts";
 import { BreakOn, defineBreakpoints } from "./breakpoints.ts";
-import { addend, entryOffset, isHit } from "./tlb.ts";
+import { addend, contextOf, entryOffset, isHit } from "./tlb.ts";
 import { Walk } from "./walk.ts";
 
-function contextFor(p: Procedure, flags: Val): Val {
-  return flags.and(Access.SYSTEM).select(p.get(S.SYSTEM_CONTEXT), p.get(S.CONTEXT));
+function contextFor(p: Procedure, linear: Val, flags: Val): Val {
+  const context = flags.and(Access.SYSTEM).select(p.get(S.SYSTEM_CONTEXT), p.get(S.CONTEXT));
+  return contextOf(linear, context, context.and(p.get(S.HIGH_MASK)));
 }
 
 function raise(p: Procedure, vector: Val, error: number): void {
@@ -65,7 +66,7 @@ function defineTranslate(module: ModuleBuilder): void {
       });
       const system = flags.and(Access.SYSTEM);
       const user = system.eqz().and(p.get(S.CPL).eq(3));
-      const context = contextFor(p, flags);
+      const context = contextFor(p, linear, flags);
       fn.if(
         p.get(S.CR0).and(Cr0.PG).eqz(),
         () => {
@@ -115,7 +116,7 @@ function checkCanonical(p: Procedure, linear: Val, bytes: Val, flags: Val): void
 /** Alignment checking and data breakpoints; leaves with #AC(0). */
 function watch(p: Procedure, linear: Val, bytes: Val, flags: Val, kind: number): void {
   const { fn } = p;
-  fn.if(contextFor(p, flags).eq(CONTEXT_NONE).and(linear.ne(POISON)), () => {
+  fn.if(contextFor(p, linear, flags).eq(CONTEXT_NONE).and(linear.ne(POISON)), () => {
     const goesOn = fn.call(p.module.get("watchAccess"), linear, bytes, flags, kind);
     fn.if(goesOn.eqz(), () => fn.return(0));
   });
@@ -150,7 +151,7 @@ function defineRead(module: ModuleBuilder): void {
       const bytes = fn.param(1);
       const flags = fn.param(2);
       const at = entryOffset(linear);
-      fn.if(isHit(fn, TLB_READ, at, linear, bytes, contextFor(p, flags)), () =>
+      fn.if(isHit(fn, TLB_READ, at, linear, bytes, contextFor(p, linear, flags)), () =>
         fn.return(linear.wrap().add(addend(fn, TLB_READ, at))),
       );
       checkCanonical(p, linear, bytes, flags);
@@ -221,7 +222,7 @@ function defineWrite(module: ModuleBuilder): void {
       const bytes = fn.param(1);
       const flags = fn.param(2);
       const at = entryOffset(linear);
-      fn.if(isHit(fn, TLB_WRITE, at, linear, bytes, contextFor(p, flags)), () =>
+      fn.if(isHit(fn, TLB_WRITE, at, linear, bytes, contextFor(p, linear, flags)), () =>
         fn.return(linear.wrap().add(addend(fn, TLB_WRITE, at))),
       );
       checkCanonical(p, linear, bytes, flags);
