@@ -8,6 +8,7 @@
 
 import type { RegionTier } from "../interpreter/code-cache.ts";
 import type { RegionHost } from "../interpreter/interpreter.ts";
+import { RegionExit } from "../interpreter/region-loop.ts";
 import { ModuleBuilder } from "../ir/module.ts";
 import {
   Head,
@@ -25,7 +26,6 @@ import {
 } from "../state/layout.ts";
 import { type CodePage, CodeView, PAGE } from "./code-view.ts";
 import type { CompiledRegion, CompilerSetup, Extent, RegionRequest } from "./compile-batch.ts";
-import { RegionExit } from "./compile-region.ts";
 import { discover } from "./discover.ts";
 
 export interface JitStats {

@@ -317,9 +317,43 @@ function defineWrite(module: ModuleBuilder): void {
   );
 }
 
+/**
+ * regionRead, regionWrite (linear, bytes): host address of an access that missed the TLB, or 0 if the interpreter must carry it out: it
+ * faults, crosses a page, reaches a device or code, or is watched. Nothing but the TLB and accessed and dirty bits changes.
+ */
+function defineRegionAccess(module: ModuleBuilder): void {
+  const define = (name: string, access: number): void => {
+    module.function(
+      name,
+      ["i64", "i32"],
+      ["i32"],
+      (fn) => {
+        const p = new Procedure(module, fn);
+        const linear = fn.param(0);
+        fn.if(fn.param(1).gtU(firstBytes(linear)), () => fn.return(0));
+        fn.if(p.get(S.CONTEXT).eq(CONTEXT_NONE), () => fn.return(0));
+        const host = fn.call(module.get("translate"), linear, access, 0);
+        fn.if(host.leU(DEVICE), () => {
+          p.set(S.PENDING, Pending.NONE);
+          fn.return(0);
+        });
+        if (access === Walk.WRITE) {
+          const code = fn.load("i64.load", host.shrU(12).shl(3), CODE_MAP);
+          fn.if(code.ne(0), () => fn.return(0));
+        }
+        fn.return(host);
+      },
+      true,
+    );
+  };
+  define("regionRead", Walk.READ);
+  define("regionWrite", Walk.WRITE);
+}
+
 export function defineAccess(module: ModuleBuilder): void {
   defineBreakpoints(module);
   defineTranslate(module);
   defineRead(module);
   defineWrite(module);
+  defineRegionAccess(module);
 }

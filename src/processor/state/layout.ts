@@ -230,6 +230,12 @@ export const S = {
   REGION_LINKS: f(0x798, "i64"),
   REGION_BAILS: f(0x7a0, "i64"),
   REGION_INSTRUCTIONS: f(0x7a8, "i64"),
+  /** Instructions executed for regions, each of which may have changed what a region looks at when it is entered. */
+  REGION_STEPS: f(0x7b8, "i32"),
+  /** Blocking by STI holds while S.BUDGET is this: an STI that nothing waited for says so here, and nobody has to look until the run ends. */
+  STI_BUDGET: f(0x7b4, "i32"),
+  /** Regions that have called the one being executed. */
+  REGION_DEPTH: f(0x7b0, "i32"),
 } as const satisfies Record<string, Field>;
 
 /** Replies and queued writes of device accesses: 128 entries of 16 bytes, enough for the
@@ -254,6 +260,8 @@ export const ADDRESS_SPACES = 1023;
 export const CONTEXT_NONE = 3;
 /** The part of a context that is not the address-space number. */
 export const ACCESS_MODES = 3;
+/** STI_BUDGET where no STI counts: more than any budget. */
+export const NO_BUDGET = 0x7fff_ffff;
 /** Linear address that stands for a segment violation already recorded in PENDING. Not canonical. */
 export const POISON = -0x7fff_ffff_ffff_ff01n;
 /** Host "address" of a device access. */
