@@ -29,7 +29,7 @@ import {
   SYS,
   TASK_FAULT,
 } from "../semantics/system/state.ts";
-import { Pending, S, Status } from "../state/layout.ts";
+import { NO_BUDGET, Pending, S, Status } from "../state/layout.ts";
 import { dropTrap } from "./debug-trap.ts";
 import { Kind } from "./interrupts.ts";
 
@@ -135,6 +135,7 @@ function delivered(p: Cpu, type: Val): void {
   p.set(S.VECTORING, 0);
   p.set(SYS.EXT, 0);
   p.set(S.ACTIVITY, 0);
+  p.set(S.STI_BUDGET, NO_BUDGET);
   const nmi = type.eq(EventType.NMI).select(p.i32(Blocking.NMI), p.i32(0));
   const before = p.get(S.INTERRUPTIBILITY);
   const after = before.and(~(Blocking.STI | Blocking.MOV_SS)).or(nmi);

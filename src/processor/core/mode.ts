@@ -8,13 +8,15 @@ import { Flag } from "../semantics/flags.ts";
 import { Procedure } from "../semantics/procedure.ts";
 import { Rights } from "../semantics/system/rights.ts";
 import { Cr0, Cr4, Efer } from "../state/control-bits.ts";
-import { CONTEXT_NONE, Mode, S, Seg, Slow } from "../state/layout.ts";
+import { ACCESS_MODES, CONTEXT_NONE, Mode, S, Seg, Slow } from "../state/layout.ts";
 
 const INTERRUPT_WINDOW_EXITING = 1 << 2;
 const NMI_WINDOW_EXITING = 1 << 22;
 const MONITOR_TRAP = 1 << 27;
 const BLOCKING_BY_STI_OR_MOV_SS = 3;
 const BLOCKING_BY_NMI = 8;
+/** Flushes for translations of the upper half that are not global, after which it is no more taken to be shared. */
+const MAX_HIGH_FLUSHES = 200;
 
 function isFlat(p: Procedure, seg: number, wantData: boolean): Val {
   const rights = p.segRights(seg);
@@ -70,12 +72,15 @@ export function defineMode(module: ModuleBuilder): void {
       const isChecked = checksAlignment(p);
       p.set(S.CONTEXT, isChecked.select(fn.i32(CONTEXT_NONE), system.or(accessMode)).extU());
       p.set(S.SYSTEM_CONTEXT, system.extU());
+      const isShared = p.get(S.HIGH_FLUSHES).ltU(MAX_HIGH_FLUSHES);
+      p.set(S.HIGH_MASK, isShared.select(fn.i64(ACCESS_MODES), fn.i64(-1)));
       fn.if(p.get(S.DR7).and(DR7_ENABLES).ne(0), () =>
         fn.if(watchesData(p), () => {
           p.set(S.CONTEXT, BigInt(CONTEXT_NONE));
           p.set(S.SYSTEM_CONTEXT, BigInt(CONTEXT_NONE));
         }),
       );
+      p.set(S.HIGH_CONTEXT, p.get(S.CONTEXT).and(p.get(S.HIGH_MASK)));
       fn.callVoid(module.get("updateSlow"));
     },
     true,

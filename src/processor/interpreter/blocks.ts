@@ -5,7 +5,7 @@
 
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";
-import { entryOffset, isHit } from "../memory/tlb.ts";
+import { contextOf, entryOffset, isHit } from "../memory/tlb.ts";
 import { Walk } from "../memory/walk.ts";
 import { Vector } from "../semantics/cpu.ts";
 import { Flag } from "../semantics/flags.ts";
@@ -56,8 +56,17 @@ export function defineBlocks(
       const p = new Procedure(module, fn);
       const linear = fn.param(0);
       const at = entryOffset(linear);
-      fn.if(isHit(fn, TLB_EXECUTE, at, linear, 1, p.get(S.CONTEXT)), () =>
-        fn.return(fn.load("i32.load", at, TLB_EXECUTE + TLB_PAGE).or(linear.wrap().and(4095))),
+      fn.if(
+        isHit(
+          fn,
+          TLB_EXECUTE,
+          at,
+          linear,
+          1,
+          contextOf(linear, p.get(S.CONTEXT), p.get(S.HIGH_CONTEXT)),
+        ),
+        () =>
+          fn.return(fn.load("i32.load", at, TLB_EXECUTE + TLB_PAGE).or(linear.wrap().and(4095))),
       );
       const host = fn.call(module.get("translate"), linear, Walk.EXECUTE, 0);
       fn.if(host.eq(DEVICE), () => {

@@ -150,15 +150,23 @@ export class CodeCache {
     return 0;
   }
 
-  /** Offsets in a host page at which blocks of `mode` begin. */
-  blockStarts(page: number, mode: number): Set<number> {
-    const starts = new Set<number>();
+  /** Offsets in a host page at which blocks of `mode` begin, and how often each was executed, counted until it was hot. */
+  blockStarts(page: number, mode: number): Map<number, number> {
+    const starts = new Map<number, number>();
     for (const block of this.#pages.get(page) ?? []) {
       if (this.#view.getUint32(block + Head.MODE, true) !== mode) continue;
       const physical = this.#view.getUint32(block + Head.PHYSICAL, true);
-      if (hostPageOf(physical) === page) starts.add(physical & (PAGE - 1));
+      if (hostPageOf(physical) === page) starts.set(physical & (PAGE - 1), this.#executions(block));
     }
     return starts;
+  }
+
+  #executions(block: number): number {
+    const view = this.#view;
+    const threshold = this.#regions?.threshold ?? COLD;
+    const heat = view.getInt32(block + Head.HEAT, true);
+    const executed = heat > threshold ? threshold : threshold - heat;
+    return Math.max(1, executed / view.getUint16(block + Head.COUNT, true));
   }
 
   /** Marks bytes of a page as code from which something was made. */

@@ -6,7 +6,7 @@
 import type { FunctionBuilder, Label, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Operand, Val } from "../ir/value.ts";
-import { addend, entryOffset, isHit } from "../memory/tlb.ts";
+import { addend, contextOf, entryOffset, isHit } from "../memory/tlb.ts";
 import { isOutside } from "../semantics/branch.ts";
 import { Vector } from "../semantics/cpu.ts";
 import type { Shape } from "../semantics/insn.ts";
@@ -28,6 +28,7 @@ export interface RunContext {
   readonly flagResult: Variable;
   readonly flagCarry: Variable;
   readonly context: Variable;
+  readonly highContext: Variable;
   readonly budget: Variable;
   /** Record whose chain the next lookup may fill, 0 = none. */
   readonly link: Variable;
@@ -123,8 +124,9 @@ export class HotInsn extends RecordInsn {
     const { fn } = this;
     const host = fn.declare("i32");
     const at = entryOffset(linear);
+    const { context, highContext } = this.#run;
     fn.if(
-      isHit(fn, array, at, linear, bytes, this.#run.context.peek()),
+      isHit(fn, array, at, linear, bytes, contextOf(linear, context.peek(), highContext.peek())),
       () => host.set(linear.wrap().add(addend(fn, array, at))),
       () => {
         const slow = fn.call(this.module.get(miss), linear, bytes, flags);

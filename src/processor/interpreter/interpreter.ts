@@ -46,7 +46,7 @@ export interface RegionHost {
   enter(physical: number, mode: number, slot: number): void;
   leave(physical: number, mode: number): void;
   /** Offsets in a host page at which the interpreter has begun blocks. */
-  blockStarts(page: number, mode: number): ReadonlySet<number>;
+  blockStarts(page: number, mode: number): ReadonlyMap<number, number>;
 }
 
 interface CoreExports {

@@ -14,23 +14,11 @@
 import type { Body, FunctionBuilder, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";
-import { jumpCacheOffset } from "../memory/tlb.ts";
 import type { Semantics, Shape } from "../semantics/insn.ts";
-import {
-  type Field,
-  Head,
-  JUMP_CACHE,
-  JUMP_CONTEXT,
-  JUMP_MODE_SHIFT,
-  JUMP_SLOT,
-  Pending,
-  RECORD_BYTES,
-  Rec,
-  S,
-  Status,
-} from "../state/layout.ts";
+import { Head, Pending, RECORD_BYTES, Rec, S, Status } from "../state/layout.ts";
 import { Found } from "./blocks.ts";
 import { HotInsn, type RunContext } from "./hot-insn.ts";
+import { defineRegionLoop, RegionStop } from "./region-loop.ts";
 
 export const RunExit = { BUDGET: 0, VM_EXIT: 1 } as const;
 
@@ -48,10 +36,18 @@ function syncOut(fn: FunctionBuilder, run: RunContext): void {
   fn.store("i32.store", 0, run.budget.peek(), S.BUDGET.at);
 }
 
+function loadContexts(
+  fn: FunctionBuilder,
+  { context, highContext }: Pick<RunContext, "context" | "highContext">,
+): void {
+  context.set(fn.load("i64.load", 0, S.CONTEXT.at));
+  highContext.set(fn.load("i64.load", 0, S.HIGH_CONTEXT.at));
+}
+
 function syncIn(fn: FunctionBuilder, run: RunContext): void {
   run.flagResult.set(fn.load("i64.load", 0, S.FLAG_RESULT.at));
   run.flagCarry.set(fn.load("i32.load", 0, S.FLAG_CARRY.at));
-  run.context.set(fn.load("i64.load", 0, S.CONTEXT.at));
+  loadContexts(fn, run);
   run.budget.set(fn.load("i32.load", 0, S.BUDGET.at));
 }
 
@@ -144,10 +140,11 @@ function dispatch(
       budget.set(budget.peek().add(fn.load("i32.load16_u", header, RECORD_BYTES + Head.COUNT)));
       syncOut(fn, run);
       const slot = fn.load("i32.load", header, RECORD_BYTES + Head.REGION);
-      const interpret = fn.call(module.get("runRegions"), slot);
+      const stop = fn.call(module.get("runRegions"), slot);
       syncIn(fn, run);
+      fn.if(stop.eq(RegionStop.VM_EXIT), () => fn.return(RunExit.VM_EXIT));
       // What a region leaves to the interpreter must not enter it again at once.
-      run.interpretAt.set(interpret.select(fn.load("i64.load", 0, S.RIP.at), fn.i64(-1)));
+      run.interpretAt.set(stop.select(fn.load("i64.load", 0, S.RIP.at), fn.i64(-1)));
       fn.br(run.resume);
     };
     selectHandler(fn, run, module, hot, { index, own: [resync, goTo, deviceStop, region] });
@@ -198,68 +195,13 @@ function countDown(fn: FunctionBuilder, module: ModuleBuilder, pc: Variable, cou
   fn.if(heat.ltS(0), () => fn.callVoid(module.get("hotBlock"), pc.peek()));
 }
 
-/**
- * runRegions(table slot): executes regions as long as one leads to another, which the jump cache knows. Answers 1 if the instruction at
- * S.RIP must be interpreted. S.RIP and S.BUDGET are exact before and after. The jump cache's context has the code mode in it: the same address
- * may be 64-bit code now and 32-bit code later.
- */
-function defineRunRegions(module: ModuleBuilder): void {
-  module.function("runRegions", ["i32"], ["i32"], (fn) => {
-    const slot = fn.paramVariable(0);
-    const jumpCacheEntry = (): { at: Val; rip: Val } => {
-      const rip = fn.load("i64.load", 0, S.RIP.at);
-      return { at: jumpCacheOffset(rip), rip };
-    };
-    const first = jumpCacheEntry();
-    const context = fn.variable(
-      "i32",
-      fn
-        .load("i32.load", 0, S.CONTEXT.at)
-        .or(fn.load("i32.load", 0, S.MODE.at).shl(JUMP_MODE_SHIFT)),
-    );
-    fn.store("i64.store", first.at, first.rip, JUMP_CACHE);
-    fn.store("i32.store", first.at, slot.peek(), JUMP_CACHE + JUMP_SLOT);
-    fn.store("i32.store", first.at, context.peek(), JUMP_CACHE + JUMP_CONTEXT);
-    // Counted in locals while regions lead to each other, and added up when they are left.
-    const count = (field: Field, n: Val = fn.i64(1)): void =>
-      fn.store("i64.store", 0, fn.load("i64.load", 0, field.at).add(n), field.at);
-    const budget = fn.variable("i32", fn.load("i32.load", 0, S.BUDGET.at));
-    const entered = budget.read();
-    const links = fn.variable("i64", 0n);
-    const leave = (interpret: 0 | 1): void => {
-      count(S.REGION_ENTRIES);
-      count(S.REGION_LINKS, links.peek());
-      count(S.REGION_INSTRUCTIONS, entered.sub(budget.peek()).extU());
-      if (interpret) count(S.REGION_BAILS);
-      fn.return(interpret);
-    };
-    fn.loop((again) => {
-      const before = budget.read();
-      const code = fn.callIndirect(module.get("regionShape"), slot.peek(), before);
-      budget.set(fn.load("i32.load", 0, S.BUDGET.at));
-      fn.if(code.or(budget.peek().eq(before)), () => leave(1));
-      const { at, rip } = jumpCacheEntry();
-      const isHit = fn
-        .load("i64.load", at, JUMP_CACHE)
-        .eq(rip)
-        .and(fn.load("i32.load", at, JUMP_CACHE + JUMP_CONTEXT).eq(context.peek()));
-      fn.if(isHit, () => {
-        slot.set(fn.load("i32.load", at, JUMP_CACHE + JUMP_SLOT));
-        links.set(links.peek().add(1));
-        fn.br(again);
-      });
-    });
-    leave(0);
-  });
-}
-
 /** `regions`: count block entries for the region tier. */
 export function defineRunLoop(
   module: ModuleBuilder,
   hot: readonly HotHandler[],
   regions: boolean,
 ): void {
-  defineRunRegions(module);
+  defineRegionLoop(module, Handler.REGION, Handler.FIRST_HOT + hot.length);
   module.function(
     "run",
     ["i32"],
@@ -270,6 +212,7 @@ export function defineRunLoop(
       const flagResult = fn.declare("i64");
       const flagCarry = fn.declare("i32");
       const context = fn.declare("i64");
+      const highContext = fn.declare("i64");
       const budget = fn.declare("i32");
       const linkFrom = fn.variable("i32", 0);
       const page = fn.variable("i32", 0);
@@ -284,6 +227,7 @@ export function defineRunLoop(
         flagResult,
         flagCarry,
         context,
+        highContext,
         budget,
         link: linkFrom,
       };
@@ -291,7 +235,7 @@ export function defineRunLoop(
         const load = (): void => {
           flagResult.set(fn.load("i64.load", 0, S.FLAG_RESULT.at));
           flagCarry.set(fn.load("i32.load", 0, S.FLAG_CARRY.at));
-          context.set(fn.load("i64.load", 0, S.CONTEXT.at));
+          loadContexts(fn, partial as RunContext);
           budget.set(fn.load("i32.load", 0, S.BUDGET.at));
         };
         // First pass only: locals are authoritative afterwards, and equal to memory whenever a callee may have changed them.
@@ -324,7 +268,7 @@ export function defineRunLoop(
               link(fn, partial as RunContext, page);
               page.set(fn.load("i32.load", 0, S.BLOCK_PAGE.at));
               ripPage.set(fn.load("i64.load", 0, S.RIP_PAGE.at));
-              context.set(fn.load("i64.load", 0, S.CONTEXT.at));
+              loadContexts(fn, partial as RunContext);
               fn.loop((enter) => {
                 const count = fn.load(
                   "i32.load16_u",

@@ -18,8 +18,8 @@ export interface CodePage {
   /** Host address of the page. */
   readonly host: number;
   readonly bytes: Uint8Array;
-  /** Offsets in the page at which the interpreter has begun a block. */
-  readonly known: ReadonlySet<number>;
+  /** Offsets in the page at which the interpreter has begun a block, and how often. */
+  readonly known: ReadonlyMap<number, number>;
 }
 
 export interface Decoded {
@@ -61,9 +61,9 @@ export class CodeView {
     return page;
   }
 
-  /** Has the interpreter been here? */
-  isKnown(offset: number): boolean {
-    return this.page(offset)?.known.has(offset & (PAGE - 1)) ?? false;
+  /** How often the interpreter has begun a block here; 0 = never. */
+  executions(offset: number): number {
+    return this.page(offset)?.known.get(offset & (PAGE - 1)) ?? 0;
   }
 
   /** The instruction at an offset; null if it is none, or not all of it is in view. */

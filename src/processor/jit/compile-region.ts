@@ -8,11 +8,13 @@
  * Code of other pages than the entry's is entered only after a check that the execute TLB still has them where the code was read.
  */
 
+import { invariant } from "../../base/invariant.ts";
+import { RegionExit } from "../interpreter/region-loop.ts";
 import { shapeOf } from "../interpreter/shapes.ts";
-import type { FunctionBuilder, Label, Variable } from "../ir/function.ts";
+import type { Body, FunctionBuilder, Label, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";
-import { entryOffset, isHit } from "../memory/tlb.ts";
+import { contextOf, entryOffset, isHit } from "../memory/tlb.ts";
 import { semanticsOf } from "../semantics/index.ts";
 import type { Shape } from "../semantics/insn.ts";
 import { isSseOff } from "../semantics/simd/operands.ts";
@@ -22,24 +24,15 @@ import type { CodeView } from "./code-view.ts";
 import { PAGE } from "./code-view.ts";
 import type { BasicBlock, Region, RegionInstruction } from "./control-flow.ts";
 import { dominates, pagesOf } from "./control-flow.ts";
-import { isLeaving } from "./discover.ts";
 import { flagShapes } from "./flag-flow.ts";
 import { FlagState } from "./flag-state.ts";
 import { isNotFlat } from "./flat-check.ts";
-import { isInlined } from "./inlined.ts";
 import type { FlagShape } from "./lazy-flags.ts";
 import { RegionInsn, type RegionLocals, type Ways } from "./region-insn.ts";
 import { RegisterFile } from "./register-file.ts";
 
-/** What a region's function answers; S.RIP, S.BUDGET and the flags are stored. */
-export const RegionExit = {
-  /** Look up the next block. */
-  RESUME: 0,
-  /** The instruction at S.RIP must be interpreted. */
-  INTERPRET: 1,
-  /** Nothing was executed: the region is gone. */
-  GONE: 2,
-} as const;
+/** For #selector: an instruction is executed outside, and the region does not go on behind it. */
+const NOWHERE = -1;
 
 class RegionCompiler {
   readonly #fn: FunctionBuilder;
@@ -50,6 +43,13 @@ class RegionCompiler {
   readonly #exitOffset: Variable;
   readonly #exitRip: Variable;
   readonly #unexecuted: Variable;
+  /** Number of the entry where execution goes on, NOWHERE if that is outside; 0 while nothing but the entry is to come. */
+  readonly #selector: Variable;
+  /** Where the call that the region is left for returns to. */
+  readonly #site: Variable;
+  /** S.REGION_STEPS when contexts and pages were looked at last. */
+  readonly #steps: Variable;
+  #dispatch!: Label;
   readonly #locals: RegionLocals;
   #needsSse = false;
   /** Segments used besides those that the mode says are flat, and whether they are written through. */
@@ -58,6 +58,7 @@ class RegionCompiler {
   readonly #flagShapes: readonly FlagShape[];
   readonly #ripPage: Variable;
   readonly #context: Variable;
+  readonly #highContext: Variable;
   readonly #loopLabels = new Map<number, Label>();
   readonly #joinLabels = new Map<number, Label>();
   readonly #children: number[][];
@@ -74,18 +75,21 @@ class RegionCompiler {
     this.#budget = fn.variable("i32", fn.param(0));
     this.#exitOffset = fn.variable("i32", 0);
     this.#unexecuted = fn.variable("i32", 0);
+    this.#selector = fn.variable("i32", 0);
+    this.#site = fn.variable("i32", 0);
+    this.#steps = fn.variable("i32", -1);
     this.#exitRip = fn.declare("i64");
     this.#flags = new FlagState(fn);
     this.#flagShapes = flagShapes(region);
-    const entry = region.blocks[0]!.start;
-    this.#ripPage = fn.variable("i64", fn.load("i64.load", 0, S.RIP.at).sub(entry));
-    this.#context = fn.variable("i64", fn.load("i64.load", 0, S.CONTEXT.at));
+    this.#ripPage = fn.variable("i64", fn.load("i64.load", 0, S.RIP.at).sub(region.entry));
+    this.#context = fn.declare("i64");
+    this.#highContext = fn.declare("i64");
     this.#locals = {
       registers: new RegisterFile(fn, "i64"),
       vectors: new RegisterFile(fn, "v128"),
       flags: this.#flags,
       ripPage: this.#ripPage,
-      context: this.#context,
+      contextOf: (linear) => this.#contextOf(linear),
       bits: view.bits,
       needsSegment: (seg, isWritten) =>
         this.#segments.set(seg, isWritten || (this.#segments.get(seg) ?? false)),
@@ -100,9 +104,21 @@ class RegionCompiler {
   }
 
   compile(): void {
-    const fn = this.#fn;
-    this.#checkPages();
     this.#checkTargets();
+    this.#fn.loop((again) => this.#pass(again));
+  }
+
+  /** From one entry to the next exit. */
+  #pass(again: Label): void {
+    const fn = this.#fn;
+    this.#budget.set(fn.load("i32.load", 0, S.BUDGET.at));
+    const steps = fn.load("i32.load", 0, S.REGION_STEPS.at);
+    fn.if(steps.ne(this.#steps.peek()), () => {
+      this.#steps.set(steps);
+      this.#context.set(fn.load("i64.load", 0, S.CONTEXT.at));
+      this.#highContext.set(fn.load("i64.load", 0, S.HIGH_CONTEXT.at));
+      this.#checkPages();
+    });
     const loadRegisters = fn.later();
     const { result, carry } = this.#flags;
     const { registers, vectors } = this.#locals;
@@ -116,7 +132,12 @@ class RegionCompiler {
           this.#leave = leave;
           fn.block((interpret) => {
             this.#interpret = interpret;
-            this.#tree(0);
+            if (this.#region.isDispatchLoop)
+              fn.loop((dispatch) => {
+                this.#dispatch = dispatch;
+                this.#tree(0);
+              });
+            else this.#tree(0);
           });
           exitCode.set(RegionExit.INTERPRET);
           this.#budget.set(this.#budget.peek().add(this.#unexecuted.peek()));
@@ -140,22 +161,48 @@ class RegionCompiler {
     fn.store("i32.store", 0, carry.peek(), S.FLAG_CARRY.at);
     fn.store("i32.store", 0, this.#budget.peek(), S.BUDGET.at);
     fn.store("i64.store", 0, this.#truncate(this.#exitRip.peek()), S.RIP.at);
+    this.#goOn(exitCode, again);
     fn.return(exitCode.peek());
   }
 
-  /** Pages with instructions of the region, besides the entry's. */
+  /** Has done outside what the region was left for, if that was to come back. */
+  #goOn(exitCode: Variable, again: Label): void {
+    const fn = this.#fn;
+    const selector = this.#selector.peek();
+    fn.if(selector, () => {
+      fn.if(
+        exitCode.peek().eq(RegionExit.INTERPRET),
+        () => {
+          exitCode.set(fn.call(this.#module.get("stepInstruction")));
+        },
+        () => {
+          const site = this.#truncate(this.#ripPage.peek().add(this.#site.peek().extS()));
+          exitCode.set(fn.call(this.#module.get("callRegion"), site));
+        },
+      );
+      fn.if(exitCode.peek().eqz().and(selector.gtS(0)), () => fn.br(again));
+    });
+  }
+
+  /** Pages with instructions of the region. */
   #checkPages(): void {
     const fn = this.#fn;
     for (const delta of pagesOf(this.#region).keys()) {
-      if (delta === 0) continue;
+      if (delta === 0 && this.#region.entries.size === 1) continue;
       const linear = this.#truncate(this.#ripPage.peek().add(delta * PAGE));
       const at = entryOffset(linear);
       const host = fn.load("i32.load", at, TLB_EXECUTE + TLB_PAGE);
-      const isThere = isHit(fn, TLB_EXECUTE, at, linear, 1, this.#context.peek()).and(
+      const isThere = isHit(fn, TLB_EXECUTE, at, linear, 1, this.#contextOf(linear)).and(
         host.eq(this.#view.pages.get(delta)!.host),
       );
       this.#refuseIf(isThere.eqz());
     }
+  }
+
+  /** 32-bit code has no upper half. */
+  #contextOf(linear: Val): Val {
+    const context = this.#context.peek();
+    return this.#view.bits === 32 ? context : contextOf(linear, context, this.#highContext.peek());
   }
 
   /** Before anything was executed: leaves all of it to the interpreter. */
@@ -213,8 +260,14 @@ class RegionCompiler {
   #goto(from: number, to: number, offset: number): void {
     const { immediateDominator, isMerge } = this.#region;
     const isBack = to >= 0 && to <= from;
-    if (to < 0 || (isBack && !dominates(immediateDominator, to, from))) {
+    if (to < 0) {
       this.#leaveAt(offset);
+      return;
+    }
+    if (isBack && !dominates(immediateDominator, to, from)) {
+      this.#flags.passOn("words");
+      this.#selector.set(this.#region.entries.get(offset)!);
+      this.#fn.br(this.#dispatch);
       return;
     }
     if (this.#isEnteredByLabel(to)) this.#flags.passOn(this.#flagShapes[to]!);
@@ -232,6 +285,16 @@ class RegionCompiler {
     }
     this.#exitOffset.set(offset);
     this.#fn.br(this.#leave);
+  }
+
+  /** Leaves with the call made, to come back to its return site. */
+  #callOut(site: number, leave: Body): void {
+    const number = this.#region.entries.get(site);
+    if (number !== undefined) {
+      this.#selector.set(number);
+      this.#site.set(site);
+    }
+    leave();
   }
 
   #leaveBefore(at: RegionInstruction, unexecuted: number): void {
@@ -261,15 +324,30 @@ class RegionCompiler {
     for (let i = 0; i < count; i++) {
       const at = block.instructions[i]!;
       const shape = shapeOf(at.insn, this.#view.bits === 32 ? Mode.CODE32 : Mode.CODE64);
-      if (!isInlined(shape) || isLeaving(at.insn)) {
-        this.#leaveBefore(at, count - i);
+      if (i === count - 1 && (block.ending.kind === "step" || block.ending.kind === "leave")) {
+        const next = block.ending.kind === "step" ? block.ending.site : NaN;
+        this.#selector.set(this.#region.entries.get(next) ?? NOWHERE);
+        this.#leaveBefore(at, 1);
         return;
       }
       this.#instruction(x, block, at, shape, count - i);
     }
     const { kind } = block.ending;
     if (kind === "fall") this.#goto(x, block.successors[0] ?? -1, block.end);
-    else if (kind === "leave") this.#leaveAt(block.end);
+    else if (kind === "dispatch") this.#choice(x, block);
+  }
+
+  #choice(x: number, { successors, ending }: BasicBlock): void {
+    invariant(ending.kind === "dispatch", "a choice of entries");
+    const wanted = this.#selector.read();
+    this.#selector.set(0);
+    const flags = this.#flags.save();
+    const ways = [...this.#region.entries.keys()].map((start) => () => {
+      this.#goto(x, successors[ending.targets.indexOf(start)]!, start);
+      this.#flags.restore(flags);
+    });
+    const [first, ...others] = ways;
+    this.#fn.switch(wanted.sub(1), others, first!);
   }
 
   #instruction(
@@ -280,6 +358,7 @@ class RegionCompiler {
     unexecuted: number,
   ): void {
     const ways: Ways = {
+      budget: () => this.#budget.peek().add(unexecuted),
       bail: () => this.#leaveBefore(at, unexecuted),
       branch: (condition) => this.#branch(x, block, condition),
       jump: (rip) => this.#jump(x, block, rip),
@@ -294,6 +373,7 @@ class RegionCompiler {
     const [taken = -1, fall = -1] = block.successors;
     const { ending } = block;
     if (ending.kind === "jump") this.#goto(x, taken, ending.target);
+    else if (ending.kind === "call") this.#callOut(ending.site, () => this.#leaveAt(ending.target));
     else if (ending.kind === "conditional" && condition) {
       const flags = this.#flags.save();
       this.#fn.if(
@@ -322,9 +402,13 @@ class RegionCompiler {
         this.#flags.restore(flags);
       }
     }
-    this.#flags.writeForExit();
-    this.#exitRip.set(rip);
-    this.#fn.br(this.#leaveTo);
+    const leave = (): void => {
+      this.#flags.writeForExit();
+      this.#exitRip.set(rip);
+      this.#fn.br(this.#leaveTo);
+    };
+    if (ending.kind === "indirect" && ending.site !== null) this.#callOut(ending.site, leave);
+    else leave();
   }
 
   /** Binary search for `distance` among sorted targets; falls through if it is none of them. */

@@ -10,6 +10,7 @@ import {
   CONDITIONAL,
   type Discovery,
   discover,
+  isCompiled,
   isLeaving,
   relativeTarget,
 } from "./discover.ts";
@@ -20,10 +21,16 @@ export type Ending =
   | { readonly kind: "fall" }
   /** Jcc, LOOP, JCXZ: taken to `target`, else falls through. */
   | { readonly kind: "conditional"; readonly target: number }
-  /** JMP, CALL. */
+  /** JMP, CALL of a function of the region. */
   | { readonly kind: "jump"; readonly target: number }
-  /** RET, indirect jump or call: one of `targets`, else outside. */
-  | { readonly kind: "indirect"; readonly targets: readonly number[] }
+  /** RET, indirect jump or call: one of `targets`, else outside, to come back to `site`. */
+  | { readonly kind: "indirect"; readonly targets: readonly number[]; readonly site: number | null }
+  /** CALL of what is outside. */
+  | { readonly kind: "call"; readonly target: number; readonly site: number }
+  /** Its last instruction is executed outside. */
+  | { readonly kind: "step"; readonly site: number }
+  /** Goes on where the region was left. */
+  | { readonly kind: "dispatch"; readonly targets: readonly number[] }
   /** Anything that leaves the region by itself. */
   | { readonly kind: "leave" };
 
@@ -43,8 +50,13 @@ export interface BasicBlock {
 }
 
 export interface Region {
-  /** In reverse postorder; the entry is block 0. */
+  /** In reverse postorder; block 0 is the entry, or chooses between that and the continuations. */
   readonly blocks: readonly BasicBlock[];
+  readonly entry: number;
+  /** Where execution can begin, by offset, each with its number for block 0. The entry's is 0. */
+  readonly entries: ReadonlyMap<number, number>;
+  /** Some ways lead back to block 0 within the region. */
+  readonly isDispatchLoop: boolean;
   readonly immediateDominator: readonly number[];
   readonly isLoopHeader: readonly boolean[];
   /** Has at least two predecessors by forward edges. */
@@ -61,6 +73,7 @@ function targetsOf(b: Ending, end: number): readonly number[] {
     case "jump":
       return [b.target];
     case "indirect":
+    case "dispatch":
       return b.targets;
     default:
       return [];
@@ -116,11 +129,19 @@ function endingOf(
 ): Ending | null {
   const { sem } = decoded.insn.row;
   if (isLeaving(decoded.insn)) return { kind: "leave" };
+  if (!isCompiled(decoded.insn)) return { kind: "step", site: decoded.next };
   if (CONDITIONAL.has(sem)) return { kind: "conditional", target: relativeTarget(decoded) };
-  if (sem === "jmp" || sem === "call") return { kind: "jump", target: relativeTarget(decoded) };
-  if (sem === "ret") return { kind: "indirect", targets: sites.get(at) ?? [] };
-  if (sem === "jmp_ind" || sem === "call_ind")
-    return { kind: "indirect", targets: found.indirect.get(at) ?? [] };
+  if (sem === "jmp") return { kind: "jump", target: relativeTarget(decoded) };
+  if (sem === "call") {
+    const target = relativeTarget(decoded);
+    const isInside = found.calls.some((call) => call.at === at);
+    return isInside ? { kind: "jump", target } : { kind: "call", target, site: decoded.next };
+  }
+  if (sem === "ret") return { kind: "indirect", targets: sites.get(at) ?? [], site: null };
+  if (sem === "jmp_ind" || sem === "call_ind") {
+    const site = sem === "call_ind" ? decoded.next : null;
+    return { kind: "indirect", targets: found.indirect.get(at) ?? [], site };
+  }
   return null;
 }
 
@@ -156,40 +177,75 @@ export function findRegion(
   const byStart = new Map<number, BasicBlock>();
   for (const leader of found.leaders)
     if (found.code.has(leader)) byStart.set(leader, buildBlock(found, sites, leader));
-  const order = reversePostorder(byStart, entry);
-  const index = new Map(order.map((b, i) => [b.start, i]));
-  for (const b of order) b.successors = targetsOf(b.ending, b.end).map((s) => index.get(s) ?? -1);
-  const immediateDominator = dominators(order);
-  const isLoopHeader = order.map(() => false);
-  const forward = order.map(() => 0);
-  order.forEach((b, i) => {
-    for (const s of b.successors) {
-      if (s < 0) continue;
-      if (s > i) forward[s]!++;
-      else if (dominates(immediateDominator, s, i)) isLoopHeader[s] = true;
-    }
-  });
-  return {
-    blocks: order,
-    immediateDominator,
-    isLoopHeader,
-    isMerge: forward.map((n) => n > 1),
-    instructionCount: order.reduce((n, b) => n + b.instructions.length, 0),
-  };
+  const starts = [...found.continuations].filter((s) => s !== entry && byStart.has(s));
+  return structure(byStart, [entry, ...starts]);
 }
 
-function reversePostorder(byStart: ReadonlyMap<number, BasicBlock>, entry: number): BasicBlock[] {
+/** Loops that can be entered at several places are cut there: their inner entries become entries of the region. */
+function structure(byStart: ReadonlyMap<number, BasicBlock>, starts: number[]): Region {
+  const ofLoops = new Set<number>();
+  for (;;) {
+    const order = reversePostorder(byStart, starts);
+    const index = new Map(order.map((b, i) => [b.start, i]));
+    for (const b of order) b.successors = targetsOf(b.ending, b.end).map((s) => index.get(s) ?? -1);
+    const immediateDominator = dominators(order);
+    const isLoopHeader = order.map(() => false);
+    const forward = order.map(() => 0);
+    const cut = new Set<number>();
+    order.forEach((b, i) => {
+      for (const s of b.successors) {
+        if (s < 0) continue;
+        if (s > i) forward[s]!++;
+        else if (dominates(immediateDominator, s, i)) isLoopHeader[s] = true;
+        else cut.add(order[s]!.start);
+      }
+    });
+    const before = starts.length;
+    for (const start of cut) {
+      ofLoops.add(start);
+      if (!starts.includes(start)) starts.push(start);
+    }
+    if (starts.length > before) continue;
+    return {
+      blocks: order,
+      entry: starts[0]!,
+      entries: new Map(starts.map((start, i) => [start, i])),
+      isDispatchLoop: ofLoops.size > 0,
+      immediateDominator,
+      isLoopHeader,
+      isMerge: forward.map((n) => n > 1),
+      instructionCount: order.reduce((n, b) => n + b.instructions.length, 0),
+    };
+  }
+}
+
+const DISPATCH = Number.NaN;
+
+/** Comes first if there is a choice of where to begin. */
+function dispatchTo(targets: readonly number[]): BasicBlock {
+  const ending: Ending = { kind: "dispatch", targets };
+  return { start: DISPATCH, instructions: [], ending, end: DISPATCH, successors: [] };
+}
+
+function reversePostorder(
+  byStart: ReadonlyMap<number, BasicBlock>,
+  starts: readonly number[],
+): BasicBlock[] {
   const seen = new Set<number>();
   const post: BasicBlock[] = [];
   const stack: { block: BasicBlock; next: number[] }[] = [];
+  const push = (block: BasicBlock): void => {
+    // The fall-through is visited last, so that it comes right after its block.
+    stack.push({ block, next: [...targetsOf(block.ending, block.end)] });
+  };
   const visit = (start: number): void => {
     const block = byStart.get(start);
     if (!block || seen.has(start)) return;
     seen.add(start);
-    // The fall-through is visited last, so that it comes right after its block.
-    stack.push({ block, next: [...targetsOf(block.ending, block.end)] });
+    push(block);
   };
-  visit(entry);
+  if (starts.length > 1) push(dispatchTo([...starts].reverse()));
+  else visit(starts[0]!);
   while (stack.length > 0) {
     const top = stack[stack.length - 1]!;
     const s = top.next.shift();

@@ -1,18 +1,26 @@
 /**
  * Which instructions belong to a region: what is reachable from its entry where the interpreter has been, up to a bound.
  *
- * Jumps are followed first, direct calls when nothing else is left, so that a loop is complete before what it calls comes in. A call whose
- * callee is in the region becomes a jump that pushes; its RETs then jump to the calls' return sites if the popped address is one.
+ * A region is mostly one function of the guest. Calls of small leaf functions become jumps that push, and the RETs of those jump to the calls'
+ * return sites; other calls leave the region, and come back to it at the return site when the callee is done. So do instructions that
+ * regions do not execute themselves.
  */
 
+import { shapeOf } from "../interpreter/shapes.ts";
 import type { Instruction } from "../isa/instruction.ts";
 import { FAR_TRANSFERS, NEAR_TRANSFERS } from "../semantics/transfers.ts";
+import { Mode } from "../state/layout.ts";
 import type { CodeView, Decoded } from "./code-view.ts";
+import { isInlined } from "./inlined.ts";
 
 const MAX_INSTRUCTIONS = 300;
+/** A callee of at most so many instructions becomes part of the region. */
+const MAX_CALLEE = 40;
 /** A region keeps off code beyond this distance: offsets stay exact and displacements 32-bit. */
 const MAX_DISTANCE = 2 ** 30;
 const MAX_TARGETS = 32;
+/** What is executed less often than the entry by this factor is left out. */
+const RARE = 64;
 
 export const CONDITIONAL: ReadonlySet<string> = new Set(["jcc", "jcxz", "loop", "loope", "loopne"]);
 const LEAVES: ReadonlySet<string> = new Set([...FAR_TRANSFERS, "into", "vmcall"]);
@@ -21,6 +29,11 @@ const NEAR: ReadonlySet<string> = new Set([...CONDITIONAL, ...NEAR_TRANSFERS]);
 /** Does a region end here? Near jumps that cut the instruction pointer to 16 bits are too rare to be followed. */
 export function isLeaving({ row, mode, opsize }: Instruction): boolean {
   return LEAVES.has(row.sem) || (mode === 32 && opsize === 2 && NEAR.has(row.sem));
+}
+
+/** Does a region execute it itself? */
+export function isCompiled(insn: Instruction): boolean {
+  return isInlined(shapeOf(insn, insn.mode === 32 ? Mode.CODE32 : Mode.CODE64));
 }
 
 export interface Call {
@@ -34,9 +47,14 @@ export interface Discovery {
   readonly code: ReadonlyMap<number, Decoded>;
   /** Where basic blocks begin. */
   readonly leaders: ReadonlySet<number>;
+  /** Calls whose callees are part of the region. */
   readonly calls: readonly Call[];
   /** Seen targets in the region of indirect jumps and calls, by offset. */
   readonly indirect: ReadonlyMap<number, readonly number[]>;
+  /** Where the region goes on after it was left: behind calls, and behind instructions it does not execute. */
+  readonly continuations: ReadonlySet<number>;
+  /** Targets of the direct calls that leave the region. */
+  readonly callees: ReadonlySet<number>;
 }
 
 /** Target offset of a relative jump or call. */
@@ -49,14 +67,20 @@ class Search {
   readonly leaders = new Set<number>();
   readonly calls: Call[] = [];
   readonly indirect = new Map<number, readonly number[]>();
+  readonly continuations = new Set<number>();
+  readonly callees = new Set<number>();
   readonly #view: CodeView;
   readonly #stopsAt: (offset: number) => boolean;
   readonly #work: number[] = [];
   readonly #waiting: Call[] = [];
+  readonly #isLeaf = new Map<number, boolean>();
+  /** Code that was not executed more often than so is left out. */
+  readonly #floor: number;
 
-  constructor(view: CodeView, stopsAt: (offset: number) => boolean) {
+  constructor(view: CodeView, entry: number, stopsAt: (offset: number) => boolean) {
     this.#view = view;
     this.#stopsAt = stopsAt;
+    this.#floor = Math.floor(view.executions(entry) / RARE);
   }
 
   run(entry: number): void {
@@ -66,12 +90,27 @@ class Search {
       if (at !== undefined) this.#follow(at);
       else {
         const call = this.#waiting.shift();
-        if (!call || this.code.size >= MAX_INSTRUCTIONS) return;
-        this.calls.push(call);
-        this.#add(call.target);
-        this.#add(call.site);
+        if (!call) return;
+        this.#call(call);
       }
     }
+  }
+
+  #call(call: Call): void {
+    const { target, site } = call;
+    const isPart = this.#isWanted(target) && this.#hasRoom(MAX_CALLEE) && this.#isSmallLeaf(target);
+    if (isPart) {
+      this.calls.push(call);
+      this.#add(target);
+      this.#add(site);
+    } else {
+      this.callees.add(target);
+      this.#continueAt(site);
+    }
+  }
+
+  #hasRoom(instructions = 1): boolean {
+    return this.code.size + instructions <= MAX_INSTRUCTIONS;
   }
 
   #add(offset: number): void {
@@ -79,14 +118,24 @@ class Search {
     this.#work.push(offset);
   }
 
+  #continueAt(offset: number): void {
+    this.continuations.add(offset);
+    if (this.#stopsAt(offset)) return;
+    this.#add(offset);
+  }
+
   #follow(start: number): void {
     let at = start;
-    while (!this.code.has(at) && this.code.size < MAX_INSTRUCTIONS) {
+    while (!this.code.has(at) && this.#hasRoom()) {
       const decoded = this.#view.decode(at);
       if (!decoded) return;
       this.code.set(at, decoded);
       const { sem } = decoded.insn.row;
       if (isLeaving(decoded.insn)) return;
+      if (!isCompiled(decoded.insn)) {
+        this.#continueAt(decoded.next);
+        return;
+      }
       if (CONDITIONAL.has(sem)) {
         this.#jump(relativeTarget(decoded));
         this.leaders.add(decoded.next);
@@ -95,8 +144,7 @@ class Search {
         this.#jump(relativeTarget(decoded));
         return;
       } else if (sem === "call") {
-        const target = relativeTarget(decoded);
-        if (this.#isWanted(target)) this.#waiting.push({ at, target, site: decoded.next });
+        this.#waiting.push({ at, target: relativeTarget(decoded), site: decoded.next });
         return;
       } else if (sem === "jmp_ind" || sem === "call_ind") {
         this.#indirect(at, sem === "call_ind" ? decoded.next : null);
@@ -114,19 +162,65 @@ class Search {
     return (
       Math.abs(target) < MAX_DISTANCE &&
       !this.#stopsAt(target) &&
-      (this.code.has(target) || this.#view.isKnown(target))
+      (this.code.has(target) || this.#isWarm(target))
     );
   }
 
+  /** Executed often enough, for how often the entry is, to be worth compiling with it. */
+  #isWarm(offset: number): boolean {
+    return this.#view.executions(offset) > this.#floor;
+  }
+
   #indirect(at: number, site: number | null): void {
-    const targets = this.#view.targetsOf(at).filter((t) => this.#isWanted(t));
-    if (targets.length === 0) return;
-    const chosen = targets.slice(0, MAX_TARGETS);
-    this.indirect.set(at, chosen);
-    for (const target of chosen) {
-      if (site === null) this.#add(target);
-      else this.#waiting.push({ at, target, site });
+    const seen = this.#view.targetsOf(at).filter((t) => this.#isWanted(t));
+    const targets = seen.slice(0, MAX_TARGETS);
+    if (site === null) {
+      for (const target of targets) this.#add(target);
+      if (targets.length > 0) this.indirect.set(at, targets);
+      return;
     }
+    const leaves = targets.filter((target) => this.#isSmallLeaf(target));
+    if (leaves.length > 0) this.indirect.set(at, leaves);
+    for (const target of leaves) {
+      this.calls.push({ at, target, site });
+      this.#add(target);
+    }
+    this.#continueAt(site);
+  }
+
+  /** Is it a function of few instructions, all compiled, that calls nothing? */
+  #isSmallLeaf(entry: number): boolean {
+    const known = this.#isLeaf.get(entry);
+    if (known !== undefined) return known;
+    const isLeaf = this.#lookAtCallee(entry);
+    this.#isLeaf.set(entry, isLeaf);
+    return isLeaf;
+  }
+
+  #lookAtCallee(entry: number): boolean {
+    const seen = new Set<number>();
+    const work = [entry];
+    let returns = false;
+    for (let at = work.pop(); at !== undefined; at = work.pop()) {
+      while (!seen.has(at)) {
+        const decoded: Decoded | null = this.#view.decode(at);
+        if (!decoded || seen.size >= MAX_CALLEE) return false;
+        seen.add(at);
+        const { insn, next } = decoded;
+        const { sem } = insn.row;
+        if (isLeaving(insn) || !isCompiled(insn)) return false;
+        if (sem.startsWith("call") || sem === "jmp_ind") return false;
+        if (sem === "ret") {
+          returns = true;
+          break;
+        }
+        const target = sem === "jmp" || CONDITIONAL.has(sem) ? relativeTarget(decoded) : null;
+        if (target !== null && this.#isWanted(target)) work.push(target);
+        if (sem === "jmp") break;
+        at = next;
+      }
+    }
+    return returns;
   }
 }
 
@@ -136,7 +230,7 @@ export function discover(
   entry: number,
   stopsAt: (offset: number) => boolean,
 ): Discovery {
-  const search = new Search(view, stopsAt);
+  const search = new Search(view, entry, stopsAt);
   search.run(entry);
   return search;
 }

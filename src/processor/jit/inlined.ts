@@ -21,6 +21,7 @@ import { PACKED_MULTIPLY } from "../semantics/simd/packed-multiply.ts";
 import { PACKED_SHIFT } from "../semantics/simd/packed-shift.ts";
 import { SHUFFLE } from "../semantics/simd/shuffle.ts";
 import { X87 } from "../semantics/x87/index.ts";
+import { Mode } from "../state/layout.ts";
 
 const VECTOR = new Set(
   keysOf(
@@ -39,6 +40,8 @@ const GENERAL = new Set([
     " ",
   ),
 ]);
+/** Of the system: what changes neither privilege nor translations, and uses no procedure that looks at registers. */
+const SYSTEM = new Set(["cli", "sti", "swapgs", "rdtsc"]);
 const BIT_TESTS = new Set(keysOf(BITS).filter((sem) => sem.startsWith("bt")));
 
 const isOf = (shape: Shape, kinds: string): boolean =>
@@ -49,5 +52,7 @@ export function isInlined(shape: Shape): boolean {
   if (VECTOR.has(sem)) return !MASKED_MOVES.has(sem) && isOf(shape, "rmixq");
   if (FPU.has(sem)) return isOf(shape, "tmr");
   if (GENERAL.has(sem)) return isOf(shape, "rmij");
+  if (SYSTEM.has(sem)) return true;
+  if (sem === "pushf") return shape.mode === Mode.CODE64;
   return BIT_TESTS.has(sem) && isOf(shape, "rmi");
 }

@@ -8,6 +8,7 @@
 
 import type { RegionTier } from "../interpreter/code-cache.ts";
 import type { RegionHost } from "../interpreter/interpreter.ts";
+import { RegionExit } from "../interpreter/region-loop.ts";
 import { ModuleBuilder } from "../ir/module.ts";
 import {
   Head,
@@ -25,7 +26,6 @@ import {
 } from "../state/layout.ts";
 import { type CodePage, CodeView, PAGE } from "./code-view.ts";
 import type { CompiledRegion, CompilerSetup, Extent, RegionRequest } from "./compile-batch.ts";
-import { RegionExit } from "./compile-region.ts";
 import { discover } from "./discover.ts";
 
 export interface JitStats {
@@ -195,7 +195,8 @@ export class Jit implements RegionTier {
   #request(physical: number, mode: number, bits: 32 | 64): RegionRequest | null {
     const { view, bytes } = this.#host;
     const ripPage = view.getBigInt64(S.RIP_PAGE.at, true);
-    const context = view.getBigInt64(S.CONTEXT.at, true);
+    const contextOf = (linear: bigint): bigint =>
+      view.getBigInt64(linear < 0n ? S.HIGH_CONTEXT.at : S.CONTEXT.at, true);
     const copy = (delta: number, host: number): CodePage => {
       return {
         delta,
@@ -210,7 +211,7 @@ export class Jit implements RegionTier {
       const linear = bits === 32 ? BigInt.asUintN(32, distant) : distant;
       const entry =
         TLB_EXECUTE + Number((linear >> 12n) & BigInt(TLB_ENTRIES - 1)) * TLB_ENTRY_BYTES;
-      if (view.getBigInt64(entry, true) !== (linear | context)) return undefined;
+      if (view.getBigInt64(entry, true) !== (linear | contextOf(linear))) return undefined;
       const page = copy(delta, view.getUint32(entry + TLB_PAGE, true));
       return page.known.size > 0 ? page : undefined;
     };

@@ -47,7 +47,9 @@ const KINDS: Readonly<Record<string, FlagKind>> = {
 /** Neither read nor write flags, or read conditions only. */
 const KEEPS: ReadonlySet<string> = new Set([
   ..."mov movzx movsx movsxd lea xchg nop pause cbw cwd bswap movbe not setcc cmovcc".split(" "),
-  ..."jcc jcxz loop jmp jmp_ind push pop call call_ind ret leave div idiv".split(" "),
+  ..."cli sti swapgs rdtsc jcc jcxz loop jmp jmp_ind push pop call call_ind ret leave div idiv".split(
+    " ",
+  ),
   ...keysOf(MOVES, PACKED_INTEGER, PACKED_MULTIPLY, PACKED_SHIFT, SHUFFLE).filter(
     (sem) => sem !== "ptest",
   ),
@@ -56,7 +58,9 @@ const KEEPS: ReadonlySet<string> = new Set([
 
 /** Read and write the words, but never write them under a condition. */
 const WRITES: ReadonlySet<string> = new Set(
-  "adc sbb inc dec mul imul1 imul2 imul3 popcnt bt bts btr btc clc stc cmc loope loopne".split(" "),
+  "pushf adc sbb inc dec mul imul1 imul2 imul3 popcnt bt bts btr btc clc stc cmc loope loopne".split(
+    " ",
+  ),
 );
 /** So do these when their count is an immediate. */
 const SHIFTS: ReadonlySet<string> = new Set("shl shr sar rol ror shld shrd".split(" "));

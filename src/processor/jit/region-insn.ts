@@ -12,7 +12,7 @@ import { BASE_RIP, type Instruction, type Operand } from "../isa/instruction.ts"
 import { addend, entryOffset, isHit } from "../memory/tlb.ts";
 import { Access, type Bytes } from "../semantics/cpu.ts";
 import { Insn, type Shape } from "../semantics/insn.ts";
-import { FPR, SEG_BASE, Status, segmentAt, TLB_READ, TLB_WRITE } from "../state/layout.ts";
+import { FPR, S, SEG_BASE, Status, segmentAt, TLB_READ, TLB_WRITE } from "../state/layout.ts";
 import type { FlagState } from "./flag-state.ts";
 import { type FlagKind, lazyCondition } from "./lazy-flags.ts";
 import type { RegisterFile } from "./register-file.ts";
@@ -23,7 +23,8 @@ export interface RegionLocals {
   readonly vectors: RegisterFile;
   readonly flags: FlagState;
   readonly ripPage: Variable;
-  readonly context: Variable;
+  /** TLB context of a linear address. */
+  contextOf(linear: Val): Val;
   /** Code size. */
   readonly bits: 32 | 64;
   /** 32-bit code: the region may be entered only where this segment has no limit and can be read, or written. */
@@ -34,6 +35,8 @@ export interface RegionLocals {
 
 /** Where an instruction can go. */
 export interface Ways {
+  /** What is left of the budget before it. */
+  budget(): Val;
   /** Leaves before it: the interpreter goes on with it. */
   bail(): void;
   /** Goes to a relative target inside or outside the region. */
@@ -88,6 +91,10 @@ export class RegionInsn extends Insn {
   override usually(usual: Val, isRare: Val): Val {
     this.#bailIf(isRare);
     return usual;
+  }
+
+  override rarely(condition: Val): void {
+    this.#bailIf(condition);
   }
 
   override hasSse(): boolean {
@@ -284,19 +291,28 @@ export class RegionInsn extends Insn {
     return this.i64(0);
   }
 
-  #host(array: number, linear: Val, bytes: number): Val {
+  #host(array: number, miss: string, linear: Val, bytes: number): Val {
     const { fn } = this;
     const at = entryOffset(linear);
-    this.#bailIf(isHit(fn, array, at, linear, bytes, this.#region.context.peek()).eqz());
-    return linear.wrap().add(addend(fn, array, at));
+    const host = fn.declare("i32");
+    fn.if(
+      isHit(fn, array, at, linear, bytes, this.#region.contextOf(linear)),
+      () => host.set(linear.wrap().add(addend(fn, array, at))),
+      () => {
+        const slow = fn.call(this.module.get(miss), linear, bytes);
+        this.#bailIf(slow.eqz());
+        host.set(slow);
+      },
+    );
+    return host.read();
   }
 
   override hostR(linear: Val, bytes: number): Val {
-    return this.#host(TLB_READ, linear, bytes);
+    return this.#host(TLB_READ, "regionRead", linear, bytes);
   }
 
   override hostW(linear: Val, bytes: number): Val {
-    return this.#host(TLB_WRITE, linear, bytes);
+    return this.#host(TLB_WRITE, "regionWrite", linear, bytes);
   }
 
   /** Nothing to complete: a write that needs it has left the region. */
@@ -325,7 +341,7 @@ export class RegionInsn extends Insn {
   }
 
   retired(): Val {
-    return this.i32(0);
+    return this.get(S.BUDGET_START).sub(this.#ways.budget());
   }
 
   jumpRelative(_i: number, condition: Val | null): void {

@@ -30,11 +30,12 @@ import {
   TLB_WRITE,
 } from "../state/layout.ts";
 import { BreakOn, defineBreakpoints } from "./breakpoints.ts";
-import { addend, entryOffset, isHit } from "./tlb.ts";
+import { addend, contextOf, entryOffset, isHit } from "./tlb.ts";
 import { Walk } from "./walk.ts";
 
-function contextFor(p: Procedure, flags: Val): Val {
-  return flags.and(Access.SYSTEM).select(p.get(S.SYSTEM_CONTEXT), p.get(S.CONTEXT));
+function contextFor(p: Procedure, linear: Val, flags: Val): Val {
+  const context = flags.and(Access.SYSTEM).select(p.get(S.SYSTEM_CONTEXT), p.get(S.CONTEXT));
+  return contextOf(linear, context, context.and(p.get(S.HIGH_MASK)));
 }
 
 function raise(p: Procedure, vector: Val, error: number): void {
@@ -65,7 +66,7 @@ function defineTranslate(module: ModuleBuilder): void {
       });
       const system = flags.and(Access.SYSTEM);
       const user = system.eqz().and(p.get(S.CPL).eq(3));
-      const context = contextFor(p, flags);
+      const context = contextFor(p, linear, flags);
       fn.if(
         p.get(S.CR0).and(Cr0.PG).eqz(),
         () => {
@@ -115,7 +116,7 @@ function checkCanonical(p: Procedure, linear: Val, bytes: Val, flags: Val): void
 /** Alignment checking and data breakpoints; leaves with #AC(0). */
 function watch(p: Procedure, linear: Val, bytes: Val, flags: Val, kind: number): void {
   const { fn } = p;
-  fn.if(contextFor(p, flags).eq(CONTEXT_NONE).and(linear.ne(POISON)), () => {
+  fn.if(contextFor(p, linear, flags).eq(CONTEXT_NONE).and(linear.ne(POISON)), () => {
     const goesOn = fn.call(p.module.get("watchAccess"), linear, bytes, flags, kind);
     fn.if(goesOn.eqz(), () => fn.return(0));
   });
@@ -150,7 +151,7 @@ function defineRead(module: ModuleBuilder): void {
       const bytes = fn.param(1);
       const flags = fn.param(2);
       const at = entryOffset(linear);
-      fn.if(isHit(fn, TLB_READ, at, linear, bytes, contextFor(p, flags)), () =>
+      fn.if(isHit(fn, TLB_READ, at, linear, bytes, contextFor(p, linear, flags)), () =>
         fn.return(linear.wrap().add(addend(fn, TLB_READ, at))),
       );
       checkCanonical(p, linear, bytes, flags);
@@ -221,7 +222,7 @@ function defineWrite(module: ModuleBuilder): void {
       const bytes = fn.param(1);
       const flags = fn.param(2);
       const at = entryOffset(linear);
-      fn.if(isHit(fn, TLB_WRITE, at, linear, bytes, contextFor(p, flags)), () =>
+      fn.if(isHit(fn, TLB_WRITE, at, linear, bytes, contextFor(p, linear, flags)), () =>
         fn.return(linear.wrap().add(addend(fn, TLB_WRITE, at))),
       );
       checkCanonical(p, linear, bytes, flags);
@@ -316,9 +317,43 @@ function defineWrite(module: ModuleBuilder): void {
   );
 }
 
+/**
+ * regionRead, regionWrite (linear, bytes): host address of an access that missed the TLB, or 0 if the interpreter must carry it out: it
+ * faults, crosses a page, reaches a device or code, or is watched. Nothing but the TLB and accessed and dirty bits changes.
+ */
+function defineRegionAccess(module: ModuleBuilder): void {
+  const define = (name: string, access: number): void => {
+    module.function(
+      name,
+      ["i64", "i32"],
+      ["i32"],
+      (fn) => {
+        const p = new Procedure(module, fn);
+        const linear = fn.param(0);
+        fn.if(fn.param(1).gtU(firstBytes(linear)), () => fn.return(0));
+        fn.if(p.get(S.CONTEXT).eq(CONTEXT_NONE), () => fn.return(0));
+        const host = fn.call(module.get("translate"), linear, access, 0);
+        fn.if(host.leU(DEVICE), () => {
+          p.set(S.PENDING, Pending.NONE);
+          fn.return(0);
+        });
+        if (access === Walk.WRITE) {
+          const code = fn.load("i64.load", host.shrU(12).shl(3), CODE_MAP);
+          fn.if(code.ne(0), () => fn.return(0));
+        }
+        fn.return(host);
+      },
+      true,
+    );
+  };
+  define("regionRead", Walk.READ);
+  define("regionWrite", Walk.WRITE);
+}
+
 export function defineAccess(module: ModuleBuilder): void {
   defineBreakpoints(module);
   defineTranslate(module);
   defineRead(module);
   defineWrite(module);
+  defineRegionAccess(module);
 }

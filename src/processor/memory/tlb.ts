@@ -4,6 +4,9 @@
  *   tag = linear page | context;  host address = low 32 bits of linear + addend;  index = linear page number modulo TLB_ENTRIES
  * The context (S.CONTEXT) is the address-space number and the access mode, so neither a change of privilege nor a MOV CR3 that keeps its
  * PCID flushes anything. Every address space that is to be forgotten just gets a new number; when they run out, everything is flushed.
+ * Kernels map the upper half of the address space alike and globally in all of them, so its translations are cached once for all: without an
+ * address-space number (S.HIGH_CONTEXT). Where one is not global, the next change of the address space flushes everything; a guest that does
+ * so again and again has its upper half cached for each address space like the lower one.
  * A write entry exists only for a page that is writable, dirty, and holds no decoded code: writes to code always take the slow path.
  * Translations of large pages are cached per 4 KiB; S.LARGE_BANKS says where INVLPG must look for the other pieces.
  *
@@ -16,6 +19,7 @@ import type { Operand, Val } from "../ir/value.ts";
 import { Procedure } from "../semantics/procedure.ts";
 import { Cr4 } from "../state/control-bits.ts";
 import {
+  ACCESS_MODES,
   ADDRESS_SPACES,
   CODE_MAP,
   JUMP_CACHE,
@@ -46,6 +50,11 @@ export function entryOffset(linear: Val): Val {
     .wrap()
     .shrU(8)
     .and((TLB_ENTRIES - 1) << 4);
+}
+
+/** The context that a linear address is cached in. */
+export function contextOf(linear: Val, context: Val, high: Val): Val {
+  return linear.ltS(0).select(high, context);
 }
 
 /** 1 if the entry at `offset` of `array` translates all of `bytes` at `linear` in `context`. */
@@ -102,6 +111,7 @@ export function defineTlb(module: ModuleBuilder): void {
         p.get(S.LARGE_BANKS).or(rights.and(PageRights.HUGE).select(fn.i32(ALL_BANKS), bank)),
       );
     });
+    fn.if(linear.ltS(0).and(rights.and(PageRights.GLOBAL).eqz()), () => p.set(S.HIGH_LOCAL, 1));
     fn.if(access.eq(Walk.EXECUTE), () => {
       fill(p, TLB_EXECUTE, linear, context, host);
       fn.return();
@@ -131,6 +141,7 @@ export function defineTlb(module: ModuleBuilder): void {
       fn.memoryFill(fn.i32(JUMP_CACHE), 0, fn.i32(JUMP_CACHE_BYTES));
       fn.memoryFill(fn.i32(PCID_MAP), 0, fn.i32(PCIDS * 2));
       p.set(S.LARGE_BANKS, 0);
+      p.set(S.HIGH_LOCAL, 0);
       p.set(S.ADDRESS_SPACE_NEXT, 1);
       fn.callVoid(module.get("enterAddressSpace"), 0);
     },
@@ -198,6 +209,11 @@ export function defineTlb(module: ModuleBuilder): void {
   /** Makes the address space of the current PCID current; a nonzero argument forgets what was cached for it. */
   module.function("enterAddressSpace", ["i32"], [], (fn) => {
     const p = new Procedure(module, fn);
+    fn.if(p.get(S.HIGH_LOCAL).and(p.get(S.HIGH_MASK).eq(ACCESS_MODES)), () => {
+      p.set(S.HIGH_FLUSHES, p.get(S.HIGH_FLUSHES).add(1));
+      fn.callVoid(module.get("flushTlb"), 0);
+      fn.return();
+    });
     const pcid = p
       .get(S.CR4)
       .and(Cr4.PCIDE)

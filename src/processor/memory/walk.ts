@@ -16,8 +16,8 @@ import { takeNmiUnblocked } from "./physical.ts";
 
 /** Access of a walk. */
 export const Walk = { READ: 0, WRITE: 1, EXECUTE: 2 } as const;
-/** S.WALK_RIGHTS: may be written (and is dirty) · page size class. */
-export const PageRights = { WRITE: 1, LARGE: 2, HUGE: 4 } as const;
+/** S.WALK_RIGHTS: may be written (and is dirty) · page size class · the same in all address spaces. */
+export const PageRights = { WRITE: 1, LARGE: 2, HUGE: 4, GLOBAL: 8 } as const;
 
 const PRESENT = 1;
 const WRITABLE = 2;
@@ -25,6 +25,7 @@ const USER = 4;
 const ACCESSED = 0x20;
 const DIRTY = 0x40;
 const LARGE = 0x80;
+const GLOBAL = 0x100;
 const NX = 1n << 63n;
 const FRAME = 0x000f_ffff_ffff_f000n;
 
@@ -153,7 +154,11 @@ class WalkState {
     p.set(S.WALK_PHYSICAL, frame.or(linear.and(pageMask)));
     const dirty = isWrite.or(e.and(DIRTY).ne(0));
     const mayWrite = dirty.and(isWritable.ne(0).or(supervisor.and(p.get(S.CR0).and(Cr0.WP).eqz())));
-    p.set(S.WALK_RIGHTS, mayWrite.or(size));
+    const isGlobal = e.and(GLOBAL).ne(0).and(cr4.and(Cr4.PGE).ne(0));
+    p.set(
+      S.WALK_RIGHTS,
+      mayWrite.or(size).or(isGlobal.select(fn.i32(PageRights.GLOBAL), fn.i32(0))),
+    );
     fn.return(1);
   }
 }

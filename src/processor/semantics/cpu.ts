@@ -225,6 +225,11 @@ export abstract class Cpu {
     return out.read();
   }
 
+  /** `body`, which ends the instruction, where a condition holds that hardly ever does. As with `usually`, a reading may leave there. */
+  rarely(condition: Val, body: () => void): void {
+    this.fn.if(condition, body);
+  }
+
   /** True where a reading has made sure that no SSE instruction is #UD or #NM. */
   hasSse(): boolean {
     return false;

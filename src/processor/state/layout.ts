@@ -160,6 +160,8 @@ export const S = {
   BOUNCE_FIRST: f(0x684, "i32"),
   BOUNCE_FIRST_BYTES: f(0x688, "i32"),
   BOUNCE_SECOND: f(0x68c, "i32"),
+  /** A translation of the upper half that is not global has been cached since the last flush. */
+  HIGH_LOCAL: f(0x6a4, "i32"),
   BOUNCE_FIRST_PHYSICAL: f(0x6a8, "i64"),
   BOUNCE_SECOND_PHYSICAL: f(0x690, "i64"),
   /** Guest-physical address of the last walk, and its rights: PageRights bits. */
@@ -187,6 +189,11 @@ export const S = {
   SYSTEM_CONTEXT: f(0x6e0, "i64"),
   /** DR6 bits of the I/O breakpoints that the port access of the last exit meets: due when it has been carried out. */
   IO_HITS: f(0x6e8, "i32"),
+  /** How often the TLB was flushed because of HIGH_LOCAL. */
+  HIGH_FLUSHES: f(0x6ec, "i32"),
+  /** TLB context of addresses in the upper half: CONTEXT and HIGH_MASK. */
+  HIGH_CONTEXT: f(0x6f0, "i64"),
+  HIGH_MASK: f(0x6f8, "i64"),
   /** The arena was emptied during the last lookup: records known before it are gone. */
   ARENA_EMPTIED: f(0x6cc, "i32"),
 
@@ -223,6 +230,12 @@ export const S = {
   REGION_LINKS: f(0x798, "i64"),
   REGION_BAILS: f(0x7a0, "i64"),
   REGION_INSTRUCTIONS: f(0x7a8, "i64"),
+  /** Instructions executed for regions, each of which may have changed what a region looks at when it is entered. */
+  REGION_STEPS: f(0x7b8, "i32"),
+  /** Blocking by STI holds while S.BUDGET is this: an STI that nothing waited for says so here, and nobody has to look until the run ends. */
+  STI_BUDGET: f(0x7b4, "i32"),
+  /** Regions that have called the one being executed. */
+  REGION_DEPTH: f(0x7b0, "i32"),
 } as const satisfies Record<string, Field>;
 
 /** Replies and queued writes of device accesses: 128 entries of 16 bytes, enough for the
@@ -245,6 +258,10 @@ export const ADDRESS_SPACES = 1023;
  * match an empty entry in the last page of the address space.
  */
 export const CONTEXT_NONE = 3;
+/** The part of a context that is not the address-space number. */
+export const ACCESS_MODES = 3;
+/** STI_BUDGET where no STI counts: more than any budget. */
+export const NO_BUDGET = 0x7fff_ffff;
 /** Linear address that stands for a segment violation already recorded in PENDING. Not canonical. */
 export const POISON = -0x7fff_ffff_ffff_ff01n;
 /** Host "address" of a device access. */

@@ -24,6 +24,7 @@ import {
   DEVICE_ENTRIES,
   DEVICE_REPLIES,
   DEVICE_WRITES,
+  NO_BUDGET,
   Page,
   PendingDebug,
   PHYSICAL_MAP,
@@ -42,6 +43,7 @@ const MAX_RUN = 400_000;
 /** Vector of the one external interrupt source there is: the embedder's doorbell. */
 export const DOORBELL_VECTOR = 0xf0;
 
+const BLOCKING_BY_STI = 1;
 const BLOCKING_BY_MOV_SS = 2;
 const RFLAGS_RF = 0x1_0000;
 /** Hardware exceptions that are not faults: #DB, NMI, #DF, #MC. */
@@ -359,11 +361,20 @@ export class Processor implements EngineServices {
   #run(budget: number): number {
     const { engine, view } = this;
     view.setInt32(S.RESUME_BUDGET.at, budget, true);
+    view.setInt32(S.STI_BUDGET.at, NO_BUDGET, true);
     const exit = engine.run(budget);
     const left = view.getInt32(S.BUDGET.at, true);
     this.retired += view.getInt32(S.BUDGET_START.at, true) - left;
     if (left !== view.getInt32(S.RESUME_BUDGET.at, true)) this.#setResumeFlag(false);
+    if (left === view.getInt32(S.STI_BUDGET.at, true)) this.#blockBySti();
     return exit;
+  }
+
+  #blockBySti(): void {
+    const { view, engine } = this;
+    const blocking = view.getUint32(S.INTERRUPTIBILITY.at, true);
+    view.setUint32(S.INTERRUPTIBILITY.at, blocking | BLOCKING_BY_STI, true);
+    engine.updateMode();
   }
 
   #setResumeFlag(isSet: boolean): void {

@@ -12,6 +12,7 @@ import { TASK_FAULT } from "./state.ts";
 
 /** Bits of the VM-execution controls. SDM Vol. 3C, "Processor-Based VM-Execution Controls". */
 export const Primary = {
+  INTERRUPT_WINDOW: 1 << 2,
   HLT: 1 << 7,
   INVLPG: 1 << 9,
   MWAIT: 1 << 10,
@@ -21,6 +22,7 @@ export const Primary = {
   CR3_STORE: 1 << 16,
   CR8_LOAD: 1 << 19,
   CR8_STORE: 1 << 20,
+  NMI_WINDOW: 1 << 22,
   MOV_DR: 1 << 23,
   UNCONDITIONAL_IO: 1 << 24,
   IO_BITMAPS: 1 << 25,

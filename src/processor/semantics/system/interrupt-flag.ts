@@ -7,7 +7,7 @@
 
 import type { Val } from "../../ir/value.ts";
 import { Cr4 } from "../../state/control-bits.ts";
-import { Mode, S, Status } from "../../state/layout.ts";
+import { Mode, NO_BUDGET, S, Status } from "../../state/layout.ts";
 import { Access, type Cpu, Vector } from "../cpu.ts";
 import { Flag, rflagsImage, setRflagsImage } from "../flags.ts";
 import type { Insn, SemanticsTable } from "../insn.ts";
@@ -42,6 +42,10 @@ function hasVirtualFlag(p: Cpu): Val {
   return v86.select(cr4.and(Cr4.VME).ne(0), pvi);
 }
 
+const RSP = 4;
+/** Exits on interrupt windows: one opens with IF. */
+const WINDOWS = Primary.INTERRUPT_WINDOW | Primary.NMI_WINDOW;
+
 function cli(insn: Insn): void {
   const { fn } = insn;
   const rest = insn.get(S.RFLAGS_REST);
@@ -66,10 +70,15 @@ function sti(insn: Insn): void {
     ownsInterruptFlag(insn),
     () => {
       fn.if(rest.and(Flag.IF).eqz(), () => {
+        const waits = insn.get(S.SLOW).or(insn.get(S.CTL_PRIMARY).and(WINDOWS));
+        insn.rarely(waits, () => {
+          setRest(insn, rest.or(Flag.IF));
+          insn.set(S.INTERRUPTIBILITY, insn.get(S.INTERRUPTIBILITY).or(Blocking.STI));
+          callVoid(insn, "updateSlow");
+          jumpNext(insn);
+        });
         setRest(insn, rest.or(Flag.IF));
-        insn.set(S.INTERRUPTIBILITY, insn.get(S.INTERRUPTIBILITY).or(Blocking.STI));
-        callVoid(insn, "updateSlow");
-        jumpNext(insn);
+        insn.set(S.STI_BUDGET, insn.get(S.BUDGET_START).sub(insn.retired()).sub(1));
       });
     },
     () => {
@@ -100,6 +109,14 @@ function pushedImage(insn: Insn): Val {
 function pushf(insn: Insn): void {
   const size = insn.shape.opsize;
   const image = pushedImage(insn);
+  if (insn.is64) {
+    const rsp = insn.gpr(RSP, 8).sub(size);
+    const top = insn.hostW(rsp, size, Access.STACK);
+    insn.setRaw(size, top, size === 8 ? image.extU() : image);
+    insn.commit(top);
+    insn.setGpr(RSP, 8, rsp);
+    return;
+  }
   const host = insn.hostW(frameBelow(insn, size), size, Access.STACK);
   insn.setRaw(size, host, size === 8 ? image.extU() : image);
   insn.commit(host);
@@ -181,6 +198,7 @@ function hlt(insn: Insn): void {
   insn.set(S.EXIT_REASON, ExitReason.HLT);
   insn.set(S.EXIT_QUALIFICATION, 0n);
   insn.set(S.INTERRUPTIBILITY, insn.get(S.INTERRUPTIBILITY).and(~(Blocking.STI | Blocking.MOV_SS)));
+  insn.set(S.STI_BUDGET, NO_BUDGET);
   callVoid(insn, "updateSlow");
   insn.set(S.RIP, insn.nextRip());
   insn.leave(Status.EXIT_AFTER);

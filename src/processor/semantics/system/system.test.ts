@@ -6,7 +6,7 @@ import type { Assembler } from "../../isa/assemble.ts";
 import { mem, xmmword } from "../../isa/assemble.ts";
 import { ax, bx, eax, rax, rbx, rcx } from "../../isa/registers.ts";
 import { Cr4, Efer } from "../../state/control-bits.ts";
-import { gprAt, RAM_BASE, S, Seg } from "../../state/layout.ts";
+import { gprAt, NO_BUDGET, RAM_BASE, S, Seg } from "../../state/layout.ts";
 import { Flag } from "../flags.ts";
 
 const m = new TestMachine();
@@ -56,13 +56,21 @@ const emit =
 test("CLI and STI obey IOPL; STI opens a shadow only if IF was clear", () => {
   one("long", () => m.setFlags(IF), emit("cli"));
   assert.equal(m.flags(), 2);
-  one("long", () => {}, emit("sti"));
+  one("long", () => m.set(S.STI_BUDGET, NO_BUDGET), emit("sti"));
+  assert.deepEqual([m.flags(), m.num(S.INTERRUPTIBILITY)], [IF | 2, 0]);
+  assert.equal(m.num(S.STI_BUDGET), m.num(S.BUDGET));
+  const INTERRUPT_WINDOW = 1 << 2;
+  one("long", () => m.set(S.CTL_PRIMARY, INTERRUPT_WINDOW), emit("sti"));
   assert.deepEqual([m.flags(), m.num(S.INTERRUPTIBILITY)], [IF | 2, 1]);
   m.step(emit("nop"));
   m.step(emit("nop"));
   assert.equal(m.num(S.INTERRUPTIBILITY), 0);
-  one("long", () => m.setFlags(IF), emit("sti"));
-  assert.equal(m.num(S.INTERRUPTIBILITY), 0);
+  const ifSet = (): void => {
+    m.setFlags(IF);
+    m.set(S.STI_BUDGET, NO_BUDGET);
+  };
+  one("long", ifSet, emit("sti"));
+  assert.deepEqual([m.num(S.INTERRUPTIBILITY), m.num(S.STI_BUDGET)], [0, NO_BUDGET]);
   for (const name of ["cli", "sti"]) {
     one("long", () => m.enterUser(), emit(name));
     assert.equal(m.vector, 13, name);
