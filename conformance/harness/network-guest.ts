@@ -3,10 +3,14 @@
  * alone, and on our own machine.
  */
 
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { compile } from "../../bench/build-programs.ts";
 import type { NetworkConfig } from "../../src/control/protocol.ts";
 import { parsePortForward } from "../../src/network/user/port-forward.ts";
 import type { UserNetworkOptions } from "../../src/network/user/user-network.ts";
 import { bootFiles } from "./boot.ts";
+import { CHECKOUT } from "./cache.ts";
 import type { BootFiles } from "./guest-machine.ts";
 import { GuestSession } from "./guest-session.ts";
 import type { ModularKernel } from "./kernel-modules.ts";
@@ -62,9 +66,13 @@ export abstract class NetworkGuest {
   }
 }
 
-function guestFiles(kernel: ModularKernel): BootFiles {
+/** Programs of the guest: udp-echo.c, and the script of its DHCP client. */
+async function guestFiles(kernel: ModularKernel): Promise<BootFiles> {
+  const source = join(CHECKOUT, "conformance/harness/udp-echo.c");
+  const echo = await compile(source, ["-O2", "-static", "-march=x86-64"]);
+  const program = { path: "lab/udp-echo", content: readFileSync(echo), executable: true };
   const script = { path: "lab/udhcpc.sh", content: DHCP_SCRIPT, executable: true };
-  return bootFiles(kernel, { files: [...kernel.modules, script] });
+  return bootFiles(kernel, { files: [...kernel.modules, script, program] });
 }
 
 export interface NetworkGuestOptions {
@@ -81,12 +89,12 @@ export class QemuNetworkGuest extends NetworkGuest {
   readonly #options: NetworkGuestOptions;
   readonly #reports: string[] = [];
 
-  private constructor(kernel: ModularKernel, options: NetworkGuestOptions) {
+  private constructor(files: BootFiles, options: NetworkGuestOptions) {
     super();
     this.#options = options;
     this.link = new QemuLink(this.networkOptions());
     const devices = this.link.devices(options.card);
-    this.session = new GuestSession(new QemuMachine(guestFiles(kernel), "max", devices));
+    this.session = new GuestSession(new QemuMachine(files, "max", devices));
   }
 
   networkOptions(): Omit<UserNetworkOptions, "clock" | "link" | "host"> {
@@ -102,7 +110,7 @@ export class QemuNetworkGuest extends NetworkGuest {
     kernel: ModularKernel,
     options: NetworkGuestOptions,
   ): Promise<QemuNetworkGuest> {
-    const guest = new QemuNetworkGuest(kernel, options);
+    const guest = new QemuNetworkGuest(await guestFiles(kernel), options);
     await guest.prepare(kernel);
     return guest;
   }
@@ -121,15 +129,13 @@ export class QemuNetworkGuest extends NetworkGuest {
 export class OwnNetworkGuest extends NetworkGuest {
   readonly session: GuestSession;
 
-  private constructor(kernel: ModularKernel, config: NetworkConfig) {
+  private constructor(files: BootFiles, config: NetworkConfig) {
     super();
-    this.session = new GuestSession(
-      new WorkerMachine(guestFiles(kernel), undefined, { network: config }),
-    );
+    this.session = new GuestSession(new WorkerMachine(files, undefined, { network: config }));
   }
 
   static async boot(kernel: ModularKernel, config: NetworkConfig): Promise<OwnNetworkGuest> {
-    const guest = new OwnNetworkGuest(kernel, config);
+    const guest = new OwnNetworkGuest(await guestFiles(kernel), config);
     await guest.prepare(kernel);
     return guest;
   }

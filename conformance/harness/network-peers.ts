@@ -78,6 +78,16 @@ export function exchange(port: number, bytes: Uint8Array): Promise<Buffer> {
   });
 }
 
+/** Sends a datagram and answers the first that comes back, nothing after five seconds. */
+export async function datagramExchange(port: number, bytes: Uint8Array): Promise<Buffer> {
+  const socket = createSocket("udp4");
+  socket.send(bytes, port, "127.0.0.1");
+  const late = new Promise<[Buffer]>((resolve) => setTimeout(resolve, 5000, [Buffer.alloc(0)]));
+  const [answer] = (await Promise.race([once(socket, "message"), late])) as [Buffer];
+  socket.close();
+  return answer;
+}
+
 /** Read requests only. RFC 1350; block sizes of RFC 2348. The file "LENGTH" has so many bytes. */
 export async function tftpServer(): Promise<Peer> {
   const server = createSocket("udp4");

@@ -13,6 +13,7 @@ import {
   QemuNetworkGuest,
 } from "../harness/network-guest.ts";
 import {
+  datagramExchange,
   exchange,
   httpServer,
   payload,
@@ -26,7 +27,7 @@ const MIB = 2 ** 20;
 const LARGE = 64 * MIB;
 const PARALLEL = 40;
 /** Ports of the guest. */
-const PORT = { HTTP: 80, SINK: 7001, CLOSED: 7002 } as const;
+const PORT = { HTTP: 80, SINK: 7001, CLOSED: 7002, ECHO: 7003 } as const;
 
 const CARDS = [
   { flavor: "cloud", card: "virtio-net-pci,host_mtu=65535", mtu: 1500, isThorough: true },
@@ -38,7 +39,7 @@ const CARDS = [
 export async function network(report: Report): Promise<void> {
   for (const { flavor, card, mtu, isThorough } of CARDS) {
     const kernel = await modularKernel(flavor, CARD_MODULES);
-    const ports = [`${PORT.HTTP}`, `${PORT.SINK}`, `${PORT.CLOSED}`];
+    const ports = [`${PORT.HTTP}`, `${PORT.SINK}`, `${PORT.CLOSED}`, `${PORT.ECHO}/udp`];
     const guest = await QemuNetworkGuest.boot(kernel, { card, mtu, ports });
     report.fact(`${card.split(",")[0]}, MTU ${mtu}`);
     try {
@@ -63,7 +64,8 @@ export async function network(report: Report): Promise<void> {
 export async function virtioNetwork(report: Report): Promise<void> {
   const kernel = await modularKernel("cloud", CARD_MODULES);
   for (const mtu of [1500, 9000]) {
-    const forwards = [PORT.HTTP, PORT.SINK, PORT.CLOSED].map((port) => `:${port}`);
+    const ports = [PORT.HTTP, PORT.SINK, PORT.CLOSED, `${PORT.ECHO}/udp`];
+    const forwards = ports.map((port) => `:${port}`);
     const guest = await OwnNetworkGuest.boot(kernel, { mtu, forwards });
     report.fact(`MTU ${mtu}`);
     try {
@@ -177,6 +179,13 @@ async function datagrams(report: Report, guest: NetworkGuest): Promise<void> {
     }
   } finally {
     tftp.close();
+  }
+  await guest.run(`/lab/udp-echo ${PORT.ECHO} >/dev/null 2>&1 & sleep 0.3`);
+  const port = guest.hostPort(PORT.ECHO);
+  for (const size of [1, 1400, 20_000, 60_000]) {
+    const answer = await datagramExchange(port, payload(size, size));
+    const what = `UDP: ${size} bytes through a forwarded port and back`;
+    report.equal(sha256(answer), sha256(payload(size, size)), what);
   }
 }
 

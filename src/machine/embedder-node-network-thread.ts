@@ -4,7 +4,7 @@
  * Frames come and go by two rings. A message on the port says that there are frames, or room; the doorbell says the same to the machine,
  * which does not use its event loop. What the stack reports goes back by the port.
  */
-import { closeSync, openSync, writeSync } from "node:fs";
+import { openSync, writeSync } from "node:fs";
 import { type MessagePort, workerData } from "node:worker_threads";
 import { captureFrame, captureHeader, Direction } from "../network/capture/pcapng.ts";
 import { ETHERNET_HEADER } from "../network/packet/ethernet.ts";
@@ -24,7 +24,7 @@ export interface NetworkThreadData {
 }
 
 /** To the machine. */
-export type NetworkReport = { readonly level: "info" | "warn"; readonly text: string };
+export type NetworkReport = { readonly level: "info" | "warn" | "error"; readonly text: string };
 
 /** Frames between two looks at what they have led to. */
 const BATCH = 64;
@@ -59,6 +59,11 @@ class NetworkThread {
       },
       host,
       report: (level, text) => this.#report({ level, text }),
+    });
+    // Nobody else would hear of it: the machine's thread has no event loop to tell.
+    process.once("uncaughtException", (error) => {
+      this.#report({ level: "error", text: `it has failed and is gone: ${error.stack}` });
+      process.exit(1);
     });
     host.attach(this.#network.events, () => this.#settle());
     data.port.on("message", () => this.#work());
@@ -134,10 +139,6 @@ class Capture {
     if (this.#blocks.length === 0) return;
     writeSync(this.#file, Buffer.concat(this.#blocks));
     this.#blocks = [];
-  }
-
-  close(): void {
-    closeSync(this.#file);
   }
 }
 

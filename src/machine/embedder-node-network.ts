@@ -6,12 +6,15 @@
  */
 import { createSocket, type Socket as UdpSocket } from "node:dgram";
 import { connect, createServer, type Server, type Socket } from "node:net";
+import { DnsStatus } from "../network/packet/dns.ts";
 import type { HostEvents, HostFailure, HostNetwork } from "../network/user/host-network.ts";
 import { resolveOnHost } from "./embedder-node-resolver.ts";
 
 const CONNECT_TIMEOUT_MS = 30_000;
 /** Datagrams that wait in a socket; more are dropped. */
 const MAX_UDP_QUEUE_BYTES = 1 << 20;
+/** Questions at once; of more, the resolver would only make a longer queue. */
+const MAX_QUERIES = 128;
 const MAX_BACKLOG = 128;
 /** Accepted streams of one listener. */
 const MAX_ACCEPTED = 512;
@@ -29,6 +32,7 @@ export class NodeNetwork implements HostNetwork {
   readonly #sockets = new Map<number, UdpSocket>();
   /** Streams that we accept are odd. */
   #nextAccepted = 1;
+  #queries = 0;
 
   /** Who hears of things, before the first call; `settle` is called after each of them. */
   attach(events: HostEvents, settle: () => void = () => {}): void {
@@ -190,7 +194,13 @@ export class NodeNetwork implements HostNetwork {
   // ---- names ----
 
   resolve(query: number, name: string, type: number): void {
+    if (this.#queries >= MAX_QUERIES) {
+      setImmediate(() => this.#events?.onResolved(query, DnsStatus.SERVER_FAILURE, []));
+      return;
+    }
+    this.#queries++;
     resolveOnHost(name, type).then(({ status, records }) => {
+      this.#queries--;
       this.#events?.onResolved(query, status, records);
     });
   }

@@ -34,6 +34,8 @@ export interface DnsParts {
   readonly policy: EgressPolicy;
   readonly newId: () => number;
   readonly answer: (asker: DnsAsker, answer: Uint8Array, now: number) => void;
+  /** The policy does not allow a name. */
+  readonly refused: (name: string) => void;
 }
 
 const MAX_PENDING = 256;
@@ -65,6 +67,7 @@ export class DnsForwarder {
     }
     const { question } = parsed;
     const own = ownAnswer(question, this.#parts.policy);
+    if (own?.status === DnsStatus.REFUSED) this.#parts.refused(question.name);
     if (own) this.#finish({ question, asker }, own, now);
     else this.#forward({ question, asker });
   }

@@ -631,6 +631,10 @@ test("egress deny: no connection, no datagram, no name, no echo, and the guest h
     OUTSIDE,
     buildIcmp({ type: 8, code: 0, id: 1, sequence: 1, data: new Uint8Array() }),
   );
+  assert.deepEqual(guest.reports, [
+    "the guest may not reach 198.51.100.7:80 (--egress)",
+    "the guest may not reach 10.0.2.2:80 (--egress)",
+  ]);
   const codes = guest.icmps().map(({ code }) => code);
   assert.deepEqual(codes, [13, 13, 13, 13]);
   assert.equal(ask(guest, "secrets.attacker.example"), null, "a question is a way out, too");
@@ -837,7 +841,7 @@ test("what is no snapshot of a network is refused and changes nothing", () => {
   const guest = new TestGuest();
   open(guest);
   const before = guest.network.save();
-  const bad = [
+  const bad: unknown[] = [
     null,
     5,
     {},
@@ -845,6 +849,9 @@ test("what is no snapshot of a network is refused and changes nothing", () => {
     { ...before, tcp: {} },
     { ...before, nextId: "x" },
   ];
+  const [flow] = before.tcp.flows;
+  for (const flows of [[5], [{}], [{ ...flow, connection: [{}] }], [{ ...flow, address: null }]])
+    bad.push({ ...before, tcp: { ...before.tcp, flows } });
   for (const state of bad)
     assert.throws(() => guest.network.restore(state), { code: "snapshot-shape" });
   assert.deepEqual(guest.network.save(), before);

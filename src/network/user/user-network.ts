@@ -12,7 +12,9 @@
  * reset, questions forgotten. Not here: IPv6.
  */
 import { HypolithError } from "../../base/errors.ts";
+import { formatIpv4Address } from "../packet/address.ts";
 import { DNS_PORT } from "../packet/dns.ts";
+import { Unreachable } from "../packet/icmp.ts";
 import { IpProtocol } from "../packet/ipv4.ts";
 import type { TcpSegment } from "../packet/tcp-segment.ts";
 import { buildUdp } from "../packet/udp.ts";
@@ -90,6 +92,7 @@ export class UserNetwork {
     this.#dns = new DnsForwarder({
       ...{ host, policy, newId },
       answer: (asker, answer, at) => this.#answerDns(asker, answer, at),
+      refused: (name) => this.#reportRefusal(name),
     });
     this.#udp = new UdpNat(common);
     this.#echo = new EchoNat(common);
@@ -155,6 +158,10 @@ export class UserNetwork {
     if (this.#reports++ < MAX_REPORTS) this.#options.report?.(level, text);
   }
 
+  #reportRefusal(what: string): void {
+    this.#report("warn", `the guest may not reach ${what} (--egress)`);
+  }
+
   #answerDns(asker: DnsAsker, answer: Uint8Array, now: number): void {
     if (asker.kind === "tcp") {
       this.#tcp.onDnsAnswer(asker, answer);
@@ -168,6 +175,8 @@ export class UserNetwork {
   }
 
   #refuse(address: FlowAddress, syn: TcpSegment, code: number): void {
+    if (code === Unreachable.ADMINISTRATIVELY_PROHIBITED)
+      this.#reportRefusal(`${formatIpv4Address(address.remote)}:${address.remotePort}`);
     const subject = { address, protocol: IpProtocol.TCP, seq: syn.seq };
     sendUnreachable(this.#link, subject, code, this.#options.clock.now());
   }
@@ -245,8 +254,17 @@ export class UserNetwork {
   /** Throws HypolithError "snapshot-shape" and changes nothing if it is no state of a network. */
   restore(state: unknown): void {
     const saved = state as SavedNetwork;
-    if (!isShapedLike(new UserNetwork(IDLE).save(), state) || saved.version !== VERSION)
-      throw new HypolithError("snapshot-shape", "the saved network does not fit");
+    checkSaved(saved);
+    this.#restore(saved);
+  }
+
+  /** Whether it is the same again when it is saved. */
+  static tryOut(trial: UserNetwork, saved: SavedNetwork): boolean {
+    trial.#restore(saved);
+    return isShapedLike(saved, trial.save()) && isShapedLike(trial.save(), saved);
+  }
+
+  #restore(saved: SavedNetwork): void {
     this.#nextId = saved.nextId;
     this.#link.restore(saved.link);
     this.#policy.restore(saved.pins);
@@ -265,6 +283,18 @@ export class UserNetwork {
 }
 
 const VERSION = 1;
+
+/** Tries it on a network that does nothing. */
+function checkSaved(saved: SavedNetwork): void {
+  const trial = new UserNetwork(IDLE);
+  try {
+    const isShaped = isShapedLike(trial.save(), saved) && saved.version === VERSION;
+    if (isShaped && UserNetwork.tryOut(trial, saved)) return;
+  } catch (cause) {
+    throw new HypolithError("snapshot-shape", "the saved network does not fit", { cause });
+  }
+  throw new HypolithError("snapshot-shape", "the saved network does not fit");
+}
 
 /** Options of a network that does nothing, to know the shape of a snapshot by. */
 const nothing = (): void => {};
