@@ -2,23 +2,24 @@
  * Disk images as files of Node: the block port on a file, and which files a disk of the configuration is made of.
  *
  * All calls answer at once: the machine's thread does its own reading and writing, mostly from and to the system's page cache. Whoever
- * writes to an image holds a lock file beside it, named IMAGE.lock, with the number of its process; one whose process is gone is taken over.
+ * writes to an image holds a lock file beside it, named IMAGE.lock; one that nobody holds any more is taken over.
  * A backing name in an image leads only to files in the folder of that image: an image from elsewhere must not read what is ours.
  */
 import {
   closeSync,
   constants,
+  existsSync,
   fdatasyncSync,
   fstatSync,
   ftruncateSync,
   mkdtempSync,
   openSync,
   readFileSync,
+  readlinkSync,
   readSync,
   realpathSync,
+  renameSync,
   rmSync,
-  unlinkSync,
-  writeFileSync,
   writeSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -94,11 +95,12 @@ export function openDisk(config: DiskConfig): Disk {
   const options = format ? { format } : {};
   if (mode === "read") return runNow(openImage(sourceOf(path), { ...options, readOnly: true }));
   if (mode === "write") {
-    lock(path);
-    return runNow(openImage(sourceOf(path, O_RDWR), { ...options, writeThrough: true }));
+    const open = () => openImage(sourceOf(path, O_RDWR), { ...options, writeThrough: true });
+    return withLock(path, () => runNow(open()));
   }
-  if (config.overlay === undefined) return openScratch(config);
-  return openOverlay(config, config.overlay);
+  const { overlay } = config;
+  if (overlay === undefined) return openScratch(config);
+  return withLock(overlay, () => openOverlay(config, overlay));
 }
 
 /** An overlay that nobody finds when we are gone, however that happens. */
@@ -116,12 +118,13 @@ function openScratch({ path, format }: DiskConfig): Disk {
 
 /** An overlay of the user's: made if it is not there, continued if it is. */
 function openOverlay({ path, format }: DiskConfig, overlayPath: string): Disk {
-  lock(overlayPath);
   const base = sourceOf(path);
-  if (!exists(overlayPath)) {
-    const fresh = openPort(overlayPath, O_RDWR | O_CREAT | O_EXCL);
+  if (!existsSync(overlayPath)) {
+    // Under another name until it is whole.
+    const fresh = openPort(`${overlayPath}.new`, O_RDWR | O_CREAT);
     createOverlay(fresh, base, path, format);
     fresh.close();
+    renameSync(`${overlayPath}.new`, overlayPath);
   }
   const port = openPort(overlayPath, O_RDWR);
   if (runNow(guessFormat(port)) !== "qcow2")
@@ -187,57 +190,67 @@ function unreadable(path: string, cause: unknown): HypolithError {
   });
 }
 
-function exists(path: string): boolean {
+/** Lock files of this thread, with the descriptors that keep them open. */
+const held = new Map<string, number>();
+
+/**
+ * Runs `open` with the image's lock, which stays until the thread ends. The lock file says which process holds it open, and as which descriptor: a
+ * thread that is terminated and a process that dies close it, whatever else they leave undone.
+ */
+function withLock(path: string, open: () => Disk): Disk {
+  const file = join(realPath(dirname(resolve(path))), `${basename(path)}.lock`);
+  const descriptor = lock(path, file);
+  if (held.size === 0) process.once("exit", releaseLocks);
+  held.set(file, descriptor);
   try {
-    closeSync(openSync(path, O_RDONLY));
-    return true;
-  } catch {
-    return false;
+    return open();
+  } catch (error) {
+    release(file, descriptor);
+    throw error;
   }
 }
 
-const held = new Set<string>();
-
-/** Released when the thread ends; after a sudden death the next one finds that the process is gone. */
-function lock(path: string): void {
-  const file = join(lockFolder(path), `${basename(path)}.lock`);
+function lock(path: string, file: string): number {
   for (let attempt = 0; ; attempt++) {
     try {
-      writeFileSync(file, `${process.pid}\n`, { flag: "wx", mode: 0o600 });
-      break;
+      const descriptor = openSync(file, O_RDWR | O_CREAT | O_EXCL, 0o600);
+      writeSync(descriptor, `${process.pid} ${descriptor}\n`);
+      return descriptor;
     } catch (cause) {
       if ((cause as NodeJS.ErrnoException).code !== "EEXIST") throw unreadable(path, cause);
-      const owner = Number.parseInt(readFileSync(file, "utf8"), 10);
-      if (attempt > 0 || isAlive(owner))
+      const [owner = 0, descriptor = 0] = readFileSync(file, "utf8").split(" ").map(Number);
+      if (attempt > 0 || isHeld(file, owner, descriptor))
         throw new HypolithError("disk-in-use", `the disk image ${path} is in use`, {
           hint: `process ${owner} holds ${file}; remove the file if it is not a machine`,
         });
       rmSync(file, { force: true });
     }
   }
-  if (held.size === 0) process.once("exit", releaseLocks);
-  held.add(file);
 }
 
-const lockFolder = (path: string): string => realPath(dirname(resolve(path)));
+function isHeld(file: string, owner: number, descriptor: number): boolean {
+  if (!Number.isInteger(owner) || owner <= 0) return false;
+  try {
+    process.kill(owner, 0);
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== "EPERM") return false;
+  }
+  // Where there is no such folder, or it is not ours to read, a living process is believed.
+  const folder = `/proc/${owner}/fd`;
+  if (!existsSync(folder)) return true;
+  try {
+    return readlinkSync(`${folder}/${descriptor}`) === file;
+  } catch (cause) {
+    return (cause as NodeJS.ErrnoException).code !== "ENOENT";
+  }
+}
 
 function releaseLocks(): void {
-  for (const file of held) {
-    try {
-      unlinkSync(file);
-    } catch {
-      // Somebody has tidied up already.
-    }
-  }
-  held.clear();
+  for (const [file, descriptor] of held) release(file, descriptor);
 }
 
-function isAlive(pid: number): boolean {
-  if (!Number.isInteger(pid) || pid <= 0) return false;
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (cause) {
-    return (cause as NodeJS.ErrnoException).code === "EPERM";
-  }
+function release(file: string, descriptor: number): void {
+  held.delete(file);
+  rmSync(file, { force: true });
+  closeSync(descriptor);
 }

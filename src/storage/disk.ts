@@ -19,6 +19,8 @@ export interface Disk {
   discard(offset: number, length: number): Io<void>;
   /** What was written before survives a power failure when it is done. */
   flush(): Io<void>;
+  /** Flushes; nothing is done with the disk afterwards. Without it nothing is lost, but the next to open it may have more to do. */
+  close(): Io<void>;
 }
 
 export function checkRange(disk: Disk, offset: number, length: number): void {

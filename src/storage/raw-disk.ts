@@ -68,6 +68,10 @@ export class RawDisk implements Disk {
     if (pending) yield pending;
   }
 
+  close(): Io<void> {
+    return this.flush();
+  }
+
   *#refuseMagic(offset: number, bytes: Uint8Array): Io<void> {
     const start = new Uint8Array(4);
     const pending = this.#port.read(0, start);

@@ -12,12 +12,19 @@ export interface Flavor {
   readonly architecture: "amd64" | "i386";
   /** The meta package, which depends on the kernel package of the day. */
   readonly metaPackage: string;
-  /** Kernel modules that the initramfs loads, in order; what they depend on comes with them. */
+  /** Kernel modules that come with the image, and what they depend on: drivers of devices that a machine may have. */
   readonly modules: readonly string[];
   readonly description: string;
 }
 
-const NO_MODULES: readonly string[] = [];
+/** For the devices that a machine has with a disk. */
+export const DISK_DRIVERS: readonly string[] = ["virtio_pci", "virtio_blk", "virtio_rng"];
+
+/** For a network card. */
+export const NETWORK_DRIVERS: readonly string[] = ["virtio_pci", "virtio_net"];
+
+/** What a run may load; it takes what its devices need. */
+const DRIVERS: readonly string[] = [...new Set([...DISK_DRIVERS, ...NETWORK_DRIVERS])];
 
 /** The first is the default. */
 export const FLAVORS: readonly Flavor[] = [
@@ -26,7 +33,7 @@ export const FLAVORS: readonly Flavor[] = [
     short: "cloud",
     architecture: "amd64",
     metaPackage: "linux-image-cloud-amd64",
-    modules: NO_MODULES,
+    modules: DRIVERS,
     description: "Debian's kernel for virtual machines",
   },
   {
@@ -34,7 +41,7 @@ export const FLAVORS: readonly Flavor[] = [
     short: "generic",
     architecture: "amd64",
     metaPackage: "linux-image-amd64",
-    modules: NO_MODULES,
+    modules: DRIVERS,
     description: "Debian's kernel for any PC",
   },
   {
@@ -42,7 +49,7 @@ export const FLAVORS: readonly Flavor[] = [
     short: "rt",
     architecture: "amd64",
     metaPackage: "linux-image-rt-amd64",
-    modules: NO_MODULES,
+    modules: DRIVERS,
     description: "Debian's PREEMPT_RT kernel",
   },
   {
@@ -50,7 +57,7 @@ export const FLAVORS: readonly Flavor[] = [
     short: "686-pae",
     architecture: "i386",
     metaPackage: "linux-image-686-pae",
-    modules: NO_MODULES,
+    modules: DRIVERS,
     description: "Debian's 32-bit kernel with PAE",
   },
 ];

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { gzipSync } from "node:zlib";
-import { isModulePath, selectModules } from "./modules.ts";
+import { isModulePath, selectModules, withDependencies } from "./modules.ts";
 
 const BASE = "lib/modules/6.1.0/kernel/drivers";
 const module = (depends: string): Buffer => Buffer.from(`ELF\0license=GPL\0depends=${depends}\0x`);
@@ -18,6 +18,24 @@ test("modules come with what they need, each once and after it", async () => {
   const names = selected.map(({ name }) => name);
   assert.deepEqual(names, ["virtio.ko", "virtio_rng.ko", "virtio_ring.ko", "virtio_pci.ko"]);
   assert.deepEqual(selected[1]!.content, module("virtio"));
+});
+
+test("a run takes of an image's modules those that its devices need, in their order", () => {
+  const modules = ["virtio", "virtio_ring", "virtio_pci", "virtio_blk", "virtio_net"].map(
+    (name) => ({
+      name: `${name}.ko`,
+      content: module(
+        name === "virtio" ? "" : name === "virtio_ring" ? "virtio" : "virtio,virtio-ring",
+      ),
+    }),
+  );
+  const names = (wanted: string[]) => withDependencies(modules, wanted).map(({ name }) => name);
+  assert.deepEqual(names(["virtio-blk", "built_in"]), [
+    "virtio.ko",
+    "virtio_ring.ko",
+    "virtio_blk.ko",
+  ]);
+  assert.deepEqual(names([]), []);
 });
 
 test("only files below the kernel's own folder are modules", () => {

@@ -38,6 +38,24 @@ export async function selectModules(
   return selected;
 }
 
+/** Those of `modules` that `names` and their dependencies name, in the order that they have. Names that are not there are built in. */
+export function withDependencies(
+  modules: readonly KernelModule[],
+  names: readonly string[],
+): KernelModule[] {
+  const byName = new Map(modules.map((module) => [module.name, module]));
+  const wanted = new Set<string>();
+  const take = (name: string): void => {
+    const file = `${canonical(name)}.ko`;
+    const found = byName.get(file);
+    if (!found || wanted.has(file)) return;
+    wanted.add(file);
+    for (const dependency of dependenciesOf(found.content)) take(dependency);
+  };
+  for (const name of names) take(name);
+  return modules.filter(({ name }) => wanted.has(name));
+}
+
 /** The kernel takes "-" and "_" in module names as the same. */
 function canonical(name: string): string {
   return name.replaceAll("-", "_");

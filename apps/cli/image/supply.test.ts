@@ -82,7 +82,7 @@ test("a damaged cache entry is fetched anew, with a warning", async (t) => {
   const image = await supplyImage(options);
   assert.deepEqual(Buffer.from(image.kernel), FAKE_KERNEL);
   assert.match(lines(), /damaged and is fetched anew/);
-  assert.equal(options.cache!.load(options.flavor.image, []).state, "found");
+  assert.equal(options.cache!.load(options.flavor.image, options.flavor.modules).state, "found");
 });
 
 test("a cache that cannot be written costs a warning, not the run", async (t) => {

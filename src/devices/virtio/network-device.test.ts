@@ -103,9 +103,12 @@ describe("sending", () => {
     for (let i = 0; i < 5; i++) driver.add(1, [{ bytes: header() }, { bytes: frame(60, i) }]);
     assert.equal(sent.length, 2);
     assert.ok(device.isTransmitting);
-    log.room = 10;
+    log.room = 3;
     device.resume();
     assert.deepEqual(sent[4], frame(60, 4));
+    assert.ok(device.isTransmitting, "nothing waits, but nobody would hear of the next");
+    log.room = 10;
+    device.resume();
     assert.ok(!device.isTransmitting);
   });
 });

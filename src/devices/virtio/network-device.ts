@@ -53,7 +53,7 @@ export class NetworkDevice implements VirtioDevice {
   readonly #wires: NetworkWires;
   readonly #maxFrame: number;
   readonly #isTrusted: boolean;
-  readonly #state = { isLinkUp: true, isReceiverFull: false };
+  readonly #state = { isLinkUp: true, isReceiverFull: false, isHeldBack: false };
   #link: VirtioLink | undefined;
 
   constructor(wires: NetworkWires, options: NetworkOptions) {
@@ -124,15 +124,17 @@ export class NetworkDevice implements VirtioDevice {
         queue.push(chain, 0);
       }
     } while (this.#canTransmit() && queue.setNotify(true));
+    this.#state.isHeldBack = !this.#canTransmit();
     queue.flush();
   }
 
-  /** Whether frames wait for the wire. */
+  /** The wire had no room: frames may wait, and the driver was not asked to tell of more. Only `resume` ends it. */
   get isTransmitting(): boolean {
-    return this.#link?.isActive === true && (this.#link.queues[TRANSMIT]?.available() ?? 0) > 0;
+    return this.#state.isHeldBack && this.#link?.isActive === true;
   }
 
   reset(): void {
+    this.#state.isHeldBack = false;
     this.#state.isReceiverFull = false;
   }
 

@@ -14,7 +14,8 @@ import { VirtioPci } from "./virtio-pci.ts";
 export const RAM_BYTES = 1 << 20;
 const SLOT = 3;
 const QUEUE_BYTES = 0x4000;
-const HEAP = 0x8_0000;
+/** In half of a small memory, or above the hole of a larger one. */
+const heapOf = (ram: Uint8Array): number => (ram.length > RAM_BYTES ? 0x10_0000 : 0x8_0000);
 
 export interface DriverOptions {
   readonly features?: readonly number[];
@@ -49,18 +50,25 @@ interface DriverQueue {
   >;
 }
 
-export class TestDriver {
+/** What a driver has of a machine: memory, one function's configuration space, its memory BAR, its messages. */
+export interface TestBus {
+  readonly ram: Uint8Array;
+  /** data of interrupt messages */
+  readonly messages: number[];
+  readConfig(register: number, size: 1 | 2 | 4): number;
+  writeConfig(register: number, size: 1 | 2 | 4, value: number): void;
+  readMemory(address: number, size: MmioSize): number | bigint;
+  writeMemory(address: number, size: MmioSize, value: number | bigint): void;
+}
+
+/** The device itself, plugged into a bus of its own. */
+class PluggedDevice implements TestBus {
   readonly ram = new Uint8Array(RAM_BYTES);
-  readonly view = new DataView(this.ram.buffer);
   readonly messages: number[] = [];
   readonly refusals: string[] = [];
   readonly line = new RecordingLine();
-  readonly host: PciHost;
+  readonly host = new PciHost({ intx: Array.from({ length: 4 }, () => this.line) });
   readonly transport: VirtioPci;
-  readonly queues: DriverQueue[] = [];
-  features = new Set<number>();
-  #heap = HEAP;
-  readonly #windows = new Map<number, { offset: number; length: number; extra: number }>();
 
   constructor(device: VirtioDevice) {
     this.transport = new VirtioPci(device, {
@@ -68,29 +76,61 @@ export class TestDriver {
       send: (_, data) => this.messages.push(data),
       refused: (reason) => this.refusals.push(reason),
     });
-    this.host = new PciHost({ intx: Array.from({ length: 4 }, () => this.line) });
     this.host.plug(SLOT, 0, this.transport.pci);
-    this.host.assignBars();
-    this.config(4, 2, this.config(4, 2) | 4);
+  }
+
+  readConfig(register: number, size: 1 | 2 | 4): number {
+    return Number(this.host.ecam.readMmio(SLOT * 0x8000 + register, size));
+  }
+
+  writeConfig(register: number, size: 1 | 2 | 4, value: number): void {
+    this.host.ecam.writeMmio(SLOT * 0x8000 + register, size, value);
+  }
+
+  readMemory(address: number, size: MmioSize): number | bigint {
+    return this.host.memoryWindow.readMmio(address - MemoryMap.PCI_MMIO_BASE, size);
+  }
+
+  writeMemory(address: number, size: MmioSize, value: number | bigint): void {
+    this.host.memoryWindow.writeMmio(address - MemoryMap.PCI_MMIO_BASE, size, value);
+  }
+}
+
+/** A driver on any bus. */
+export class BusDriver {
+  readonly bus: TestBus;
+  readonly ram: Uint8Array;
+  readonly view: DataView;
+  readonly queues: DriverQueue[] = [];
+  features = new Set<number>();
+  #heap: number;
+  readonly #windows = new Map<number, { offset: number; length: number; extra: number }>();
+
+  constructor(bus: TestBus) {
+    this.bus = bus;
+    this.ram = bus.ram;
+    this.view = new DataView(bus.ram.buffer);
+    this.#heap = heapOf(bus.ram);
+    this.config(0x10, 4, MemoryMap.PCI_MMIO_BASE);
+    this.config(4, 2, 6);
     this.#findCapabilities();
   }
 
   /** Reads or writes configuration space. */
   config(register: number, size: 1 | 2 | 4, value?: number): number {
-    const offset = SLOT * 0x8000 + register;
-    if (value !== undefined) this.host.ecam.writeMmio(offset, size, value);
-    return Number(this.host.ecam.readMmio(offset, size));
+    if (value !== undefined) this.bus.writeConfig(register, size, value);
+    return this.bus.readConfig(register, size);
   }
 
   read(type: number, offset: number, size: MmioSize): number {
     const window = this.#windows.get(type)!;
     const at = this.#bar() + window.offset + offset;
-    return Number(this.host.memoryWindow.readMmio(at, size));
+    return Number(this.bus.readMemory(at, size));
   }
 
   write(type: number, offset: number, size: MmioSize, value: number | bigint): void {
     const window = this.#windows.get(type)!;
-    this.host.memoryWindow.writeMmio(this.#bar() + window.offset + offset, size, value);
+    this.bus.writeMemory(this.#bar() + window.offset + offset, size, value);
   }
 
   get status(): number {
@@ -173,12 +213,12 @@ export class TestDriver {
   allocate(length: number): number {
     const address = this.#heap;
     this.#heap += (length + 15) & ~15;
-    assert.ok(this.#heap <= RAM_BYTES, "the test's heap is large enough");
+    assert.ok(this.#heap <= this.ram.length, "the test's heap is large enough");
     return address;
   }
 
   resetHeap(): void {
-    this.#heap = HEAP;
+    this.#heap = heapOf(this.ram);
   }
 
   /** Makes a chain available and notifies; answers its head. */
@@ -249,23 +289,18 @@ export class TestDriver {
   }
 
   vectors(): number[] {
-    return this.messages.splice(0);
+    return this.bus.messages.splice(0);
   }
 
-  /** The same machine in a new process: memory as it is, devices by save and restore. */
-  moveTo(device: VirtioDevice, throughFile: (state: unknown) => unknown): TestDriver {
-    const copy = new TestDriver(device);
-    copy.ram.set(this.ram);
-    copy.host.restore(throughFile(this.host.save()));
-    copy.transport.restore(throughFile(this.transport.save()));
-    copy.queues.push(...this.queues.map((queue) => structuredClone(queue)));
-    copy.features = new Set(this.features);
-    copy.#heap = this.#heap;
-    return copy;
+  /** Goes on with what another driver of the same machine had set up. */
+  protected continueFrom(other: BusDriver): void {
+    this.queues.push(...other.queues.map((queue) => structuredClone(queue)));
+    this.features = new Set(other.features);
+    this.#heap = other.#heap;
   }
 
   #bar(): number {
-    return this.config(0x10, 4) - MemoryMap.PCI_MMIO_BASE;
+    return this.config(0x10, 4);
   }
 
   #descriptor(
@@ -301,11 +336,51 @@ export class TestDriver {
     for (let i = 0; i < count; i++) {
       const entry = this.#bar() + table + 16 * i;
       const words = [0xfee0_0000, 0, 0x40 + i, 0];
-      for (const [w, word] of words.entries())
-        this.host.memoryWindow.writeMmio(entry + 4 * w, 4, word);
+      for (const [w, word] of words.entries()) this.bus.writeMemory(entry + 4 * w, 4, word);
     }
     this.config(at + 2, 2, 0x8000);
     this.write(1, 16, 2, 0);
+  }
+}
+
+/** A driver of one device model. */
+export class TestDriver extends BusDriver {
+  readonly #plugged: PluggedDevice;
+
+  constructor(device: VirtioDevice) {
+    const plugged = new PluggedDevice(device);
+    super(plugged);
+    this.#plugged = plugged;
+  }
+
+  get transport(): VirtioPci {
+    return this.#plugged.transport;
+  }
+
+  get host(): PciHost {
+    return this.#plugged.host;
+  }
+
+  get line(): RecordingLine {
+    return this.#plugged.line;
+  }
+
+  get refusals(): string[] {
+    return this.#plugged.refusals;
+  }
+
+  get messages(): number[] {
+    return this.#plugged.messages;
+  }
+
+  /** The same machine in a new process: memory as it is, devices by save and restore. */
+  moveTo(device: VirtioDevice, throughFile: (state: unknown) => unknown): TestDriver {
+    const copy = new TestDriver(device);
+    copy.ram.set(this.ram);
+    copy.host.restore(throughFile(this.host.save()));
+    copy.transport.restore(throughFile(this.transport.save()));
+    copy.continueFrom(this);
+    return copy;
   }
 }
 

@@ -100,7 +100,7 @@ function networkEnd(
       return taken === 0 ? 0 : ends[taken - 1];
     },
     settle() {
-      device.resume();
+      if (device.isTransmitting) device.resume();
       return device.isTransmitting;
     },
   };

@@ -21,6 +21,7 @@ export interface CheckReport {
 const ENTRY_BYTES = 8;
 const SNAPSHOT_HEADER_BYTES = 40;
 const MAX_SNAPSHOT_TABLE = 64 << 20;
+const SLACK_BYTES = 64 << 20;
 
 /** Throws HypolithError "qcow2-corrupt" for what counting cannot cure. */
 export function* checkQcow2(port: BlockPort): Io<CheckReport> {
@@ -33,6 +34,7 @@ export function* checkQcow2(port: BlockPort): Io<CheckReport> {
 export function* repairQcow2(port: BlockPort): Io<CheckReport> {
   const header = yield* readHeader(port);
   const counts = yield* Refcounts.open(port, header);
+  yield* extend(port, header);
   const references = yield* countReferences(port, header, counts);
   const report = yield* compare(counts, references, true);
   function* barrier(): Io<void> {
@@ -51,6 +53,18 @@ export function* repairQcow2(port: BlockPort): Io<CheckReport> {
     yield* barrier();
   }
   return report;
+}
+
+/**
+ * A power failure can leave entries for clusters that the file does not reach yet: they hold nothing that was flushed. Not farther than an
+ * image of the disk's size with all its metadata could reach.
+ */
+function* extend(port: BlockPort, header: Qcow2Header): Io<void> {
+  const walk = new ReferenceWalk(port, header, port.size + header.size + SLACK_BYTES);
+  yield* walk.table(header.l1Offset, header.l1Entries);
+  if (walk.end <= port.size) return;
+  const pending = port.truncate(walk.end);
+  if (pending) yield pending;
 }
 
 function* compare(
@@ -94,15 +108,25 @@ class ReferenceWalk {
   readonly #header: Qcow2Header;
   readonly #clusterBytes: number;
 
-  constructor(port: BlockPort, header: Qcow2Header) {
+  readonly #limit: number;
+  /** end of the last cluster that is referred to */
+  end = 0;
+
+  /** References beyond `limit` bytes are refused; without it, beyond the file. */
+  constructor(port: BlockPort, header: Qcow2Header, limit = port.size) {
+    this.#limit = limit;
     this.#port = port;
     this.#header = header;
     this.#clusterBytes = 2 ** header.clusterBits;
   }
 
   add(offset: number, length: number): void {
-    const end = Math.ceil(this.#port.size / this.#clusterBytes) * this.#clusterBytes;
+    const end = Math.ceil(this.#limit / this.#clusterBytes) * this.#clusterBytes;
     if (offset + length > end) throw corrupt("a reference beyond the end of the file");
+    this.end = Math.max(
+      this.end,
+      Math.ceil((offset + length) / this.#clusterBytes) * this.#clusterBytes,
+    );
     const last = Math.floor((offset + length - 1) / this.#clusterBytes);
     for (let cluster = Math.floor(offset / this.#clusterBytes); cluster <= last; cluster++)
       this.references.set(cluster, (this.references.get(cluster) ?? 0) + 1);

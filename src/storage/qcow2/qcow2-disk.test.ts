@@ -4,12 +4,13 @@ import fc from "fast-check";
 import { runNow, toPromise } from "../block-port.ts";
 import type { Disk } from "../disk.ts";
 import { MemoryPort } from "../memory-port.ts";
+import { openImage } from "../open-image.ts";
 import { RawDisk } from "../raw-disk.ts";
 import { CrashPort, LaterPort } from "../test-ports.ts";
 import { checkQcow2, repairQcow2 } from "./check.ts";
 import { createQcow2 } from "./create.ts";
 import { HeaderAt } from "./header.ts";
-import { Qcow2Disk, type Qcow2Options } from "./qcow2-disk.ts";
+import { Qcow2Disk, type Qcow2Options, readHeader } from "./qcow2-disk.ts";
 
 const SIZE = 96 * 1024;
 const SECTOR = 512;
@@ -66,8 +67,12 @@ function* carryOut(disk: Disk, model: Uint8Array, op: Operation) {
   } else if (kind !== "flush") model.fill(0, offset, offset + length);
 }
 
+const backingBytes = (size = SIZE) =>
+  Uint8Array.from({ length: size }, (_, i) => ((i >> 9) * 7 + 101) & 0xff);
+const backingPort = () => new MemoryPort(backingBytes());
+
 function backingDisk(size = SIZE): { disk: Disk; bytes: Uint8Array } {
-  const bytes = Uint8Array.from({ length: size }, (_, i) => ((i >> 9) * 7 + 101) & 0xff);
+  const bytes = backingBytes(size);
   return { disk: new RawDisk(new MemoryPort(bytes), { readOnly: true }), bytes };
 }
 
@@ -118,7 +123,7 @@ describe("as a disk", () => {
           const model = hasBacking ? backing.bytes.slice() : new Uint8Array(SIZE);
           for (const op of operations) runNow(carryOut(disk, model, op));
           assert.deepEqual(readAll(disk), model);
-          runNow(disk.flush());
+          runNow(disk.close());
           assert.deepEqual(readAll(open(port, options)), model);
           assert.deepEqual(runNow(checkQcow2(port)), { leaks: 0, errors: 0 });
         },
@@ -278,6 +283,32 @@ describe("crashes", () => {
     );
   });
 
+  test("power failure with metadata written through: the image opens, counts again, and is consistent", () => {
+    fc.assert(
+      fc.property(run, ({ cut, seed, ...rest }) => {
+        const { port, options, first } = history(rest, true);
+        const count = first + Math.floor(cut * (port.writes.length - first + 1));
+        let random = seed;
+        const left = port.afterPowerFailure(count, () => {
+          random = (Math.imul(random, 1_103_515_245) + 12_345) >>> 0;
+          return (random & 0x1_0000) !== 0;
+        });
+        const source = {
+          port: left,
+          backing: () => ({ port: backingPort(), backing: assert.fail }),
+        };
+        const disk = runNow(openImage(source, { writeThrough: true }));
+        assert.deepEqual(runNow(checkQcow2(left)), { leaks: 0, errors: 0 });
+        readAll(disk);
+        runNow(disk.write(0, content(40, 77)));
+        runNow(disk.close());
+        assert.deepEqual(runNow(checkQcow2(left)), { leaks: 0, errors: 0 });
+        assert.deepEqual(readAll(open(left, options)).subarray(0, 40 * SECTOR), content(40, 77));
+      }),
+      { numRuns: 150 },
+    );
+  });
+
   test("death of the process at any moment, metadata written through: no finished operation is lost", () => {
     fc.assert(
       fc.property(run, ({ cut, ...rest }) => {
@@ -288,13 +319,30 @@ describe("crashes", () => {
         const allowed = new Allowed(done.at(-1)!.model);
         for (const { model } of steps.slice(done.length - 1, done.length + 1)) allowed.add(model);
         assert.equal(runNow(checkQcow2(left)).errors, 0);
-        allowed.check(readAll(runNow(Qcow2Disk.open(left, options))));
+        const isMarked = runNow(readHeader(left)).isDirty;
+        allowed.check(readAll(runNow(Qcow2Disk.open(left, { ...options, readOnly: true }))));
+        assert.equal(isMarked, done.length > 1 || count > first, "open until it is closed");
+        assert.equal(runNow(checkQcow2(left)).errors, 0);
         // Leaks are all that repair finds.
         assert.equal(runNow(repairQcow2(left)).errors, 0);
         assert.deepEqual(runNow(checkQcow2(left)), { leaks: 0, errors: 0 });
       }),
       { numRuns: 150 },
     );
+  });
+});
+
+describe("closing", () => {
+  test("a closed image has no mark, and all that was written", () => {
+    const port = new MemoryPort();
+    create(port, 12, false);
+    const disk = open(port, { writeThrough: true });
+    runNow(disk.write(4096, content(8, 3)));
+    assert.ok(runNow(readHeader(port)).isDirty);
+    assert.throws(() => open(port), { code: "qcow2-corrupt" });
+    runNow(disk.close());
+    assert.ok(!runNow(readHeader(port)).isDirty);
+    assert.deepEqual(runNow(checkQcow2(port)), { leaks: 0, errors: 0 });
   });
 });
 

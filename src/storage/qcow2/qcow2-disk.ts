@@ -5,8 +5,9 @@
  * What the file says is true at every moment. Data goes to the file at once, into clusters that nothing in it refers to yet; then, at a
  * flush, refcounts, L2 tables and L1 entries follow in that order with a flush of the port between each, and at last what is no
  * longer referred to is given back. So whichever writes a power failure keeps, the image is consistent and has all that was written
- * before the last flush; at worst some clusters are leaked. With `writeThrough` metadata follows each operation in the same order but
- * without flushes between: then the death of the process loses nothing, and a power failure may (docs: Disks).
+ * before the last flush; at worst some clusters are leaked. With `writeThrough` entries and refcounts follow each operation in the same
+ * order but without flushes between, and the image is marked as open until `close`: the death of the process loses nothing, and after a
+ * power failure refcounts are counted again when the image is opened (open-image.ts). What that can lose is in ADR 17.
  *
  * Not here: one operation at a time (disk-queue.ts), which file a backing name means (open-image.ts), repair (check.ts).
  */
@@ -15,7 +16,7 @@ import type { BlockPort, Io } from "../block-port.ts";
 import { checkRange, checkWritable, type Disk } from "../disk.ts";
 import { inflate } from "../inflate.ts";
 import { ClusterMap } from "./cluster-map.ts";
-import { corrupt, HeaderAt, parseHeader, type Qcow2Header } from "./header.ts";
+import { corrupt, HeaderAt, Incompatible, parseHeader, type Qcow2Header } from "./header.ts";
 import { ABSENT, type Mapping } from "./l2-entry.ts";
 import { Refcounts } from "./refcounts.ts";
 
@@ -41,6 +42,7 @@ export class Qcow2Disk implements Disk {
   readonly #backing: Disk | undefined;
   readonly #writeThrough: boolean;
   #mustClearFeatures: boolean;
+  #isMarked = false;
   /** found while running: nothing is changed any more */
   #isCorrupt = false;
   #inflated: { offset: number; bytes: Uint8Array } | undefined;
@@ -336,15 +338,39 @@ export class Qcow2Disk implements Disk {
     if (this.#isCorrupt) throw corrupt("changes have been stopped");
     try {
       if (this.#mustClearFeatures) yield* this.#clearFeatures();
+      if (this.#writeThrough) yield* this.#mark(true);
       yield* work();
       if (this.#writeThrough) {
-        while (this.#isDirty()) yield* this.#writeMetadata(noBarrier);
+        while (this.#isDirty())
+          yield* this.#writeMetadata(this.#hasNewTables() ? () => this.#barrier() : noBarrier);
       } else if (this.#map.dirtyTables + this.#counts.dirtyBlocks > MAX_DIRTY)
         yield* this.#writeMetadata(() => this.#barrier());
     } catch (error) {
       if (error instanceof HypolithError && error.code === "qcow2-corrupt") this.#isCorrupt = true;
       throw error;
     }
+  }
+
+  /** Nothing else will be done. The image is as a flush leaves it, and not marked as open. */
+  *close(): Io<void> {
+    yield* this.flush();
+    if (!this.#isCorrupt) yield* this.#mark(false);
+  }
+
+  /** A table that nobody has written yet must not be found by a reader: too rare to save the flush. */
+  #hasNewTables(): boolean {
+    return this.#map.isL1Dirty || this.#counts.isTableDirty;
+  }
+
+  /** The mark of an image whose refcounts may be behind. Version 2 has none. */
+  *#mark(isOpen: boolean): Io<void> {
+    if (this.#isMarked === isOpen || this.header.version < 3) return;
+    const low = new Uint8Array(4);
+    low[3] = isOpen ? Incompatible.DIRTY : 0;
+    const pending = this.#port.write(HeaderAt.INCOMPATIBLE + 4, low);
+    if (pending) yield pending;
+    yield* this.#barrier();
+    this.#isMarked = isOpen;
   }
 
   *#barrier(): Io<void> {
