@@ -23,8 +23,9 @@ import { programImage, realImage } from "./images.ts";
 import type { BenchOptions } from "./options.ts";
 import { workloadOf } from "./program-table.ts";
 import { NAMES, type Selection, select } from "./selection.ts";
+import { benchServices } from "./services-bench.ts";
 import { type Summary, summarize } from "./summary.ts";
-import { printBoot, printCold, printGroup } from "./tables.ts";
+import { printBoot, printCold, printGroup, printServices } from "./tables.ts";
 import { benchV86, V86_NAME } from "./v86-bench.ts";
 import { GROUPS, NATIVE, type RowResult } from "./workload.ts";
 
@@ -71,6 +72,7 @@ async function main(): Promise<void> {
   if (real.length > 0) rows.push(...(await benchImage(await realImage(), real, options)));
   const cold = selection.hasCold ? await benchCold(options) : undefined;
   const boot = selection.hasBoot ? await benchBoot(options) : undefined;
+  const services = selection.hasServices ? await benchServices(options) : undefined;
   const v86Rows = await v86RowsOf(selection, options);
   options.progress("");
   const qemu = options.withQemu ? [QEMU_NAME] : [];
@@ -80,8 +82,9 @@ async function main(): Promise<void> {
   ];
   if (cold) printCold(cold);
   if (boot) printBoot(boot);
+  if (services) printServices(services);
   const path = values.json ?? join(outputFolder("bench"), "latest.json");
-  const report = { date: new Date().toISOString(), machine, groups, cold, boot };
+  const report = { date: new Date().toISOString(), machine, groups, cold, boot, services };
   writeFileSync(path, `${JSON.stringify(report, undefined, 1)}\n`);
   console.log(`\nJSON: ${path}`);
   const failures = [...rows, ...(cold ? [cold] : [])].flatMap((row) => Object.keys(row.failures));

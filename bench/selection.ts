@@ -12,10 +12,12 @@ export interface Selection {
   readonly v86Real: readonly Workload[];
   readonly hasBoot: boolean;
   readonly hasCold: boolean;
+  readonly hasServices: boolean;
 }
 
 const BOOT = "boot";
 const COLD = "python-cold";
+const SERVICES = "services";
 const V86 = "v86";
 const V86_MICRO = "v86-micro";
 const V86_REAL = "v86-real";
@@ -27,6 +29,7 @@ export const NAMES: readonly (readonly [group: string, names: readonly string[]]
   ["real", REAL.map(({ name }) => name)],
   [COLD, []],
   [BOOT, []],
+  [SERVICES, []],
   [V86, [V86_MICRO, V86_REAL]],
 ];
 
@@ -54,5 +57,6 @@ export function select(asked: readonly string[]): Selection {
     v86Real: wanted.has(V86) || wanted.has(V86_REAL) ? REAL : [],
     hasBoot: wanted.has(BOOT),
     hasCold: wanted.has(COLD),
+    hasServices: wanted.has(SERVICES),
   };
 }

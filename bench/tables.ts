@@ -3,6 +3,7 @@ import type { BootResult } from "./boot-bench.ts";
 import type { ColdResult } from "./cold-bench.ts";
 import { QEMU_NAME } from "./guests.ts";
 import type { ProcessSample } from "./process-sample.ts";
+import { BOOT_BAR, type ServicesResult } from "./services-bench.ts";
 import { best, geometricMean, median } from "./statistics.ts";
 import { clockIsRight } from "./suite.ts";
 import { cpuOf, speedOf, summarize } from "./summary.ts";
@@ -154,4 +155,30 @@ export function printCold({ command, samples, failures }: ColdResult): void {
   printSamples(samples);
   for (const [name, why] of Object.entries(failures))
     console.log(`FAILED: python-cold on ${name}: ${why.slice(0, FAILURE_LENGTH)}`);
+}
+
+export function printServices({
+  exits,
+  boots,
+  workerRatio,
+  workerRatioMedian,
+}: ServicesResult): void {
+  console.log("\nservices: one VM exit there and back, nanoseconds (best round)");
+  console.log(line("", ["in all", "guest", "kernel", "service", "messages/s"]));
+  for (const { placement, total, guest, kernel, service } of exits) {
+    const perSecond = placement === "kernel" ? "-" : (1e9 / total).toFixed(0);
+    const cells = [total, guest, kernel, service].map((ns) => ns.toFixed(0));
+    console.log(line(placement, [...cells, perSecond]));
+  }
+  console.log("\nservices: Debian's boot to its end, seconds by the clock");
+  for (const { placement, seconds: times, exits: all, forwarded, servicesMs, activeMs } of boots) {
+    const share = `${((100 * forwarded) / all).toFixed(1)} % of ${all} exits`;
+    const time = `${((100 * servicesMs) / activeMs).toFixed(1)} % of the time`;
+    console.log(
+      `${placement.padEnd(FIRST_WIDTH)}${best(times).toFixed(2)} (median ${median(times).toFixed(2)}); ${forwarded} messages, ${share}; services take ${time}`,
+    );
+  }
+  console.log(
+    `all in workers: ${ratio(workerRatio)} of inline (median of the rounds ${ratio(workerRatioMedian)}), bar ${ratio(BOOT_BAR)}`,
+  );
 }

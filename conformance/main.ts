@@ -10,10 +10,12 @@ import { chooseEngine } from "./harness/engine.ts";
 import { Report } from "./harness/report.ts";
 import { browser } from "./runs/browser.ts";
 import { deterministic, engines } from "./runs/deterministic.ts";
+import { disks } from "./runs/disks.ts";
 import { dmesg } from "./runs/dmesg.ts";
 import { idle } from "./runs/idle.ts";
 import { kernels } from "./runs/kernels.ts";
 import { network, virtioNetwork } from "./runs/network.ts";
+import { serviceDrill } from "./runs/service-drill.ts";
 import { stress } from "./runs/stress.ts";
 import { userland } from "./runs/userland.ts";
 
@@ -25,6 +27,8 @@ const RUNS: Readonly<Record<string, (report: Report) => Promise<void>>> = {
   userland,
   stress,
   idle,
+  disks,
+  "service-drill": serviceDrill,
   network,
   "virtio-network": virtioNetwork,
   browser,

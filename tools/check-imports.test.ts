@@ -30,6 +30,9 @@ const SOUND: Readonly<Record<string, string>> = {
   "src/devices/uart.ts": 'import { HypolithError } from "../base/errors.ts";\n',
   "src/services/monitor/monitor.ts":
     'import "../../devices/uart.ts";\nimport "../../hypervisor/abi/status.ts";\n',
+  "src/processor/isa/assemble.ts": "export class Assembler {}\n",
+  "src/services/guest/console-program.ts":
+    'import type { Assembler } from "../../processor/isa/assemble.ts";\n',
   "src/services/pager/pager.ts": 'import "../../hypervisor/abi/status.ts";\n',
   "src/control/protocol.ts": "export type ToMachine = never;\n",
   "src/machine/machine.ts":
@@ -109,6 +112,18 @@ const PLANTED: readonly (readonly [what: string, file: string, text: string, rul
     "a service imports another one",
     "src/services/monitor/x.ts",
     'import type { P } from "../pager/pager.ts";',
+    "direction",
+  ],
+  [
+    "a service in TypeScript imports the assembler",
+    "src/services/monitor/x.ts",
+    'import type { Assembler } from "../../processor/isa/assemble.ts";',
+    "direction",
+  ],
+  [
+    "a service in x86 imports more than the assembler",
+    "src/services/guest/x.ts",
+    'import "../../processor/isa/row.ts";',
     "direction",
   ],
   [

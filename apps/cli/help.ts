@@ -36,6 +36,11 @@ Examples:
   hypo run --disk debian.qcow2 -- fdisk -l /dev/vda
                                                   an image as a disk; what is written to it is forgotten
   hypo run --disk debian.img,overlay=mine.qcow2   what is written to it is kept beside it
+  hypo run -p 8080:80 -- httpd -f -p 80 -h /etc   the guest's web server at http://127.0.0.1:8080
+  hypo run --egress deb.debian.org:80 -- nslookup deb.debian.org
+                                                  no other place can be reached, nor asked for
+  hypo run --pcap frames.pcapng -- ping -c 1 10.0.2.2
+                                                  all frames of its network, for Wireshark
   hypo run --service all=worker                   device models in threads of their own
   hypo run -- cat /proc/kallsyms >kallsyms        names of the kernel's code, for the next line
   hypo run --profile p.json --symbols kallsyms -- gzip -k /bin/busybox

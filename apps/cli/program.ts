@@ -24,7 +24,7 @@ import {
 } from "./help.ts";
 import { FLAVORS } from "./image/flavors.ts";
 import { LOG_LEVELS } from "./messages.ts";
-import type { RunOptions, RunWords } from "./run-plan.ts";
+import { NETWORK_MODES, type RunOptions, type RunWords } from "./run-plan.ts";
 import { UsageError } from "./usage-error.ts";
 import type { ListOptions } from "./vms/verbs.ts";
 import type { WebOptions } from "./web.ts";
@@ -203,10 +203,11 @@ function runOptions(): Option[] {
       "--disk <image>",
       "a disk, raw or qcow2; never changed unless ',write' or ',overlay=FILE' follows; may be repeated",
     ).argParser((word: string, before: string[] | undefined) => [...(before ?? []), word]),
+    ...networkOptions(),
     new Option("--name <name>", "name of the machine while it runs (default: vm-PID)"),
     new Option(
       "--service <name=placement>",
-      "where a service runs: inline, worker or guest; all=PLACEMENT for all; may be repeated",
+      "where a service runs: inline, worker, guest or guest:ring3; all=PLACEMENT for all; may be repeated",
     ).argParser((word: string, before: string[] | undefined) => [...(before ?? []), word]),
     new Option(
       "--trace <kind=file>",
@@ -234,6 +235,25 @@ function runOptions(): Option[] {
       .env("HYPO_LOG_LEVEL"),
   ];
   return [...machine, ...boot, ...imageOptions(), ...terminal];
+}
+
+function networkOptions(): Option[] {
+  const several = (word: string, before: string[] | undefined) => [...(before ?? []), word];
+  return [
+    new Option(
+      "--network <mode>",
+      "user: through sockets of this process, without root; none (default: user, with --clock deterministic none)",
+    ).choices(NETWORK_MODES),
+    new Option(
+      "-p, --publish <port>",
+      "a port of this machine that leads into the guest: [HOSTADDRESS:]HOSTPORT:GUESTPORT[/udp]; may be repeated",
+    ).argParser(several),
+    new Option(
+      "--egress <rule>",
+      "where the guest may connect to: open (default), deny, NAME, *.NAME or ADDRESS[/BITS], with :PORT or without; may be repeated",
+    ).argParser(several),
+    new Option("--pcap <file>", "write all frames of the network, pcapng"),
+  ];
 }
 
 function measurementOptions(): Option[] {

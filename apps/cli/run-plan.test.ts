@@ -48,6 +48,24 @@ test("services are placed by name, mistakes are found before anything starts", (
   assert.throws(() => plan({ name: "../x" }), hasCode("usage"));
 });
 
+test("a network is there unless the run shall repeat exactly; ports are checked", () => {
+  assert.deepEqual(plan({}).network, { egress: [], forwards: [] });
+  assert.equal(plan({ clock: "deterministic" }).network, undefined);
+  assert.ok(plan({ clock: "deterministic", network: "user" }).network);
+  assert.equal(plan({ network: "none" }).network, undefined);
+  const { network } = plan({
+    publish: ["8080:80", "[::1]:53:53/udp"],
+    pcap: "f",
+    egress: ["deny"],
+  });
+  assert.deepEqual(network?.forwards, ["8080:80", "[::1]:53:53/udp"]);
+  assert.deepEqual([network?.capture, network?.egress], ["f", ["deny"]]);
+  for (const word of ["80", "a:b", "80:80/sctp", "80:"])
+    assert.throws(() => plan({ publish: [word] }), hasCode("usage"), word);
+  for (const more of [{ publish: ["80:80"] }, { egress: ["deny"] }, { pcap: "f" }])
+    assert.throws(() => plan({ network: "none", ...more }), hasCode("usage"));
+});
+
 test("a command runs by pipes, with --tty on the console", () => {
   const command = ["ls", "-l"];
   const { job, mode, showBoot } = plan({}, { command });

@@ -6,6 +6,7 @@ import {
   type DiskConfig,
   type EngineName,
   type LogLevel,
+  type NetworkConfig,
   PLACEMENTS,
   type PlacementName,
 } from "../../src/control/protocol.ts";
@@ -27,6 +28,10 @@ export interface RunOptions {
   readonly cpuModel: string;
   readonly clock: ClockMode;
   readonly engine?: EngineName;
+  readonly network?: NetworkMode;
+  readonly publish?: readonly string[];
+  readonly egress?: readonly string[];
+  readonly pcap?: string;
   readonly name?: string;
   readonly service?: readonly string[];
   readonly disk?: readonly string[];
@@ -59,6 +64,7 @@ export interface RunPlan {
   readonly cpuModel: string;
   readonly clock: ClockMode;
   readonly engine: EngineName;
+  readonly network: NetworkConfig | undefined;
   readonly name: string | undefined;
   /** By service, or "all". */
   readonly placements: Readonly<Record<string, PlacementName>>;
@@ -67,6 +73,10 @@ export interface RunPlan {
   readonly jitStats: boolean;
   readonly profile: ProfilePlan | undefined;
 }
+
+/** "user": through sockets of ours. */
+export const NETWORK_MODES = ["user", "none"] as const;
+export type NetworkMode = (typeof NETWORK_MODES)[number];
 
 export interface ProfilePlan {
   readonly path: string;
@@ -112,6 +122,7 @@ export function planRun(words: RunWords): RunPlan {
     cpuModel: checkCpuModel(options.cpuModel),
     clock: options.clock,
     engine: options.engine ?? DEFAULT_ENGINE,
+    network: planNetwork(options),
     name: checkName(options.name),
     placements: checkPlacements(options.service),
     disks: (options.disk ?? []).map(parseDisk),
@@ -171,6 +182,29 @@ function checkName(name: string | undefined): string | undefined {
     `'${name}' is no name for a machine`,
     "letters, digits, '.', '_' and '-', at most 63",
   );
+}
+
+/**
+ * A deterministic machine has none unless it is asked for: what comes from outside comes at another instruction every time. Rules and ports
+ * are read by the network itself; a word that is no port at all is seen here.
+ */
+function planNetwork(options: RunOptions): NetworkConfig | undefined {
+  const { network, publish = [], egress = [], pcap, clock } = options;
+  const mode = network ?? (clock === "deterministic" ? "none" : "user");
+  if (mode === "none") {
+    const idle = publish.length > 0 ? "--publish" : egress.length > 0 ? "--egress" : pcap;
+    if (idle === undefined) return undefined;
+    const option = idle === pcap ? "--pcap" : idle;
+    throw new UsageError(`${option} needs a network`, "leave out --network none");
+  }
+  const odd = publish.find((word) => !/^(?:[^/]+:)?\d*:\d+(?:\/(?:tcp|udp))?$/i.test(word));
+  if (odd !== undefined) {
+    throw new UsageError(
+      `'${odd}' is no port to publish`,
+      "write [HOSTADDRESS:]HOSTPORT:GUESTPORT[/udp], as in 8080:80",
+    );
+  }
+  return { egress, forwards: publish, ...(pcap === undefined ? {} : { capture: pcap }) };
 }
 
 function checkPlacements(words: readonly string[] = []): Record<string, PlacementName> {

@@ -14,7 +14,9 @@ import {
   joinForeignInitramfs,
 } from "./guest/initramfs.ts";
 import { type GuestJob, JOB_ENVIRONMENT, type JobInput } from "./guest/job.ts";
+import { DISK_DRIVERS, NETWORK_DRIVERS } from "./image/flavors.ts";
 import type { GuestImage } from "./image/guest-image.ts";
+import { withDependencies } from "./image/modules.ts";
 import { supplyAsAsked } from "./image/supply.ts";
 import type { Messages } from "./messages.ts";
 import { ProfileFile } from "./profile-file.ts";
@@ -27,6 +29,7 @@ import { TraceFile } from "./trace-file.ts";
 
 /** What the clock of a deterministic machine shows at start. */
 const DETERMINISTIC_EPOCH_MS = Date.UTC(2025, 0, 1);
+const GUEST_HOST_NAME = "hypolith";
 const DEV_NULL = 0x103;
 const STDIN = 0;
 
@@ -47,7 +50,7 @@ export async function run(
     plan.flavor && (await supplyAsAsked(plan.flavor, words.options, messages, stops.signal));
   const kernel = kernelFile ?? image!.kernel;
   const job = plan.job && (await makeJob(plan, plan.job, messages, stops.signal));
-  const initrd = job ? makeInitrd(job, image!, initrdFile) : initrdFile;
+  const initrd = job ? makeInitrd(job, image!, initrdFile, plan) : initrdFile;
   checkFit(initrd, kernel, plan);
   const config: MachineConfig = {
     kernel,
@@ -64,6 +67,7 @@ export async function run(
       profile: { every: plan.profile.every, ...(symbols && { symbols }) },
     }),
     ...(plan.disks.length > 0 && { disks: plan.disks, entropyDevice: true }),
+    ...(plan.network && { network: { ...plan.network, hostName: GUEST_HOST_NAME } }),
     rtcEpochMs: plan.clock === "wall" ? Date.now() : DETERMINISTIC_EPOCH_MS,
   };
   const { mode } = plan;
@@ -107,8 +111,13 @@ function makeInitrd(
   job: GuestJob,
   { busybox, modules }: GuestImage,
   foreign: Uint8Array | undefined,
+  plan: RunPlan,
 ): Uint8Array {
-  const parts: InitramfsParts = { busybox, modules, job };
+  const drivers = [
+    ...(plan.disks.length > 0 ? DISK_DRIVERS : []),
+    ...(plan.network ? NETWORK_DRIVERS : []),
+  ];
+  const parts: InitramfsParts = { busybox, modules: withDependencies(modules, drivers), job };
   return foreign ? joinForeignInitramfs(foreign, parts) : buildInitramfs(parts);
 }
 
@@ -128,6 +137,7 @@ async function makeJob(
     mode: plan.mode,
     input: isConsole ? { kind: "none" } : await chooseInput(plan, messages, signal),
     window: windowSize(),
+    hasNetwork: plan.network !== undefined,
   };
 }
 

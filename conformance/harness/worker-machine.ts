@@ -8,28 +8,25 @@ import type { BootFiles, GuestMachine, TextListener } from "./guest-machine.ts";
 export class WorkerMachine implements GuestMachine {
   readonly pid = undefined;
   readonly stopped: Promise<StopReason>;
-  readonly #client: VmClient;
+  /** For what a session does not do: services, drills. */
+  readonly client: VmClient;
   readonly #listeners: TextListener[] = [];
   #console = "";
 
-  /** `devices`: what the machine has beyond the platform. */
-  constructor(
-    files: BootFiles,
-    cpuModel = "x86-64-v2",
-    devices: Pick<MachineConfig, "disks" | "entropyDevice" | "network" | "services"> = {},
-  ) {
+  /** `changes`: to the configuration that a run has without a word. */
+  constructor(files: BootFiles, cpuModel = "x86-64-v2", changes: Partial<MachineConfig> = {}) {
     let stop = (_reason: StopReason): void => {};
     this.stopped = new Promise((resolve) => {
       stop = resolve;
     });
-    this.#client = new VmClient(machineWorkerUrl(), {
+    this.client = new VmClient(machineWorkerUrl(), {
       output: (port, data) => this.#output(port, Buffer.from(data).toString("latin1")),
       log: (_level, text) => {
         this.#console += `[machine] ${text}\n`;
       },
       stopped: (reason) => stop(reason),
     });
-    this.#client.start({
+    this.client.start({
       kernel: new Uint8Array(readFileSync(files.kernelPath)),
       initrd: new Uint8Array(readFileSync(files.initrdPath)),
       cmdline: files.append,
@@ -39,7 +36,7 @@ export class WorkerMachine implements GuestMachine {
       engine: chosenEngine(),
       traceExits: false,
       rtcEpochMs: Date.now(),
-      ...devices,
+      ...changes,
     });
   }
 
@@ -49,7 +46,7 @@ export class WorkerMachine implements GuestMachine {
   }
 
   write(text: string): void {
-    this.#client.input(SerialUse.JOB, new Uint8Array(Buffer.from(text, "latin1")));
+    this.client.input(SerialUse.JOB, new Uint8Array(Buffer.from(text, "latin1")));
   }
 
   onText(listener: TextListener): void {
@@ -61,6 +58,6 @@ export class WorkerMachine implements GuestMachine {
   }
 
   kill(): void {
-    this.#client.kill();
+    this.client.kill();
   }
 }

@@ -74,7 +74,7 @@ export interface MachineConfig {
 
 /** The user-mode network. */
 export interface NetworkConfig {
-  /** Bytes of an IP packet, 576 to 32,000. Default: DEFAULT_MTU of network/user. */
+  /** Bytes of an IP packet, 576 to 32,000. Default: 9000. */
   readonly mtu?: number;
   /** Where the guest may connect to: "open", "deny", NAME, "*.NAME", ADDRESS, ADDRESS/BITS, the last four with ":PORT" or not. Default: open. */
   readonly egress?: readonly string[];

@@ -13,10 +13,6 @@ import type { ServiceHost, ServiceOrder } from "./services.ts";
 /** Of a service's heap; a thread that takes more is ended. */
 const HEAP_MIB = 64;
 const STACK_MIB = 1;
-/** Looks at the mailbox before sleeping: some tens of microseconds. docs/adr/0015-services.md */
-const KERNEL_SPINS = 2000;
-const SERVICE_SPINS = 2000;
-
 /** A program to be placed: its image, what it is told, its name. */
 export interface NodeProgram {
   readonly image: string;
@@ -41,21 +37,21 @@ export function inlineImage({ image, setup, name }: NodeProgram): ServiceImage {
 }
 
 export function workerImage(program: NodeProgram): ServiceImage {
-  const options = { nowMs: () => performance.now(), spins: KERNEL_SPINS };
+  const nowMs = (): number => performance.now();
   let lives = 0;
   let spare: ServiceThread | undefined;
   return (port) => {
     const thread = spare ?? spawn(program);
     // A service that has been restarted once is likely to be again: another thread gets ready meanwhile.
     spare = lives++ > 0 ? spawn(program) : undefined;
-    return new OwnThread({ ...options, thread }, port);
+    return new OwnThread({ nowMs, thread }, port);
   };
 }
 
 /** The script is text, so that a thread starts without looking for files: it is what a restart waits for. */
 function spawn(program: NodeProgram): ServiceThread {
   const buffer = new SharedArrayBuffer(MAILBOX_BYTES);
-  const workerData: ServiceThreadData = { ...program, mailbox: buffer, spins: SERVICE_SPINS };
+  const workerData: ServiceThreadData = { ...program, mailbox: buffer };
   const worker = new Worker(threadScript(), {
     eval: true,
     name: `service ${workerData.name}`,

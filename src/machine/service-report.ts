@@ -44,5 +44,5 @@ function rightsOf(capabilities: Capabilities): string[] {
 
 /** Whether a program that does not answer can be ended. */
 export function canBeInterrupted({ kind }: Placement): boolean {
-  return kind === "worker" || kind === "guest";
+  return kind !== "linked" && kind !== "inline";
 }

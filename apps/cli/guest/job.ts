@@ -23,6 +23,8 @@ export interface GuestJob {
   readonly mode: "console" | "pipes";
   readonly input: JobInput;
   readonly window: WindowSize;
+  /** The machine has a network card with the user-mode network behind it. */
+  readonly hasNetwork?: boolean;
 }
 
 /** What every job finds in its environment. */
@@ -56,6 +58,7 @@ export function sessionConfig(
     `rows=${job.window.rows}`,
     `columns=${job.window.columns}`,
     `userland=${userland}`,
+    `network=${job.hasNetwork ? "user" : "none"}`,
     `modules=${quote(modules.join(" "), "the module list")}`,
     "",
   ].join("\n");

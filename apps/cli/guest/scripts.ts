@@ -1,7 +1,7 @@
 /**
  * The programs of our initramfs, in busybox sh: what runs in the guest between the kernel and the user's command.
  *
- * init     PID 1: mounts, host name; starts the session; turns signals of poweroff, halt and reboot into the system call.
+ * init     PID 1: mounts, host name, the network's addresses as its DHCP would give them; starts the session; turns signals of poweroff, halt and reboot into the system call.
  * session  runs one job and reports how it ended on the control line. On the console the job has ttyS0 as its terminal. By pipes its
  *          standard output leaves on ttyS1, its standard error on ttyS2, and its standard input comes in on ttyS1.
  * launch   becomes the job: process id noted, environment set, command looked up like execvp does.
@@ -34,6 +34,13 @@ ip link set lo up
 . /hypo/config
 [ "$userland" = busybox ] && /hypo/busybox --install -s
 for module in $modules; do insmod "/hypo/modules/$module"; done
+if [ "$network" = user ]; then
+  echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6
+  ip link set eth0 up
+  ip addr add 10.0.2.15/24 broadcast 10.0.2.255 dev eth0
+  ip route add default via 10.0.2.2
+  [ -s /etc/resolv.conf ] || echo nameserver 10.0.2.3 >/etc/resolv.conf
+fi
 
 off() {
   echo off >/dev/ttyS3

@@ -42,7 +42,8 @@ export function imageFiles(image: GuestImage): PageFiles {
   };
   const initrd = buildInitramfs({
     busybox: image.busybox,
-    modules: image.modules,
+    // The page's machine has no devices that need them.
+    modules: [],
     job: {
       argv: ["sh", "-l"],
       environment: { ...JOB_ENVIRONMENT, TERM: "xterm-256color" },

@@ -7,7 +7,7 @@ import { Vmcs } from "../../processor/vmx/vmcs.ts";
 import { Message, StateGroup } from "../abi/message.ts";
 import { checkReply, commitReply, fillMessage, skipInstruction } from "./commit.ts";
 import type { Portal } from "./portal.ts";
-import { Vcpu } from "./vcpu.ts";
+import { Vcpu, VcpuState } from "./vcpu.ts";
 
 const portal = (stateIn: number, stateOut: number): Portal => ({
   name: "p",
@@ -95,6 +95,7 @@ test("skipping an instruction ends blocking by STI and MOV SS, not by NMI", () =
 
 test("an event that a service injects waits for the next entry", () => {
   const vcpu = new Vcpu(0, new Vmcs(), null as never);
+  vcpu.vmcs.set(Field.GUEST_CR0, 1);
   const m = new Message();
   m.groups = StateGroup.INJECTION;
   m.injection = 0x8000_0b0d;
@@ -102,4 +103,46 @@ test("an event that a service injects waits for the next entry", () => {
   assert.equal(checkReply(m, vcpu.vmcs, portal(0, StateGroup.INJECTION)), null);
   commitReply(m, vcpu);
   assert.deepEqual(vcpu.event, { info: 0x8000_0b0d, error: 8, length: 0 });
+});
+
+test("a reply that VM entry would refuse is refused as a reply", () => {
+  const vmcs = new Vmcs();
+  vmcs.set(Field.GUEST_CR0, 1);
+  vmcs.set(Field.GUEST_RFLAGS, 2);
+  const all = StateGroup.RFLAGS | StateGroup.ACTIVITY | StateGroup.INJECTION;
+  const cases: [what: Partial<Message>, refusal: RegExp | null][] = [
+    [{}, null],
+    [{ rflags: 2 | 0x2_0000 }, /RFLAGS.VM/],
+    [{ rflags: 0 }, /RFLAGS cannot/],
+    [{ interruptibility: 1 }, /STI with IF clear/],
+    [{ rflags: 0x202, interruptibility: 1 }, null],
+    [{ rflags: 0x202, interruptibility: 1, activity: 1 }, /a halt under STI/],
+    [{ interruptibility: 3 }, /cannot be loaded/],
+    [{ activity: 2 }, /cannot be loaded/],
+    [{ injection: 0x8000_0020 }, /external interrupt while blocked/],
+    [{ injection: 0x8000_0020, rflags: 0x202 }, null],
+    [{ injection: 0x8000_0202, interruptibility: 8 }, /NMI while blocked/],
+    [{ injection: 0x8000_0203 }, /NMI has vector 2/],
+    [{ injection: 0x8000_030d }, /error-code/],
+    [{ injection: 0x8000_0b0d, injectionError: 0x1_0000 }, /error code/],
+    [{ injection: 0x8000_0480, instructionLength: 0 }, /instruction length/],
+    [{ injection: 0x20 }, /not valid/],
+  ];
+  for (const [what, refusal] of cases) {
+    const m = Object.assign(new Message(), { rflags: 2, groups: all, ...what });
+    const said = checkReply(m, vmcs, portal(0, all));
+    if (refusal === null) assert.equal(said, null, JSON.stringify(what));
+    else assert.match(said ?? "", refusal, JSON.stringify(what));
+  }
+  assert.equal(vmcs.number(Field.ENTRY_INTERRUPTION_INFO), 0);
+});
+
+test("a service may halt a vCPU: it does not enter until it is woken", () => {
+  const vcpu = new Vcpu(0, new Vmcs(), null as never);
+  const m = new Message();
+  m.groups = StateGroup.ACTIVITY;
+  m.activity = 1;
+  assert.equal(checkReply(m, vcpu.vmcs, portal(0, StateGroup.ACTIVITY)), null);
+  commitReply(m, vcpu);
+  assert.equal(vcpu.state, VcpuState.BLOCKED_HLT);
 });

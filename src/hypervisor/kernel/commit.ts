@@ -81,13 +81,15 @@ export function checkReply(message: Message, vmcs: Vmcs, portal: Portal): string
   return checkEventState(message, vmcs);
 }
 
+const isLoadable = (flags: number): boolean =>
+  (flags & RFLAGS_RESERVED_ONE) !== 0 && (flags & ~0x3f_7fd7) === 0;
+
 /** RFLAGS, interruptibility and an injection depend on each other: what VM entry checks of them together is checked together. */
 function checkEventState(message: Message, vmcs: Vmcs): string | null {
   const { groups } = message;
   const before = vmcs.number(Field.GUEST_RFLAGS);
   const flags = groups & StateGroup.RFLAGS ? message.rflags : before;
-  if ((flags & RFLAGS_RESERVED_ONE) === 0 || (flags & ~0x3f_7fd7) !== 0)
-    return "RFLAGS cannot be loaded";
+  if (groups & StateGroup.RFLAGS && !isLoadable(flags)) return "RFLAGS cannot be loaded";
   if ((flags ^ before) & RFLAGS_VM) return "RFLAGS.VM is not a service's to change";
   let blocking = vmcs.number(Field.GUEST_INTERRUPTIBILITY);
   if (groups & StateGroup.RIP) blocking &= ~BLOCKING_ONE;

@@ -19,7 +19,7 @@ export const Outcome = {
 } as const;
 export type Outcome = (typeof Outcome)[keyof typeof Outcome];
 
-export type PlacementKind = "linked" | "inline" | "worker" | "guest";
+export type PlacementKind = "linked" | "inline" | "worker" | "guest" | "guest:ring3";
 
 export interface Placement {
   readonly kind: PlacementKind;

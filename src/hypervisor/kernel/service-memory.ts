@@ -7,6 +7,7 @@ import { RAM_BASE } from "../../processor/state/layout.ts";
 import type { Engine } from "../../processor/vmx/engine-port.ts";
 
 const PAGE = 4096;
+const PAGE_WORDS = PAGE / 4;
 
 export class ServiceMemory {
   readonly bytes: Uint8Array;
@@ -28,12 +29,12 @@ export class ServiceMemory {
   /** Makes the memory equal to `image`, which is as long. */
   set(image: Uint8Array): void {
     invariant(image.length === this.bytes.length, "an image of the whole memory");
+    const wanted = wordsOf(image);
+    const present = wordsOf(this.bytes);
     for (let at = 0; at < image.length; at += PAGE) {
-      const wanted = image.subarray(at, at + PAGE);
-      const present = this.bytes.subarray(at, at + PAGE);
-      if (isEqual(present, wanted)) continue;
+      if (isEqual(present, wanted, at / 4)) continue;
       this.#engine.noticeWrite(RAM_BASE + at, PAGE);
-      present.set(wanted);
+      this.bytes.set(image.subarray(at, at + PAGE), at);
     }
   }
 
@@ -42,7 +43,11 @@ export class ServiceMemory {
   }
 }
 
-function isEqual(a: Uint8Array, b: Uint8Array): boolean {
-  for (let i = 0; i < PAGE; i++) if (a[i] !== b[i]) return false;
+function wordsOf(bytes: Uint8Array): Uint32Array {
+  return new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+}
+
+function isEqual(a: Uint32Array, b: Uint32Array, from: number): boolean {
+  for (let i = from; i < from + PAGE_WORDS; i++) if (a[i] !== b[i]) return false;
   return true;
 }

@@ -19,7 +19,7 @@ import { GuestCall } from "../abi/guest-call.ts";
 import { HEADER_BYTES, Message } from "../abi/message.ts";
 import { Status } from "../abi/status.ts";
 import { skipInstruction } from "./commit.ts";
-import { Outcome, type Placement, type PlacementPort } from "./placement.ts";
+import { Outcome, type Placement, type PlacementKind, type PlacementPort } from "./placement.ts";
 import { collectEffect } from "./service-effects.ts";
 import type { ServiceMemory } from "./service-memory.ts";
 
@@ -34,6 +34,7 @@ const [RAX, RCX, RDX, RBX] = [GPR, GPR + 8, GPR + 16, GPR + 24];
 /** A VM made by the composition root: active VMCS, memory with the program in it, nothing run yet. */
 export interface ServiceVmParts {
   readonly name: string;
+  readonly kind: PlacementKind;
   readonly processor: Processor;
   readonly vmcs: Vmcs;
   readonly memory: ServiceMemory;
@@ -49,12 +50,13 @@ interface SavedVm {
 }
 
 export class ServiceVm implements Placement {
-  readonly kind = "guest";
+  readonly kind: PlacementKind;
   readonly message: Message;
   failure = "";
   readonly #parts: ServiceVmParts;
   readonly #port: PlacementPort;
   readonly #window: Uint8Array;
+  readonly #header: Uint8Array;
   readonly #effects: EffectWriter;
   /** The VM stands behind a VMCALL that has been answered, not at its first instruction. */
   #isWaiting = false;
@@ -64,9 +66,11 @@ export class ServiceVm implements Placement {
     const { window, memory } = parts;
     const bytes = memory.window(window.at, window.bytes);
     invariant(bytes, "the message window lies in the service's memory");
+    this.kind = parts.kind;
     this.#parts = parts;
     this.#port = port;
     this.#window = bytes;
+    this.#header = bytes.subarray(0, HEADER_BYTES);
     this.message = new Message(new ArrayBuffer(window.bytes));
     this.#effects = new EffectWriter(this.message);
   }
@@ -135,7 +139,7 @@ export class ServiceVm implements Placement {
     const { state } = this.#parts.vmcs;
     const window = this.#window;
     const { used } = this.#effects;
-    message.bytes.set(window.subarray(0, HEADER_BYTES));
+    message.bytes.set(this.#header);
     message.seq = state.getUint32(RBX, true);
     message.groups = state.getUint32(RCX, true);
     const { dataBytes } = message;

@@ -97,7 +97,15 @@ export class ServiceBlock {
     // Translations of the last life.
     processor.invalidateEpt();
     const { window } = this.#image;
-    const parts = { name: this.#name, processor, vmcs, memory: this.#memory, window };
+    const kind = this.#ring === 0 ? "guest" : "guest:ring3";
+    const parts = {
+      name: this.#name,
+      kind,
+      processor,
+      vmcs,
+      memory: this.#memory,
+      window,
+    } as const;
     return new ServiceVm(parts, port);
   }
 }

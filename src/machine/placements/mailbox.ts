@@ -1,10 +1,10 @@
 /**
  * The hand-off between a machine's thread and a service's thread: a mailbox in shared memory, and whose turn it is.
  *
- *   0 turn i32 · 4 address low · 8 address high · 12 length · 16 status · 64 message
+ *   0 turn i32 · 4 address low · 8 address high · 12 length · 16 status · 20 looks before sleeping · 64 message
  *
  * A message is there for who has the turn; the other one neither reads nor writes it. Both wait by looking at the turn for a while, then by
- * sleeping on it. How long to look pays is measured (docs/adr/0015-services.md): a wake-up costs some 10 us of the system.
+ * sleeping on it. How long is the kernel's choice (spin-choice.ts), for both.
  * The kernel's side copies a reply out before it looks at it: the thread that wrote it may write on.
  */
 import { HEADER_BYTES, MESSAGE_BYTES, type Message } from "../../hypervisor/abi/message.ts";
@@ -22,7 +22,7 @@ export const Turn = {
   FAILED: 4,
 } as const;
 
-const AT = { TURN: 0, LOW: 1, HIGH: 2, LENGTH: 3, STATUS: 4 } as const;
+const AT = { TURN: 0, LOW: 1, HIGH: 2, LENGTH: 3, STATUS: 4, SPINS: 5 } as const;
 const MESSAGE_AT = 64;
 export const MAILBOX_BYTES = MESSAGE_AT + MESSAGE_BYTES;
 
@@ -78,6 +78,14 @@ export class Mailbox {
     if (length > 0) {
       message.bytes.set(this.#bytes.subarray(HEADER_BYTES, HEADER_BYTES + length), HEADER_BYTES);
     }
+  }
+
+  get spins(): number {
+    return Atomics.load(this.#control, AT.SPINS);
+  }
+
+  set spins(spins: number) {
+    Atomics.store(this.#control, AT.SPINS, spins);
   }
 
   // ---- reads of guest memory ----

@@ -11,6 +11,7 @@ import {
   saveByMessage,
 } from "../../hypervisor/kernel/placement.ts";
 import { Mailbox, Turn } from "./mailbox.ts";
+import { SpinChoice } from "./spin-choice.ts";
 
 /** A thread that runs serveService (service-thread.ts) over the mailbox in `buffer`. */
 export interface ServiceThread {
@@ -23,8 +24,6 @@ export interface OwnThreadOptions {
   readonly thread: ServiceThread;
   /** Monotonic clock, ms. */
   readonly nowMs: () => number;
-  /** How often to look before sleeping. */
-  readonly spins: number;
 }
 
 const WORD = 0x1_0000_0000;
@@ -39,6 +38,7 @@ export class OwnThread implements Placement {
   readonly #port: PlacementPort;
   readonly #mailbox: Mailbox;
   readonly #thread: ServiceThread;
+  readonly #choice = new SpinChoice();
   #hasAnswered = false;
   #isDead = false;
 
@@ -52,19 +52,23 @@ export class OwnThread implements Placement {
   call(deadlineMs: number): Outcome {
     if (this.#isDead) return this.#failed("it has ended");
     const mailbox = this.#mailbox;
+    const started = this.#options.nowMs();
     mailbox.put(this.message);
+    mailbox.spins = this.#choice.spins;
     mailbox.pass(Turn.SERVICE);
     const outcome = this.#await(this.#hasAnswered ? deadlineMs : Math.max(deadlineMs, START_MS));
     if (outcome === Outcome.REPLIED) {
       this.#hasAnswered = true;
       mailbox.take(this.message);
+      this.#choice.took(this.#options.nowMs() - started);
     }
     return outcome;
   }
 
   #await(deadlineMs: number): Outcome {
     const mailbox = this.#mailbox;
-    const { spins, nowMs } = this.#options;
+    const { nowMs } = this.#options;
+    const { spins } = this.#choice;
     let waited: number = Turn.SERVICE;
     let turn = mailbox.wait(waited, spins, 0);
     if (turn === Turn.KERNEL) return Outcome.REPLIED;

@@ -11,14 +11,11 @@ import { reasonOf } from "./reason.ts";
 /** What the thread is started with. */
 export interface ServiceThreadData extends Omit<CompartmentSetup, "read"> {
   readonly mailbox: SharedArrayBuffer;
-  /** How often to look for a message before sleeping. */
-  readonly spins: number;
 }
 
 /** Never returns: the thread is terminated from outside. */
 export function serveService(ses: SesGlobals, data: ServiceThreadData): never {
   const mailbox = new Mailbox(data.mailbox);
-  const { spins } = data;
   let open: { message: Message; handle: () => void } | null = null;
   try {
     open = start(ses, data, mailbox);
@@ -26,7 +23,7 @@ export function serveService(ses: SesGlobals, data: ServiceThreadData): never {
     // Once more when somebody wants to know.
   }
   for (;;) {
-    if (mailbox.wait(Turn.KERNEL, spins, Number.POSITIVE_INFINITY) !== Turn.SERVICE) {
+    if (mailbox.wait(Turn.KERNEL, mailbox.spins, Number.POSITIVE_INFINITY) !== Turn.SERVICE) {
       // After a failure nothing more is expected of us.
       mailbox.wait(mailbox.turn, 0, Number.POSITIVE_INFINITY);
       continue;
@@ -46,7 +43,7 @@ export function serveService(ses: SesGlobals, data: ServiceThreadData): never {
 
 function start(
   ses: SesGlobals,
-  { image, setup, name, spins }: ServiceThreadData,
+  { image, setup, name }: ServiceThreadData,
   mailbox: Mailbox,
 ): { message: Message; handle: () => void } {
   const read = (low: unknown, high: unknown, length: unknown): number => {
@@ -54,7 +51,7 @@ function start(
       return Status.INVALID;
     mailbox.ask(low, high, length);
     mailbox.pass(Turn.READ);
-    while (mailbox.wait(Turn.READ, spins, Number.POSITIVE_INFINITY) !== Turn.ANSWER);
+    while (mailbox.wait(Turn.READ, mailbox.spins, Number.POSITIVE_INFINITY) !== Turn.ANSWER);
     const { status } = mailbox;
     if (status === Status.OK) mailbox.takeEnd(message, length);
     return status;

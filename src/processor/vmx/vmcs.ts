@@ -29,6 +29,8 @@ class Slot {
   readonly at: number;
   readonly bytes: 2 | 4 | 8;
   readonly isGuest: boolean;
+  /** Writing it leaves earlier entry checks and loaded controls valid. */
+  isClean = false;
 
   constructor(at: number, bytes: 2 | 4 | 8, isGuest: boolean) {
     this.at = at;
@@ -96,10 +98,18 @@ function allSlots(): Map<number, Slot> {
   return slots;
 }
 
-const SLOTS: ReadonlyMap<number, Slot> = allSlots();
+/** Encodings are below this. */
+const ENCODINGS = 0x8000;
+const SLOTS: Slot[] = [];
+/** Hot path: place in SLOTS by encoding, -1 for none. */
+const SLOT_INDEX = new Int16Array(ENCODINGS).fill(-1);
+for (const [encoding, slot] of allSlots()) SLOT_INDEX[encoding] = SLOTS.push(slot) - 1;
 
-/** Fields whose writing leaves earlier entry checks and loaded controls valid. */
-const CLEAN = new Set<number>([
+function slotAt(encoding: number): Slot | undefined {
+  return SLOTS[SLOT_INDEX[encoding] ?? -1];
+}
+
+for (const encoding of [
   Field.GUEST_RIP,
   Field.PREEMPTION_TIMER,
   Field.ENTRY_INTERRUPTION_INFO,
@@ -111,7 +121,8 @@ const CLEAN = new Set<number>([
   Field.INSTRUCTION_ERROR,
   Field.IDT_VECTORING_INFO,
   ...Object.values(VendorField),
-]);
+])
+  slotAt(encoding)!.isClean = true;
 
 export class Vmcs {
   readonly #own = new DataView(new ArrayBuffer(4096));
@@ -122,8 +133,9 @@ export class Vmcs {
   isLaunched = false;
 
   #slot(encoding: number): Slot {
-    const slot = SLOTS.get(encoding);
-    invariant(slot, `VMCS field ${encoding.toString(16)}`);
+    const slot = slotAt(encoding);
+    // The text of the message costs more than all the rest, so it is made only when it is needed.
+    if (slot === undefined) invariant(false, `VMCS field ${encoding.toString(16)}`);
     return slot;
   }
 
@@ -138,19 +150,20 @@ export class Vmcs {
   }
 
   big(encoding: number): bigint {
-    const slot = SLOTS.get(encoding);
+    const slot = slotAt(encoding);
     if (slot === undefined || slot.bytes !== 8) return BigInt(this.number(encoding));
     return (slot.isGuest ? this.#guest : this.#own).getBigUint64(slot.at, true);
   }
 
   /** Writes a field; negative or fractional values are an error of the caller. */
   set(encoding: number, value: number): void {
-    if (!CLEAN.has(encoding)) this.isDirty = true;
     if (encoding === Field.GUEST_RFLAGS) {
+      this.isDirty = true;
       writeRflags(this.#guest, value);
       return;
     }
-    const { at, bytes, isGuest } = this.#slot(encoding);
+    const { at, bytes, isGuest, isClean } = this.#slot(encoding);
+    if (!isClean) this.isDirty = true;
     const view = isGuest ? this.#guest : this.#own;
     if (bytes === 2) view.setUint16(at, value, true);
     else if (bytes === 4) view.setUint32(at, value, true);
@@ -161,12 +174,12 @@ export class Vmcs {
   }
 
   setBig(encoding: number, value: bigint): void {
-    const slot = SLOTS.get(encoding);
+    const slot = slotAt(encoding);
     if (slot === undefined || slot.bytes !== 8) {
       this.set(encoding, Number(value));
       return;
     }
-    if (!CLEAN.has(encoding)) this.isDirty = true;
+    if (!slot.isClean) this.isDirty = true;
     (slot.isGuest ? this.#guest : this.#own).setBigUint64(slot.at, BigInt.asUintN(64, value), true);
   }
 

@@ -105,7 +105,7 @@ const Pte = {
   NO_EXECUTE: 1n << 63n,
 } as const;
 
-/** Everything in [0, 1 MiB) at its own address, in 4 KiB pages; ACCESSED and DIRTY are set, so walks change nothing. */
+/** The whole memory at its own addresses, in 4 KiB pages; ACCESSED and DIRTY are set, so walks change nothing. */
 function paging(): Uint8Array {
   const bytes = new Uint8Array(Layout.PAGING_END - Layout.PAGING);
   const view = new DataView(bytes.buffer);

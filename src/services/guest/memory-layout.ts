@@ -1,15 +1,15 @@
 /**
- * The memory of a service VM: 1 MiB, identity-mapped, every address fixed.
+ * The memory of a service VM: 256 KiB, identity-mapped, every address fixed. It is copied at every checkpoint.
  *
  *   0x0_0000  nothing: null pointers fault
  *   0x0_1000  GDT and TSS · 0x0_2000 paging structures          supervisor
  *   0x1_0000  code, may not be written                          user
  *   0x2_0000  message window, may not be executed               user
  *   0x3_0000  data, may not be executed                         user
- *   0x8_0000  top of the stack, which grows down into the data
+ *   0x4_0000  the end, and the top of the stack
  */
 export const Layout = {
-  MEMORY_BYTES: 0x10_0000,
+  MEMORY_BYTES: 0x4_0000,
   GDT: 0x1000,
   TSS: 0x1800,
   PAGING: 0x2000,
@@ -19,5 +19,5 @@ export const Layout = {
   WINDOW: 0x2_0000,
   WINDOW_BYTES: 0x1_0000,
   DATA: 0x3_0000,
-  STACK: 0x8_0000,
+  STACK: 0x4_0000,
 } as const;

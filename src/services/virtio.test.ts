@@ -1,0 +1,179 @@
+/** The virtio services as the kernel runs them: by messages and effects, through restarts. */
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { BlockFeature, BlockRequestType } from "../devices/virtio/block-device.ts";
+import { BusDriver } from "../devices/virtio/test-driver.ts";
+import { DeviceStatus } from "../devices/virtio/virtio-device.ts";
+import { DiskStream } from "../machine/disk-stream.ts";
+import { MemoryPort } from "../storage/memory-port.ts";
+import { RawDisk } from "../storage/raw-disk.ts";
+import { VirtioBoard } from "./testing/virtio-board.ts";
+
+const DISK_BYTES = 4 << 20;
+const STREAM = 16;
+
+/** A board with a disk behind its stream; `work` carries out what the service has asked, one answer a message. */
+function blockBoard(readOnly = false) {
+  const port = new MemoryPort(new Uint8Array(DISK_BYTES));
+  const device = {
+    kind: "block",
+    stream: STREAM,
+    size: DISK_BYTES,
+    readOnly,
+    serial: "s0",
+  } as const;
+  const board = new VirtioBoard(device);
+  const failures: string[] = [];
+  const disk = new DiskStream(new RawDisk(port, { readOnly }), {
+    answer: (bytes) => assert.equal(board.input(bytes), bytes.length),
+    failed: (text) => failures.push(text),
+  });
+  const work = () => {
+    for (let next = board.output.shift(); next; next = board.output.shift()) disk.take(next);
+  };
+  return { board, port, work, failures, driver: new BusDriver(board) };
+}
+
+function header(type: number, sector: number): Uint8Array {
+  const bytes = new Uint8Array(16);
+  new DataView(bytes.buffer).setUint32(0, type, true);
+  new DataView(bytes.buffer).setUint32(8, sector, true);
+  return bytes;
+}
+
+const pattern = (length: number, seed: number) =>
+  Uint8Array.from({ length }, (_, i) => ((i >> 3) * 31 + i + seed) & 0xff);
+
+for (const restarts of [false, true]) {
+  describe(restarts ? "a disk whose service is restarted at every message" : "a disk", () => {
+    const start = () => {
+      const all = blockBoard();
+      all.board.restarts = restarts;
+      all.driver.start({ features: [BlockFeature.FLUSH], indirect: true });
+      return all;
+    };
+
+    test("large transfers go in pieces that fit into messages", () => {
+      const { board, driver, port, work } = start();
+      const data = pattern(200_704, 3);
+      driver.add(0, [{ bytes: header(BlockRequestType.OUT, 16) }, { bytes: data }, { room: 1 }]);
+      work();
+      assert.deepEqual([...driver.collect(0)[0]!.data], [0]);
+      assert.deepEqual(port.bytes().subarray(8192, 8192 + data.length), data);
+      driver.add(0, [
+        { bytes: header(BlockRequestType.IN, 16) },
+        { room: 100_000 },
+        { room: 100_704 },
+        { room: 1 },
+      ]);
+      work();
+      const [answer] = driver.collect(0);
+      assert.deepEqual(answer!.data.subarray(0, data.length), data);
+      assert.equal(answer!.data[data.length], 0);
+      assert.ok(board.largest > 32 << 10);
+      assert.deepEqual(driver.vectors(), [0x41, 0x41]);
+    });
+
+    test("more writes at once than a message has room for", () => {
+      const { board, driver, port, work } = start();
+      const blocks = Array.from({ length: 12 }, (_, i) => pattern(32 << 10, i));
+      for (const [i, bytes] of blocks.entries())
+        driver.add(0, [{ bytes: header(BlockRequestType.OUT, 64 * i) }, { bytes }, { room: 1 }], {
+          kick: false,
+        });
+      driver.kick(0);
+      assert.ok(board.output.length < blocks.length, "the rest waits");
+      work();
+      const answers = driver.collect(0);
+      assert.equal(answers.length, blocks.length);
+      assert.ok(answers.every(({ data }) => data[0] === 0));
+      for (const [i, bytes] of blocks.entries())
+        assert.deepEqual(port.bytes().subarray(i * bytes.length, (i + 1) * bytes.length), bytes);
+    });
+
+    test("a driver that breaks the rules is told so, and logged", () => {
+      const { board, driver } = start();
+      driver.offer(driver.queues[0]!, 999);
+      driver.kick(0);
+      assert.equal(driver.status & DeviceStatus.NEEDS_RESET, DeviceStatus.NEEDS_RESET);
+      assert.match(board.logs[0]!, /queue 0/);
+    });
+  });
+}
+
+test("the BAR is decoded where the guest puts it, inside the window of devices, and nowhere else", () => {
+  const { board, driver } = blockBoard();
+  assert.equal(driver.read(1, 18, 2), 1);
+  driver.config(0x10, 4, 0xd000_0000);
+  assert.equal(Number(board.readMemory(0xd000_0000 + 18, 2)), 1);
+  assert.equal(Number(board.readMemory(0xc000_0000 + 18, 2)), 0xffff);
+  for (const bad of [0, 0x10_0000, 0xfee0_0000, 0xfffe_0000]) {
+    driver.config(0x10, 4, bad);
+    assert.equal(Number(board.readMemory(bad + 18, 2)), 0xffff, bad.toString(16));
+  }
+  driver.config(0x10, 4, 0xd000_0000);
+  driver.config(4, 2, 0);
+  assert.equal(Number(board.readMemory(0xd000_0000 + 18, 2)), 0xffff);
+});
+
+test("INTx until MSI-X is switched on", () => {
+  const { board, driver, work } = blockBoard();
+  driver.start({ msix: false });
+  driver.add(0, [{ bytes: header(BlockRequestType.FLUSH, 0) }, { room: 1 }]);
+  assert.equal(board.level, false);
+  work();
+  assert.equal(board.level, true);
+  assert.equal(driver.read(3, 0, 1), 1);
+  assert.equal(board.level, false);
+});
+
+test("a disk that fails gives the guest I/O errors, and the user one line", () => {
+  const { driver, work, failures } = blockBoard();
+  driver.start();
+  // The service believes in a larger disk than there is: nothing that it asks is trusted.
+  for (const sector of [8191, 8191]) {
+    driver.add(0, [{ bytes: header(BlockRequestType.IN, sector) }, { room: 512 }, { room: 1 }]);
+    work();
+  }
+  assert.equal(driver.collect(0).length, 2);
+  assert.deepEqual(failures, []);
+});
+
+test("entropy comes from the stream, and is asked for only when somebody waits", () => {
+  const board = new VirtioBoard({ kind: "entropy", stream: STREAM });
+  const driver = new BusDriver(board).start();
+  driver.add(0, [{ room: 16 }]);
+  assert.deepEqual([...board.output.shift()!], [0, 1]);
+  board.restarts = true;
+  board.input(pattern(256, 9));
+  assert.deepEqual(driver.collect(0)[0]!.data, pattern(256, 9).subarray(0, 16));
+});
+
+test("frames of a card cross its stream, and wait where there is no room", () => {
+  const mac = [0x52, 0x54, 0, 0, 0, 1];
+  const board = new VirtioBoard({ kind: "network", stream: STREAM, mac });
+  board.restarts = true;
+  const driver = new BusDriver(board).start({ indirect: true });
+  const frame = (seed: number) => pattern(1514, seed);
+  for (let i = 0; i < 60; i++)
+    driver.add(1, [{ bytes: new Uint8Array(12) }, { bytes: frame(i) }], { kick: false });
+  driver.kick(1);
+  assert.ok(board.output.length < 60 && board.deadline < Number.POSITIVE_INFINITY);
+  while (board.deadline < Number.POSITIVE_INFINITY) board.timer();
+  assert.deepEqual(
+    board.output.map((bytes) => bytes[0]),
+    Array.from({ length: 60 }, (_, i) => frame(i)[0]),
+  );
+  const chunk = (...frames: Uint8Array[]) =>
+    Uint8Array.from(frames.flatMap((one) => [one.length & 0xff, one.length >> 8, ...one]));
+  driver.resetHeap();
+  driver.add(0, [{ room: 1526 }]);
+  const both = chunk(frame(1), frame(2));
+  assert.equal(board.input(both), 1516, "the first");
+  driver.add(0, [{ room: 1526 }]);
+  assert.equal(board.input(both.subarray(1516)), 1516);
+  assert.deepEqual(
+    driver.collect(0).map(({ data }) => data.subarray(12)),
+    [frame(1), frame(2)],
+  );
+});
