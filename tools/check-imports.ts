@@ -55,7 +55,7 @@ const ROOMS: ReadonlyMap<string, readonly string[]> = new Map(
     storage: [],
     kernel: ["isa", "state", "memory", "core", "vmx", "abi"],
     network: [],
-    "services/*": ["abi", "devices", "storage"],
+    "services/*": ["abi", "devices"],
     control: [],
     machine: [
       ...["isa", "ir", "state", "semantics", "memory", "core", "vmx", "interpreter", "jit"],

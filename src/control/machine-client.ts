@@ -12,6 +12,7 @@ import type {
   MachineConfig,
   SerialPort,
   ServicesReport,
+  SocketTraffic,
   StopReason,
   ToMachine,
 } from "./protocol.ts";
@@ -24,6 +25,28 @@ export interface MachineEvents {
   profile?(data: string): void;
   log(level: LogLevel, text: string): void;
   stopped(reason: StopReason): void;
+}
+
+/** What a connection to the guest tells its user. */
+export interface ConnectionEvents {
+  opened(): void;
+  /** Bytes of the guest's; `taken` says that the next may come. */
+  data(bytes: Uint8Array): void;
+  /** The guest has taken as many bytes of ours. */
+  taken(bytes: number): void;
+  /** The guest sends no more. */
+  ended(): void;
+  /** Over, refused, or gone with the machine; nothing comes after it. */
+  closed(): void;
+}
+
+/** A connection to a port of the guest's. */
+export interface GuestConnection {
+  /** No more than SOCKET_WINDOW bytes that are not taken yet. */
+  write(bytes: Uint8Array): void;
+  taken(bytes: number): void;
+  end(): void;
+  close(): void;
 }
 
 /** Carries a message to the machine; the buffers in `transfer` become the machine's. */
@@ -39,6 +62,8 @@ export class MachineClient {
     number,
     (answer: ServicesReport | string | null | undefined) => void
   >();
+
+  readonly #connections = new Map<number, ConnectionEvents>();
 
   constructor(post: Post, events: MachineEvents) {
     this.#post = post;
@@ -58,6 +83,36 @@ export class MachineClient {
 
   pressPowerButton(): void {
     this.#send({ type: "powerButton" });
+  }
+
+  pause(): void {
+    this.#send({ type: "pause" });
+  }
+
+  resume(): void {
+    this.#send({ type: "resume" });
+  }
+
+  /** Connects to a port that the guest listens on, by vsock. Of a machine without, or one that has ended, it is closed at once. */
+  connect(port: number, events: ConnectionEvents): GuestConnection {
+    const id = ++this.#asked;
+    const send = (message: SocketTraffic): void => {
+      if (this.#connections.has(id)) this.#send(message);
+    };
+    if (this.#stopped) queueMicrotask(() => events.closed());
+    else {
+      this.#connections.set(id, events);
+      this.#send({ type: "connect", id, port });
+    }
+    return {
+      write: (data) => send({ type: "socketData", id, data }),
+      taken: (bytes) => send({ type: "socketTaken", id, bytes }),
+      end: () => send({ type: "socketEnded", id }),
+      close: () => {
+        send({ type: "socketClosed", id });
+        this.#connections.delete(id);
+      },
+    };
   }
 
   /** What its services are and have done; undefined if the machine ends before it answers. */
@@ -118,9 +173,30 @@ export class MachineClient {
       case "drilled":
         this.#answered(message.id, message.problem);
         break;
+      case "socketOpen":
+        this.#connections.get(message.id)?.opened();
+        break;
+      case "socketData":
+      case "socketTaken":
+      case "socketEnded":
+      case "socketClosed":
+        this.#carry(message);
+        break;
       case "stopped":
         this.lost(message.reason);
         break;
+    }
+  }
+
+  #carry(message: SocketTraffic): void {
+    const events = this.#connections.get(message.id);
+    if (!events) return;
+    if (message.type === "socketData") events.data(message.data);
+    else if (message.type === "socketTaken") events.taken(message.bytes);
+    else if (message.type === "socketEnded") events.ended();
+    else {
+      this.#connections.delete(message.id);
+      events.closed();
     }
   }
 
@@ -130,6 +206,9 @@ export class MachineClient {
     this.#stopped = true;
     for (const resolve of this.#waiting.values()) resolve(undefined);
     this.#waiting.clear();
+    const connections = [...this.#connections.values()];
+    this.#connections.clear();
+    for (const { closed } of connections) closed();
     this.#events.stopped(reason);
   }
 

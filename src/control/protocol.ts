@@ -68,6 +68,8 @@ export interface MachineConfig {
   readonly disks?: readonly DiskConfig[];
   /** A network card whose other end is our user-mode network. For embedders that have sockets. Default: none. */
   readonly network?: NetworkConfig;
+  /** A virtio socket device, for `connect`. Default: none. */
+  readonly sockets?: boolean;
   /** What the real-time clock shows at start, milliseconds since 1970 UTC. A constant in deterministic mode. */
   readonly rtcEpochMs: number;
 }
@@ -194,6 +196,18 @@ export interface JitReport {
   readonly retired: number;
 }
 
+/** Of a connection by vsock, in both directions, in order. After `socketClosed` its id is forgotten; the other side may still name it. */
+export type SocketTraffic =
+  /** Bytes. At most SOCKET_WINDOW of them may be on their way unacknowledged by `socketTaken`. */
+  | { readonly type: "socketData"; readonly id: number; readonly data: Uint8Array }
+  | { readonly type: "socketTaken"; readonly id: number; readonly bytes: number }
+  /** The sender of this will send no more. */
+  | { readonly type: "socketEnded"; readonly id: number }
+  | { readonly type: "socketClosed"; readonly id: number };
+
+/** Bytes of one direction of a connection. */
+export const SOCKET_WINDOW = 1 << 16;
+
 /** Application to machine. */
 export type ToMachine =
   | { readonly type: "start"; readonly config: MachineConfig }
@@ -210,6 +224,12 @@ export type ToMachine =
       readonly service: string;
       readonly drill: DrillName;
     }
+  /** A connection to a port that the guest listens on (vsock); the application chooses the id. */
+  | { readonly type: "connect"; readonly id: number; readonly port: number }
+  | SocketTraffic
+  /** No guest instruction is executed, and the guest's time stands still, until `resume`; twice is once. */
+  | { readonly type: "pause" }
+  | { readonly type: "resume" }
   /** Stop at the next instruction boundary; answered with `stopped` of kind "killed". */
   | { readonly type: "stop" };
 
@@ -220,6 +240,9 @@ export type FromMachine =
   /** Bytes that the guest sent on a serial port. */
   | { readonly type: "output"; readonly port: SerialPort; readonly data: Uint8Array }
   | { readonly type: "stopped"; readonly reason: StopReason }
+  /** The guest has accepted a `connect`; a refusal is `socketClosed`. */
+  | { readonly type: "socketOpen"; readonly id: number }
+  | SocketTraffic
   | { readonly type: "services"; readonly id: number; readonly report: ServicesReport }
   /** `problem`: why it was not done. */
   | { readonly type: "drilled"; readonly id: number; readonly problem: string | null }

@@ -6,7 +6,7 @@
  */
 import { HypolithError } from "../base/errors.ts";
 import { type BlockOperation, PIECE_BYTES } from "../devices/virtio/block-device.ts";
-import { decodeRequest, encodeAnswer } from "../devices/virtio/block-message.ts";
+import { createAnswer, decodeRequest, encodeAnswer } from "../devices/virtio/block-message.ts";
 import type { Io } from "../storage/block-port.ts";
 import type { Disk } from "../storage/disk.ts";
 import { DiskQueue } from "../storage/disk-queue.ts";
@@ -37,10 +37,10 @@ export class DiskStream {
       this.#wires.answer(encodeAnswer(tag, false));
       return;
     }
-    const data = isRead ? new Uint8Array(operation.length) : undefined;
+    const answer = createAnswer(tag, true, isRead ? operation.length : 0);
     this.#queue.submit(
-      () => this.#carryOut(operation, data),
-      () => this.#wires.answer(encodeAnswer(tag, true, data)),
+      () => this.#carryOut(operation, answer.data),
+      () => this.#wires.answer(answer.bytes),
       (error) => {
         this.#tell(operation.kind, error);
         this.#wires.answer(encodeAnswer(tag, false));
@@ -48,11 +48,11 @@ export class DiskStream {
     );
   }
 
-  #carryOut(operation: BlockOperation, data: Uint8Array | undefined): Io<void> {
+  #carryOut(operation: BlockOperation, data: Uint8Array): Io<void> {
     const disk = this.#disk;
     switch (operation.kind) {
       case "read":
-        return disk.read(operation.offset, data!);
+        return disk.read(operation.offset, data);
       case "write":
         return disk.write(operation.offset, operation.bytes);
       case "discard":

@@ -17,6 +17,7 @@ import { runNow } from "../storage/block-port.ts";
 import type { Disk } from "../storage/disk.ts";
 import { checkQcow2 } from "../storage/qcow2/check.ts";
 import { createQcow2 } from "../storage/qcow2/create.ts";
+import { readHeader } from "../storage/qcow2/qcow2-disk.ts";
 import { FilePort, openDisk } from "./embedder-node-files.ts";
 import { BLOCK_BYTES, blockContent } from "./testing/test-overlay-writer.ts";
 
@@ -60,9 +61,13 @@ test("an overlay is made, kept, continued, and says which image is behind it", (
   const writer = `import { openDisk } from ${JSON.stringify(new URL("embedder-node-files.ts", import.meta.url).href)};
     import { runNow } from ${JSON.stringify(new URL("../storage/block-port.ts", import.meta.url).href)};
     const disk = openDisk(${JSON.stringify({ path, mode: "scratch", overlay })});
-    runNow(disk.write(4096, new Uint8Array(512).fill(7)));`;
+    runNow(disk.write(4096, new Uint8Array(512).fill(7)));
+    runNow(disk.write(1 << 20, new Uint8Array(512).fill(8)));`;
   execFileSync(process.execPath, ["--input-type=module-typescript", "-e", writer]);
   assert.deepEqual(readdirSync(folder).sort(), ["base.img", "mine.qcow2"]);
+  const file = new FilePort(overlay, constants.O_RDONLY);
+  assert.deepEqual(runNow(checkQcow2(file)), { leaks: 0, errors: 0 });
+  assert.ok(!runNow(readHeader(file)).isDirty, "closed in order");
   const disk = openDisk({ path, mode: "scratch", overlay });
   assert.deepEqual(readAt(disk, 4096, 512), Buffer.alloc(512, 7));
   assert.throws(() => openDisk({ path, mode: "scratch", overlay }), { code: "disk-in-use" });
@@ -163,5 +168,10 @@ test("kill -9 at any moment: the overlay opens again, and no acknowledged write 
     }
   }
   assert.ok(existsSync(`${overlay}.lock`), "the lock of the last life is there, and stops nobody");
-  openDisk({ path, mode: "scratch", overlay });
+  const last = openDisk({ path, mode: "scratch", overlay });
+  assert.deepEqual(runNow(checkQcow2(new FilePort(overlay, constants.O_RDONLY))), {
+    leaks: 0,
+    errors: 0,
+  });
+  runNow(last.close());
 });

@@ -190,8 +190,8 @@ function unreadable(path: string, cause: unknown): HypolithError {
   });
 }
 
-/** Lock files of this thread, with the descriptors that keep them open. */
-const held = new Map<string, number>();
+/** Lock files of this thread, with the descriptors that keep them open, and the disks behind them. */
+const held = new Map<string, { readonly descriptor: number; readonly disk?: Disk }>();
 
 /**
  * Runs `open` with the image's lock, which stays until the thread ends. The lock file says which process holds it open, and as which descriptor: a
@@ -200,10 +200,12 @@ const held = new Map<string, number>();
 function withLock(path: string, open: () => Disk): Disk {
   const file = join(realPath(dirname(resolve(path))), `${basename(path)}.lock`);
   const descriptor = lock(path, file);
-  if (held.size === 0) process.once("exit", releaseLocks);
-  held.set(file, descriptor);
+  if (held.size === 0) process.once("exit", closeAll);
+  held.set(file, { descriptor });
   try {
-    return open();
+    const disk = open();
+    held.set(file, { descriptor, disk });
+    return disk;
   } catch (error) {
     release(file, descriptor);
     throw error;
@@ -245,8 +247,15 @@ function isHeld(file: string, owner: number, descriptor: number): boolean {
   }
 }
 
-function releaseLocks(): void {
-  for (const [file, descriptor] of held) release(file, descriptor);
+/** The thread ends in order. Where it does not, the next to open an image finds it marked as open. */
+function closeAll(): void {
+  for (const [file, { descriptor, disk }] of held) {
+    try {
+      if (disk) runNow(disk.close());
+    } finally {
+      release(file, descriptor);
+    }
+  }
 }
 
 function release(file: string, descriptor: number): void {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -30,8 +30,11 @@ const question = buildArp(
 );
 
 async function until(what: () => boolean): Promise<void> {
-  for (let i = 0; i < 500 && !what(); i++) await sleep(20);
-  assert.ok(what());
+  for (let i = 0; i < 500; i++) {
+    if (what()) return;
+    await sleep(20);
+  }
+  assert.fail("it did not come");
 }
 
 test("frames reach the network in its thread, answers ring the doorbell, a capture has both", async (t) => {
@@ -65,6 +68,23 @@ test("what the network reports comes as log lines of the machine", async (t) => 
     first?.type === "log" ? first.text : "",
     /^network: forwarding 127\.0\.0\.1:\d+:80\/tcp$/,
   );
+});
+
+test("a capture that cannot be written ends, the network does not", {
+  skip: existsSync("/dev/full") ? false : "there is no /dev/full",
+}, async (t) => {
+  const { link: network, sent } = link({ capture: "/dev/full" });
+  t.after(() => network.end());
+  network.send(question);
+  await until(() => {
+    network.takeReports();
+    return sent.length > 0;
+  });
+  const [first] = sent;
+  assert.match(first?.type === "log" ? first.text : "", /the capture ends early: .*ENOSPC/);
+  await until(() => network.receive() !== null);
+  network.send(question);
+  await until(() => network.hasFrames);
 });
 
 test("a wrong configuration is refused before anything is started", () => {

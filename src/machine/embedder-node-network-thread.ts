@@ -46,7 +46,10 @@ class NetworkThread {
     this.#data = data;
     this.#fromGuest = new FrameRing(data.fromGuest);
     this.#toGuest = new FrameRing(data.toGuest);
-    this.#capture = data.capture === undefined ? null : new Capture(data.capture);
+    this.#capture =
+      data.capture === undefined
+        ? null
+        : new Capture(data.capture, (why) => this.#captureFailed(why));
     const host = new NodeNetwork();
     const largest = data.mtu + ETHERNET_HEADER;
     this.#network = new UserNetwork({
@@ -87,6 +90,10 @@ class NetworkThread {
     this.#ring();
   }
 
+  #captureFailed(why: string): void {
+    this.#report({ level: "warn", text: `the capture ends early: ${why}` });
+  }
+
   /** Takes what the guest has sent, and goes on with what waited for room. */
   #work(): void {
     do {
@@ -118,27 +125,36 @@ class NetworkThread {
   }
 }
 
-/** A capture file. Written at the end of each event, so that it is whole when the machine ends. */
+/** A capture file. Written at the end of each event, so that it is whole when the machine ends. After a failure it is left alone. */
 class Capture {
   readonly #file: number;
+  readonly #failed: (why: string) => void;
+  #hasFailed = false;
   readonly #epochNs = BigInt(Math.round(performance.timeOrigin * 1e6));
   #blocks: Uint8Array[] = [];
 
-  constructor(path: string) {
+  constructor(path: string, failed: (why: string) => void) {
     this.#file = openSync(path, "w");
+    this.#failed = failed;
     this.#blocks.push(captureHeader({ interfaceName: "net0", application: "hypolith" }));
-    this.flush();
   }
 
   add(direction: Direction, frame: Uint8Array): void {
+    if (this.#hasFailed) return;
     const timeNs = this.#epochNs + BigInt(nowNs());
     this.#blocks.push(captureFrame({ timeNs, direction, frame }));
   }
 
   flush(): void {
     if (this.#blocks.length === 0) return;
-    writeSync(this.#file, Buffer.concat(this.#blocks));
+    const bytes = Buffer.concat(this.#blocks);
     this.#blocks = [];
+    try {
+      for (let at = 0; at < bytes.length; ) at += writeSync(this.#file, bytes, at);
+    } catch (error) {
+      this.#hasFailed = true;
+      this.#failed((error as Error).message);
+    }
   }
 }
 

@@ -52,23 +52,29 @@ function serve(port: MessagePort, doorbell: Int32Array): void {
   let machine: Machine | null = null;
   let network: NodeNetworkLink | null = null;
   let wasIdle = false;
+  const pause = new Pause();
   for (;;) {
     if (rings()) {
       seen = Atomics.load(doorbell, 0);
       network?.takeReports();
       for (let m = take(); m; m = take()) {
         if (m.type === "start") {
-          const started = start(m.config, { send, doorbell, rings });
+          const started = start(m.config, { send, doorbell, rings, nowMs: () => pause.nowMs() });
           if (!started) return;
           ({ machine, network } = started);
-        } else if (machine) apply(machine, m);
-        else if (m.type === "stop") {
+        } else if (m.type === "pause") pause.begin();
+        else if (m.type === "resume") pause.end();
+        else if (machine) {
+          // A machine that is to stop must run up to where it says how it ended.
+          if (m.type === "stop") pause.end();
+          apply(machine, m);
+        } else if (m.type === "stop") {
           send({ type: "stopped", reason: { kind: "killed" } });
           return;
         }
       }
     }
-    if (!machine) {
+    if (!machine || pause.isOn) {
       waitForRing(MAX_SLEEP_MS);
       continue;
     }
@@ -85,6 +91,29 @@ function serve(port: MessagePort, doorbell: Int32Array): void {
     }
     if (state.waitMs > REST_MS && machine.rest()) giveBackMemory();
     waitForRing(state.waitMs);
+  }
+}
+
+/** While a machine is paused its clock stands still: for the guest no time has gone by. */
+class Pause {
+  #since: number | undefined;
+  #lost = 0;
+
+  get isOn(): boolean {
+    return this.#since !== undefined;
+  }
+
+  nowMs(): number {
+    return (this.#since ?? performance.now()) - this.#lost;
+  }
+
+  begin(): void {
+    this.#since ??= performance.now();
+  }
+
+  end(): void {
+    if (this.#since !== undefined) this.#lost += performance.now() - this.#since;
+    this.#since = undefined;
   }
 }
 
@@ -114,14 +143,15 @@ interface StartPorts {
   readonly doorbell: Int32Array;
   /** True while the doorbell has rung since it was last heard. */
   rings(): boolean;
+  nowMs(): number;
 }
 
-function start(config: MachineConfig, { send, doorbell, rings }: StartPorts): Running | null {
+function start(config: MachineConfig, { send, doorbell, rings, nowMs }: StartPorts): Running | null {
   tuneEngine();
   try {
     const network = config.network ? new NodeNetworkLink(config.network, { doorbell, send }) : null;
     const machine = new Machine(config, {
-      nowMs: () => performance.now(),
+      nowMs,
       entropy: () => randomBytes(8).readBigUInt64LE(),
       doorbell: rings,
       send,

@@ -3,18 +3,25 @@
  *
  *   word 0 bytes written, 1 bytes read, both modulo 2^32 · 2 the consumer sleeps · 3 the producer waits for room · then the bytes
  *
- * A frame is two bytes of length, little endian, and itself; it may go over the end to the beginning. Nobody waits here: `push` and `sleep`
+ * A frame is eight bytes that begin with its length, 16 bits little endian, and itself, padded to eight: copies to and from shared memory are
+ * made byte by byte unless both ends are aligned, which is several times slower. It may go over the end to the beginning. Nobody waits here: `push` and `sleep`
  * tell when the other side has to be woken, and how that is done is the embedder's. The two flags are set before the last look, so that no
  * wake-up is lost. Hot path.
  */
 const Word = { WRITTEN: 0, READ: 1, SLEEPING: 2, BLOCKED: 3, COUNT: 4 } as const;
+const HEADER_BYTES = 8;
+/** Of a frame in what `take` answers: its length alone. */
 const LENGTH_BYTES = 2;
+
+const sizeOf = (length: number): number => HEADER_BYTES + ((length + 7) & ~7);
 
 export class FrameRing {
   readonly buffer: SharedArrayBuffer;
   readonly #words: Int32Array;
   readonly #bytes: Uint8Array;
   readonly #mask: number;
+  /** What `take` puts together its answer from. */
+  #raw = new Uint8Array(0);
 
   /** Over memory that `create` made, here or in another thread. */
   constructor(buffer: SharedArrayBuffer) {
@@ -43,7 +50,7 @@ export class FrameRing {
 
   /** Is there room for a frame of this length? If not, the consumer will say when there may be (`takeBlocked`). */
   hasRoom(length: number): boolean {
-    const needed = LENGTH_BYTES + length;
+    const needed = sizeOf(length);
     if (this.#bytes.length - this.#used >= needed) return true;
     Atomics.store(this.#words, Word.BLOCKED, 1);
     return this.#bytes.length - this.#used >= needed;
@@ -52,12 +59,12 @@ export class FrameRing {
   /** False if it finds no room; then it is not sent. */
   push(frame: Uint8Array): boolean {
     const { length } = frame;
-    if (this.#bytes.length - this.#used < LENGTH_BYTES + length) return false;
+    if (this.#bytes.length - this.#used < sizeOf(length)) return false;
     const written = Atomics.load(this.#words, Word.WRITTEN);
     this.#bytes[written & this.#mask] = length;
     this.#bytes[(written + 1) & this.#mask] = length >>> 8;
-    this.#put(written + LENGTH_BYTES, frame);
-    Atomics.store(this.#words, Word.WRITTEN, (written + LENGTH_BYTES + length) | 0);
+    this.#put(written + HEADER_BYTES, frame);
+    Atomics.store(this.#words, Word.WRITTEN, (written + sizeOf(length)) | 0);
     return true;
   }
 
@@ -83,16 +90,32 @@ export class FrameRing {
   take(limit: number): Uint8Array | null {
     const used = this.#used;
     const read = Atomics.load(this.#words, Word.READ);
-    let length = 0;
-    while (length < used) {
-      const next = length + LENGTH_BYTES + this.#lengthAt(read + length);
-      if (next > limit && length > 0) break;
-      length = next;
+    let size = 0;
+    let answer = 0;
+    while (size < used) {
+      const length = this.#lengthAt(read + size);
+      if (answer > 0 && answer + LENGTH_BYTES + length > limit) break;
+      answer += LENGTH_BYTES + length;
+      size += sizeOf(length);
     }
-    if (length === 0) return null;
-    const bytes = this.#get(read, length);
-    Atomics.store(this.#words, Word.READ, (read + length) | 0);
-    return bytes;
+    if (size === 0) return null;
+    if (this.#raw.length < size) this.#raw = new Uint8Array(size);
+    this.#get(read, this.#raw.subarray(0, size));
+    Atomics.store(this.#words, Word.READ, (read + size) | 0);
+    return this.#compact(new Uint8Array(answer));
+  }
+
+  /** Frames of the raw copy with no more than their lengths between them. */
+  #compact(answer: Uint8Array): Uint8Array {
+    for (let at = 0, from = 0; at < answer.length; ) {
+      const length = this.#raw[from]! | (this.#raw[from + 1]! << 8);
+      answer[at] = length;
+      answer[at + 1] = length >>> 8;
+      answer.set(this.#raw.subarray(from + HEADER_BYTES, from + HEADER_BYTES + length), at + 2);
+      at += LENGTH_BYTES + length;
+      from += sizeOf(length);
+    }
+    return answer;
   }
 
   /** The next frame, or null. */
@@ -100,8 +123,9 @@ export class FrameRing {
     if (this.#used === 0) return null;
     const read = Atomics.load(this.#words, Word.READ);
     const length = this.#lengthAt(read);
-    const frame = this.#get(read + LENGTH_BYTES, length);
-    Atomics.store(this.#words, Word.READ, (read + LENGTH_BYTES + length) | 0);
+    const frame = new Uint8Array(length);
+    this.#get(read + HEADER_BYTES, frame);
+    Atomics.store(this.#words, Word.READ, (read + sizeOf(length)) | 0);
     return frame;
   }
 
@@ -109,13 +133,11 @@ export class FrameRing {
     return this.#bytes[position & this.#mask]! | (this.#bytes[(position + 1) & this.#mask]! << 8);
   }
 
-  #get(position: number, length: number): Uint8Array {
+  #get(position: number, into: Uint8Array): void {
     const at = position & this.#mask;
-    const bytes = new Uint8Array(length);
-    const first = Math.min(length, this.#bytes.length - at);
-    bytes.set(this.#bytes.subarray(at, at + first));
-    if (first < length) bytes.set(this.#bytes.subarray(0, length - first), first);
-    return bytes;
+    const first = Math.min(into.length, this.#bytes.length - at);
+    into.set(this.#bytes.subarray(at, at + first));
+    if (first < into.length) into.set(this.#bytes.subarray(0, into.length - first), first);
   }
 
   /** After taking: true, once, if the producer waits for room and there is some now. */

@@ -47,9 +47,11 @@ import { Profile } from "./profile.ts";
 import { canBeInterrupted, reportServices } from "./service-report.ts";
 import { servicesOf } from "./service-table.ts";
 import { createServices, type ServiceHost } from "./services.ts";
+import { SocketBridge } from "./socket-bridge.ts";
 import { hashState } from "./state-hash.ts";
 import {
   createVirtioDevices,
+  GUEST_CID,
   type MachineDisk,
   type MachineNetwork,
   type StreamServer,
@@ -95,6 +97,7 @@ export class Machine {
   readonly #ports: MachinePorts;
   readonly #input: readonly InputQueue[];
   readonly #powerButton: ServiceDomain | undefined;
+  readonly #sockets: SocketBridge | undefined;
   #jit: Jit | null = null;
   #trace: string[] = [];
   readonly #profile: Profile | null;
@@ -132,11 +135,15 @@ export class Machine {
     this.vm.vcpus.push(new Vcpu(0, vmcs, apic));
     const log = (text: string): void => ports.send({ type: "log", level: "info", text });
     const entropy = isDeterministic ? pseudoRandom() : () => ports.entropy();
+    this.#sockets = config.sockets
+      ? new SocketBridge(GUEST_CID, (message) => ports.send(message))
+      : undefined;
     const { plans, servers } = createVirtioDevices(
       {
         disks: ports.disks ?? [],
         entropy: config.entropyDevice ? entropy : undefined,
         network: ports.network,
+        sockets: this.#sockets?.host,
         ...{ memoryBytes, log },
       },
       (stream, bytes) => this.#queueOf(stream)?.chunks.push(bytes),
@@ -272,8 +279,11 @@ export class Machine {
     if (this.#powerButton) this.#kernel.signal(this.#powerButton, SignalNumber.POWER_BUTTON);
   }
 
-  /** Answers a question about services, or does a drill. */
+  /** Answers a question about services, does a drill, or follows a connection. */
   serve(message: ToMachine): void {
+    if (this.#sockets) this.#sockets.serve(message);
+    else if (message.type === "connect")
+      this.#ports.send({ type: "socketClosed", id: message.id });
     if (message.type === "services") {
       const report = reportServices(this.vm);
       this.#ports.send({ type: "services", id: message.id, report });

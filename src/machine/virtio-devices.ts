@@ -5,6 +5,7 @@
  * ports'; those of virtio devices begin at FIRST_STREAM, in the order of the devices.
  */
 import { HypolithError } from "../base/errors.ts";
+import type { SocketHost } from "../devices/virtio/socket-host.ts";
 import type { VirtioDeviceOptions } from "../services/virtio/options.ts";
 import type { Disk } from "../storage/disk.ts";
 import { DiskStream } from "./disk-stream.ts";
@@ -36,6 +37,7 @@ export interface VirtioParts {
   /** 64 random bits; undefined: no entropy device. */
   readonly entropy: (() => bigint) | undefined;
   readonly network: MachineNetwork | undefined;
+  readonly sockets: SocketHost | undefined;
   readonly memoryBytes: number;
   readonly log: (text: string) => void;
 }
@@ -60,7 +62,7 @@ const MAX_DEVICES = 31;
 
 /** `answer`: bytes for the service at the other end of a stream. */
 export function createVirtioDevices(
-  { disks, entropy, network, memoryBytes, log }: VirtioParts,
+  { disks, entropy, network, sockets, memoryBytes, log }: VirtioParts,
   answer: (stream: number, bytes: Uint8Array) => void,
 ): VirtioDevices {
   const plans: VirtioDevicePlan[] = [];
@@ -91,6 +93,8 @@ export function createVirtioDevices(
     const device = { kind: "network", stream: next(), ...settings } as const;
     add("net0", device, networkServer(network));
   }
+  if (sockets)
+    add("vsock", { kind: "socket", stream: next(), cid: GUEST_CID }, socketServer(sockets));
   if (plans.length > MAX_DEVICES)
     throw new HypolithError("too-many-devices", `a machine has room for ${MAX_DEVICES} devices`);
   return { plans, servers };
@@ -105,6 +109,39 @@ function networkServer(network: MachineNetwork): StreamServer {
       return network.hasFrames;
     },
   };
+}
+
+/** The context of a machine's only guest. */
+export const GUEST_CID = 3;
+
+function socketServer(sockets: SocketHost): StreamServer {
+  return {
+    take: (packet) => sockets.receive(packet),
+    give() {
+      const packets: Uint8Array[] = [];
+      let length = 0;
+      for (let next = sockets.peek(); next; next = sockets.peek()) {
+        if (length + next.length > MAX_RECEIVED_BYTES) break;
+        packets.push(next);
+        length += next.length;
+        sockets.taken(1);
+      }
+      return length === 0 ? null : joined(packets, length);
+    },
+    get hasMore() {
+      return sockets.peek() !== undefined;
+    },
+  };
+}
+
+function joined(parts: readonly Uint8Array[], length: number): Uint8Array {
+  const bytes = new Uint8Array(length);
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return bytes;
 }
 
 const WORD_BYTES = 8;

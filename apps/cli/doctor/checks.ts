@@ -3,7 +3,9 @@
  *
  * A check changes nothing but for a file that it makes and removes in the cache. "warn" is for what a run can do without.
  */
+import { once } from "node:events";
 import { existsSync, statfsSync, unlinkSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { availableParallelism, freemem, totalmem } from "node:os";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
@@ -139,6 +141,22 @@ async function checkPackages(context: CheckContext): Promise<CheckResult> {
   return { name, status: cached.length > 0 ? "warn" : "fail", detail, cure };
 }
 
+/** What a guest's network is made of. */
+async function checkGuestNetwork(): Promise<CheckResult> {
+  const name = "guest network";
+  try {
+    const server = createServer().listen(0, "127.0.0.1");
+    await once(server, "listening");
+    server.close();
+  } catch (error) {
+    const cure = "allow this process to open sockets; until then use --network none";
+    return { name, status: "warn", detail: (error as Error).message, cure };
+  }
+  const detail =
+    "TCP, UDP and names through sockets of this process; a guest cannot ping the outside, for Node.js sends no ICMP";
+  return { name, status: "ok", detail };
+}
+
 async function packageSource({
   mirror,
   signal,
@@ -170,5 +188,6 @@ export const CHECKS: readonly Check[] = [
   checkWasm,
   checkMachine,
   checkCache,
+  checkGuestNetwork,
   checkPackages,
 ];

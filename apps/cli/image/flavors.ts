@@ -23,8 +23,11 @@ export const DISK_DRIVERS: readonly string[] = ["virtio_pci", "virtio_blk", "vir
 /** For a network card. */
 export const NETWORK_DRIVERS: readonly string[] = ["virtio_pci", "virtio_net"];
 
+/** For the socket device, by which the agent in the guest is reached. */
+export const SOCKET_DRIVERS: readonly string[] = ["virtio_pci", "vmw_vsock_virtio_transport"];
+
 /** What a run may load; it takes what its devices need. */
-const DRIVERS: readonly string[] = [...new Set([...DISK_DRIVERS, ...NETWORK_DRIVERS])];
+const DRIVERS: readonly string[] = [...new Set([...DISK_DRIVERS, ...NETWORK_DRIVERS, ...SOCKET_DRIVERS])];
 
 /** The first is the default. */
 export const FLAVORS: readonly Flavor[] = [

@@ -92,7 +92,7 @@ function unreachable(url: string, why: string, cause?: unknown): HypolithError {
 }
 
 /** fetch() says only "fetch failed"; what happened is in its causes. */
-function reasonOf(error: unknown): string {
+export function reasonOf(error: unknown): string {
   const { cause, message } = error as Error;
   if (cause instanceof AggregateError && cause.errors.length > 0) return reasonOf(cause.errors[0]);
   return cause instanceof Error ? reasonOf(cause) : message;

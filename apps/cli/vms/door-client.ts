@@ -6,53 +6,108 @@ import {
   type DoorAnswers,
   type DoorReply,
   type DoorRequest,
+  LineReader,
   type MachineInfo,
-  takeLines,
 } from "./door-protocol.ts";
 import { doorPath, machineNames } from "./runtime-folder.ts";
 
 const ANSWER_MS = 5000;
+/** These take as long as they take. */
+const PATIENT: ReadonlySet<DoorRequest["verb"]> = new Set(["wait", "agent"]);
 
 /** Asks the machine `name`. Throws HypolithError: no such machine, no answer, or what the machine says against it. */
 export async function ask<R extends DoorRequest>(
   name: string,
   request: R,
 ): Promise<DoorAnswers[R["verb"]]> {
-  const reply = await exchange(doorPath(name), request).catch((cause: Error) => {
-    throw new HypolithError("no-such-machine", `there is no machine ${name} running`, {
-      cause,
-      hint: "hypo ps lists what is running",
-    });
-  });
-  if ("error" in reply) throw new HypolithError(reply.error.code, reply.error.message);
-  return reply.result as DoorAnswers[R["verb"]];
+  const { socket, result } = await exchange(name, request);
+  socket.destroy();
+  return result as DoorAnswers[R["verb"]];
 }
 
-function exchange(path: string, request: DoorRequest): Promise<DoorReply> {
+/** A connection that carries frames from now on. */
+export async function openStream(name: string, verb: "attach" | "agent"): Promise<Socket> {
+  return (await exchange(name, { verb })).socket;
+}
+
+interface Exchange {
+  readonly socket: Socket;
+  readonly result: unknown;
+}
+
+async function exchange(name: string, request: DoorRequest): Promise<Exchange> {
+  const path = doorPath(name);
+  const { socket, reply } = await talk(path, request).catch((cause: NodeJS.ErrnoException) => {
+    throw failure(name, cause);
+  });
+  if ("error" in reply) {
+    socket.destroy();
+    const { code, message, hint } = reply.error;
+    throw new HypolithError(code, `${name}: ${message}`, hint === undefined ? {} : { hint });
+  }
+  return { socket, result: reply.result };
+}
+
+function failure(name: string, cause: NodeJS.ErrnoException): HypolithError {
+  if (cause.code === "EACCES" || cause.code === "EPERM") {
+    return new HypolithError("door-refused", `the machine ${name} is not yours to talk to`, {
+      cause,
+      hint: "its user can, or root",
+    });
+  }
+  if (cause instanceof DoorTimeout) {
+    return new HypolithError("door-silent", `the machine ${name} does not answer`, {
+      cause,
+      hint: `its process may hang; hypo ps says its PID, and hypo rm -f ${name} ends it`,
+    });
+  }
+  return new HypolithError("no-such-machine", `there is no machine ${name} running`, {
+    cause,
+    hint: "hypo ps lists what is running, hypo ps -a also what has ended",
+  });
+}
+
+class DoorTimeout extends Error {}
+
+function talk(
+  path: string,
+  request: DoorRequest,
+): Promise<{ readonly socket: Socket; readonly reply: DoorReply }> {
   return new Promise((resolve, reject) => {
-    const socket: Socket = connect(path);
-    let text = "";
+    const socket = connect({ path, allowHalfOpen: true });
+    const reader = new LineReader();
     const fail = (error: Error): void => {
       socket.destroy();
       reject(error);
     };
-    socket.setTimeout(ANSWER_MS, () => fail(new Error(`no answer in ${ANSWER_MS / 1000} s`)));
-    socket.setEncoding("utf8");
-    socket.once("error", fail);
-    socket.once("close", () => reject(new Error("the door was closed")));
+    const closed = (): void => fail(new Error("the door was closed"));
+    if (!PATIENT.has(request.verb)) {
+      socket.setTimeout(ANSWER_MS, () =>
+        fail(new DoorTimeout(`no answer in ${ANSWER_MS / 1000} s`)),
+      );
+    }
+    socket.on("error", fail);
+    socket.once("close", closed);
+    socket.once("end", closed);
     socket.once("connect", () => socket.write(`${JSON.stringify({ id: 1, ...request })}\n`));
-    socket.on("data", (data: string) => {
-      const rest = takeLines(text + data, (line) => {
-        try {
-          resolve(JSON.parse(line) as DoorReply);
-        } catch (error) {
-          reject(error as Error);
-        }
-        socket.destroy();
-      });
-      if (rest === null) fail(new Error("an answer without an end"));
-      else text = rest;
-    });
+    const take = (bytes: Buffer): void => {
+      const line = reader.take(bytes);
+      if (line === null) return fail(new Error("an answer without an end"));
+      if (line === undefined) return;
+      socket.setTimeout(0);
+      socket.pause();
+      socket.off("data", take);
+      socket.off("close", closed);
+      socket.off("end", closed);
+      const rest = reader.rest();
+      if (rest.length > 0) socket.unshift(rest);
+      try {
+        resolve({ socket, reply: JSON.parse(line) as DoorReply });
+      } catch (error) {
+        fail(error as Error);
+      }
+    };
+    socket.on("data", take);
   });
 }
 
@@ -65,7 +120,7 @@ export function isAnswered(path: string): Promise<boolean> {
       resolve(isThere);
     };
     socket.once("connect", () => done(true));
-    socket.once("error", () => done(false));
+    socket.once("error", (error: NodeJS.ErrnoException) => done(error.code === "EACCES"));
   });
 }
 

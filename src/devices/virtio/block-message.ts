@@ -57,12 +57,22 @@ export function decodeRequest(
 }
 
 export function encodeAnswer(tag: number, ok: boolean, data?: Uint8Array): Uint8Array {
-  const bytes = new Uint8Array(ANSWER_BYTES + (data?.length ?? 0));
+  const answer = createAnswer(tag, ok, data?.length ?? 0);
+  if (data) answer.data.set(data);
+  return answer.bytes;
+}
+
+/** An answer whose data is filled in where it is: it is as good as sent when it is read. */
+export function createAnswer(
+  tag: number,
+  ok: boolean,
+  length: number,
+): { readonly bytes: Uint8Array; readonly data: Uint8Array } {
+  const bytes = new Uint8Array(ANSWER_BYTES + length);
   const view = viewOf(bytes);
   setWide(view, 0, tag);
   view.setUint32(8, ok ? 1 : 0, true);
-  if (data) bytes.set(data, ANSWER_BYTES);
-  return bytes;
+  return { bytes, data: bytes.subarray(ANSWER_BYTES) };
 }
 
 export function decodeAnswer(

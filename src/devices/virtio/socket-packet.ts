@@ -57,6 +57,12 @@ export function encodeSocketPacket(packet: SocketPacket): Uint8Array {
   return bytes;
 }
 
+/** Of the packet at `at`, whose header is all there. */
+export function socketPacketBytes(bytes: Uint8Array, at: number): number {
+  const view = new DataView(bytes.buffer, bytes.byteOffset + at, SOCKET_HEADER_BYTES);
+  return SOCKET_HEADER_BYTES + view.getUint32(24, true);
+}
+
 /** Undefined if the bytes are not exactly one packet. CIDs of more than 53 bits, which nobody has, become inexact. */
 export function decodeSocketPacket(bytes: Uint8Array): SocketPacket | undefined {
   if (bytes.length < SOCKET_HEADER_BYTES) return undefined;

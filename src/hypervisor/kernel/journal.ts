@@ -12,6 +12,8 @@ import { HEADER_BYTES, type Message } from "../abi/message.ts";
 const ENTRY_WORDS = 5;
 const READ_WORDS = 4;
 const FIRST_WORDS = 1 << 14;
+/** An array of at most this size is used again: what is made anew for each checkpoint is garbage faster than it is collected. */
+const KEPT_WORDS = 1 << 19;
 /** Messages without high registers, stream and argument end here, but for the data length, which is kept apart. */
 const SHORT_WORDS = 32;
 const HEADER_WORDS = HEADER_BYTES / 4;
@@ -82,7 +84,7 @@ export class Journal {
     this.#used = 0;
     this.#last = 0;
     this.entries = 0;
-    if (this.#words.length > FIRST_WORDS) {
+    if (this.#words.length > KEPT_WORDS) {
       this.#words = new Uint32Array(FIRST_WORDS);
       this.#bytes = new Uint8Array(this.#words.buffer);
     }

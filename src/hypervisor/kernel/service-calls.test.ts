@@ -263,7 +263,7 @@ test("a service that is late is ended: the placement says so, the kernel goes on
   });
   assert.equal(bench.exit(bench.portal(service)), Status.OK);
   assert.deepEqual([service.restarts, kills], [1, 1]);
-  assert.match(service.lastFailure ?? "", /no reply within 1000 ms/);
+  assert.match(service.lastFailure ?? "", /no reply within 2000 ms/);
 });
 
 const refusals: [what: string, forge: (m: Message) => void, why: RegExp][] = [

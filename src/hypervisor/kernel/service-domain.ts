@@ -41,7 +41,7 @@ export interface ServicePolicy {
 }
 
 export const DEFAULT_POLICY: ServicePolicy = {
-  deadlineMs: 1000,
+  deadlineMs: 2000,
   maxRestarts: 10,
   windowNs: 10e9,
   maxForOneMessage: 3,

@@ -217,6 +217,13 @@ for (const [name, place] of PLACEMENTS) {
   });
 }
 
+test("without a compartment the first attempt gets out: it is one", () => {
+  const open = new Function(`return ${program(ATTEMPTS[0]![1])}`)() as (s: unknown) => () => void;
+  const { buffer } = new WebAssembly.Memory({ initial: 1 });
+  open({ buffer, options: {}, grants: CAPABILITIES, read: () => 1 })();
+  assert.match(new TextDecoder().decode(new Uint8Array(buffer, 272, 60)), /^process,.*fetch/);
+});
+
 test("worker: a program that never answers, and one that takes all memory, are ended and started again", () => {
   for (const body of ["for (;;);", "const all = []; for (;;) all.push(new Array(1e5).fill(1));"]) {
     const once = `if (message.qualification === 1) { ${body} } return "here";`;

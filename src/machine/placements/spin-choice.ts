@@ -7,7 +7,7 @@
  */
 
 /** Looks before sleeping. */
-const CHOICES = [100, 10_000] as const;
+const CHOICES = [0, 2000] as const;
 const TRIED_CALLS = 16;
 const USED_CALLS = 1500;
 /** One call that meets something else is not the whole story. */

@@ -45,7 +45,8 @@ test("the checksum of RFC 1071's example", () => {
 
 test("property: the checksum is that of adding words one by one, at any place and length", () => {
   fc.assert(
-    fc.property(bytes(70), fc.nat(9), (b, from) => {
+    fc.property(bytes(600), fc.nat(9), fc.nat(5), (whole, from, shift) => {
+      const b = whole.subarray(Math.min(shift, whole.length));
       let sum = 0;
       for (let i = from; i < b.length; i += 2) {
         sum += (b[i]! << 8) | (b[i + 1] ?? 0);

@@ -7,6 +7,8 @@ import { BlockDevice } from "../../devices/virtio/block-device.ts";
 import { decodeAnswer, encodeRequest } from "../../devices/virtio/block-message.ts";
 import { EntropyDevice } from "../../devices/virtio/entropy-device.ts";
 import { NetworkDevice } from "../../devices/virtio/network-device.ts";
+import { SocketDevice } from "../../devices/virtio/socket-device.ts";
+import { SOCKET_HEADER_BYTES, socketPacketBytes } from "../../devices/virtio/socket-packet.ts";
 import type { VirtioDevice } from "../../devices/virtio/virtio-device.ts";
 import type { Hypercalls } from "../../hypervisor/abi/service.ts";
 import { Status } from "../../hypervisor/abi/status.ts";
@@ -26,6 +28,7 @@ const RESERVE_BYTES = 12 << 10;
 export function createDeviceEnd(options: VirtioDeviceOptions, hypercalls: Hypercalls): DeviceEnd {
   if (options.kind === "block") return blockEnd(options, hypercalls);
   if (options.kind === "entropy") return entropyEnd(options.stream, hypercalls);
+  if (options.kind === "socket") return socketEnd(options, hypercalls);
   return networkEnd(options, hypercalls);
 }
 
@@ -98,6 +101,42 @@ function networkEnd(
       // Behind the last whole frame there is nothing that could ever be one.
       if (taken === frames.length) return bytes.length;
       return taken === 0 ? 0 : ends[taken - 1];
+    },
+    settle() {
+      if (device.isTransmitting) device.resume();
+      return device.isTransmitting;
+    },
+  };
+}
+
+/** The most that credit lets a driver send in one packet (socket-host.ts). One that sends more loses it. */
+const SOCKET_DATA_BYTES = 32 << 10;
+
+function socketEnd(
+  { stream, cid }: Extract<VirtioDeviceOptions, { kind: "socket" }>,
+  hypercalls: Hypercalls,
+): DeviceEnd {
+  const device = new SocketDevice(
+    {
+      transmit: (packet) => hypercalls.put(stream, packet),
+      canTransmit: () =>
+        hypercalls.putRoom() >= SOCKET_HEADER_BYTES + SOCKET_DATA_BYTES + RESERVE_BYTES,
+    },
+    cid,
+  );
+  return {
+    device,
+    receive(bytes) {
+      const packets: Uint8Array[] = [];
+      const ends: number[] = [0];
+      for (let at = 0; at + SOCKET_HEADER_BYTES <= bytes.length; ) {
+        const end = at + socketPacketBytes(bytes, at);
+        packets.push(bytes.subarray(at, end));
+        ends.push(end);
+        at = end;
+      }
+      const taken = device.receive(packets);
+      return taken === packets.length ? bytes.length : ends[taken];
     },
     settle() {
       if (device.isTransmitting) device.resume();

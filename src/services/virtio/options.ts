@@ -11,6 +11,8 @@ export type VirtioDeviceOptions =
       readonly serial: string;
     }
   | { readonly kind: "entropy"; readonly stream: number }
+  /** `cid`: the guest's context, 3 or more */
+  | { readonly kind: "socket"; readonly stream: number; readonly cid: number }
   | {
       readonly kind: "network";
       readonly stream: number;

@@ -74,16 +74,27 @@ function* compare(
 ): Io<CheckReport> {
   let leaks = 0;
   let errors = 0;
-  const last = counts.fileEnd / counts.clusterBytes;
-  const clusters = new Set(references.keys());
-  for (let cluster = 0; cluster < last; cluster++) clusters.add(cluster);
-  for (const cluster of clusters) {
+  function* judge(cluster: number): Io<void> {
     const referred = references.get(cluster) ?? 0;
     const counted = yield* counts.get(cluster);
-    if (counted === referred) continue;
+    if (counted === referred) return;
     if (counted > referred) leaks++;
     else errors++;
     if (repair) yield* counts.set(cluster, referred);
+  }
+  // Counts beyond the end of the file are as real as others: a power failure can leave some.
+  const ranges = [...counts.countedRanges()];
+  for (const [from, to] of ranges)
+    for (let cluster = from; cluster < to; cluster++) yield* judge(cluster);
+  const uncounted = new Set<number>();
+  for (const cluster of references.keys())
+    if (!counts.isCounted(cluster)) uncounted.add(counts.firstOfBlock(cluster));
+  for (const cluster of references.keys()) {
+    if (!uncounted.has(counts.firstOfBlock(cluster))) continue;
+    // A new block would lie in the first cluster that it counts.
+    if (repair && references.has(counts.firstOfBlock(cluster)))
+      throw corrupt("clusters in use that no refcount block counts");
+    yield* judge(cluster);
   }
   return { leaks, errors };
 }

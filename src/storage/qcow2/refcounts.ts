@@ -53,6 +53,7 @@ export class Refcounts {
     for (const offset of counts.blockOffsets()) {
       if (offset % clusterBytes !== 0 || offset >= port.size)
         throw corrupt("a refcount block that is not on a cluster of the file");
+      if (counts.metadata.has(offset / clusterBytes)) throw corrupt("a refcount block that is two");
       counts.#mark(offset, clusterBytes);
     }
     return counts;
@@ -82,6 +83,25 @@ export class Refcounts {
       const offset = getWide(view, at);
       if (offset !== 0) yield offset;
     }
+  }
+
+  /** Clusters that have a count, by block: first, and behind the last. */
+  *countedRanges(): Generator<readonly [from: number, to: number]> {
+    const view = viewOf(this.#table);
+    for (let index = 0; 8 * index < this.#table.length; index++) {
+      if (getWide(view, 8 * index) === 0) continue;
+      yield [index * this.#entriesPerBlock, (index + 1) * this.#entriesPerBlock];
+    }
+  }
+
+  /** Whether there is a block for the cluster. */
+  isCounted(cluster: number): boolean {
+    return this.#blockOffset(Math.floor(cluster / this.#entriesPerBlock)) !== 0;
+  }
+
+  /** The first cluster that the cluster's block counts. */
+  firstOfBlock(cluster: number): number {
+    return cluster - (cluster % this.#entriesPerBlock);
   }
 
   /** Where the refcount table is. */
