@@ -36,7 +36,7 @@ import {
 import type { Handlers } from "./handlers.ts";
 import { writeRecord } from "./lower.ts";
 import { Handler } from "./run-loop.ts";
-import { shapeOf } from "./shapes.ts";
+import { ShapeTable } from "./shape-table.ts";
 
 const PAGE = 4096;
 const GRANULE_SHIFT = 6;
@@ -78,6 +78,7 @@ export class CodeCache {
   readonly #fetchHost: (linear: bigint) => number;
   readonly #instruction = new Instruction(ROWS[0]!);
   readonly #crossing = new Uint8Array(32);
+  readonly #shapes = new ShapeTable();
   /** Blocks by host page. */
   readonly #pages = new Map<number, number[]>();
   #next = ARENA;
@@ -228,7 +229,7 @@ export class CodeCache {
 
   #writeInstruction(record: number, insn: Instruction, mode: number, offset: number): void {
     const codeSize = mode & ModeBits.CODE_MASK;
-    const shape = shapeOf(insn, codeSize);
+    const shape = this.#shapes.of(insn, codeSize);
     const allowHot =
       codeSize === Mode.CODE64 || (mode & Mode.FLAT) !== 0 || shape.mode === Mode.CODE64;
     let handler = this.#handlers.number(shape, allowHot);

@@ -20,6 +20,8 @@ export interface CoreModule {
 
 export class Handlers {
   readonly #numbers = new Map<string, number>();
+  /** The same by the shape itself: cold ones only, all. */
+  readonly #known = [new Map<Shape, number>(), new Map<Shape, number>()] as const;
   readonly #firstCold: number;
   readonly #core: CoreModule;
   readonly #semantics: (sem: string) => Semantics | undefined;
@@ -46,6 +48,14 @@ export class Handlers {
 
   /** Number of the handler of a shape, or -1 if there is no semantics for it. `allowHot` false asks for the cold one. */
   number(shape: Shape, allowHot: boolean): number {
+    const known = this.#known[allowHot ? 1 : 0].get(shape);
+    if (known !== undefined) return known;
+    const number = this.#numberOf(shape, allowHot);
+    this.#known[allowHot ? 1 : 0].set(shape, number);
+    return number;
+  }
+
+  #numberOf(shape: Shape, allowHot: boolean): number {
     const key = shapeKey(shape);
     if (allowHot) {
       const hot = this.#numbers.get(key);

@@ -5,9 +5,13 @@
  * when the entry became hot; `host` says where each was, for the check that it is still mapped there.
  */
 
+import type { ShapeTable } from "../interpreter/shape-table.ts";
 import type { Decoder } from "../isa/decode.ts";
 import { Instruction } from "../isa/instruction.ts";
 import { ROWS } from "../isa/table.ts";
+import type { Shape } from "../semantics/insn.ts";
+import { Mode } from "../state/layout.ts";
+import { isInlined } from "./inlined.ts";
 
 export const PAGE = 4096;
 const MAX_INSTRUCTION = 15;
@@ -24,11 +28,21 @@ export interface CodePage {
 
 export interface Decoded {
   readonly insn: Instruction;
+  readonly shape: Shape;
+  /** A region executes it itself. */
+  readonly isCompiled: boolean;
   readonly next: number;
 }
 
 /** Answers the page at a distance, or undefined where code is not mapped or was never executed. */
 export type PageSource = (delta: number) => CodePage | undefined;
+
+/** What the bytes are read with. `bits`: code size. */
+export interface CodeReader {
+  readonly decoder: Decoder;
+  readonly shapes: ShapeTable;
+  readonly bits: 32 | 64;
+}
 
 export class CodeView {
   /** Every page that has been looked at. */
@@ -36,18 +50,19 @@ export class CodeView {
   readonly #source: PageSource;
   readonly bits: 32 | 64;
   readonly #decoder: Decoder;
+  readonly #shapes: ShapeTable;
   readonly #decoded = new Map<number, Decoded | null>();
   /** Where the indirect jump or call at an offset has been seen to go. */
   readonly targetsOf: (offset: number) => readonly number[];
 
-  /** `bits`: code size. */
   constructor(
     source: PageSource,
-    { decoder, bits }: { readonly decoder: Decoder; readonly bits: 32 | 64 },
+    { decoder, shapes, bits }: CodeReader,
     targetsOf: (offset: number) => readonly number[],
   ) {
     this.#source = source;
     this.#decoder = decoder;
+    this.#shapes = shapes;
     this.bits = bits;
     this.targetsOf = targetsOf;
   }
@@ -90,6 +105,8 @@ export class CodeView {
       both.set(second.bytes.subarray(0, MAX_INSTRUCTION), first);
       length = this.#decoder.decode(both, 0, this.bits, insn, first + MAX_INSTRUCTION);
     }
-    return length < 0 ? null : { insn, next: offset + length };
+    if (length < 0) return null;
+    const shape = this.#shapes.of(insn, this.bits === 32 ? Mode.CODE32 : Mode.CODE64);
+    return { insn, shape, isCompiled: isInlined(shape), next: offset + length };
   }
 }

@@ -2,6 +2,7 @@
  * Regions in, one WebAssembly module out. Pure: it can run in another thread, and everything it takes or gives can be posted there.
  */
 
+import { ShapeTable } from "../interpreter/shape-table.ts";
 import { type MemoryShape, ModuleBuilder, type Signature } from "../ir/module.ts";
 import { Decoder } from "../isa/decode.ts";
 import type { CpuFeatures } from "../isa/features.ts";
@@ -69,6 +70,7 @@ const MIN_INSTRUCTIONS = 2;
 export class BatchCompiler {
   readonly #setup: CompilerSetup;
   readonly #decoder: Decoder;
+  readonly #shapes = new ShapeTable();
 
   constructor(setup: CompilerSetup) {
     this.#setup = setup;
@@ -83,7 +85,7 @@ export class BatchCompiler {
       const pages = new Map(request.pages.map((page) => [page.delta, page]));
       const view = new CodeView(
         (delta) => pages.get(delta),
-        { decoder: this.#decoder, bits: request.bits },
+        { decoder: this.#decoder, shapes: this.#shapes, bits: request.bits },
         (offset) => request.targets.get(offset) ?? [],
       );
       const region = findRegion(view, request.entry, (offset) => request.stops.has(offset));

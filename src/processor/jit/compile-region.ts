@@ -10,16 +10,14 @@
 
 import { invariant } from "../../base/invariant.ts";
 import { RegionExit } from "../interpreter/region-loop.ts";
-import { shapeOf } from "../interpreter/shapes.ts";
 import type { Body, FunctionBuilder, Label, Variable } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";
 import { contextOf, entryOffset, isHit } from "../memory/tlb.ts";
 import { semanticsOf } from "../semantics/index.ts";
-import type { Shape } from "../semantics/insn.ts";
 import { isSseOff } from "../semantics/simd/operands.ts";
 import { nonCanonical } from "../semantics/system/state.ts";
-import { gprAt, Mode, S, TLB_EXECUTE, TLB_PAGE, xmmAt } from "../state/layout.ts";
+import { gprAt, S, TLB_EXECUTE, TLB_PAGE, xmmAt } from "../state/layout.ts";
 import type { CodeView } from "./code-view.ts";
 import { PAGE } from "./code-view.ts";
 import type { BasicBlock, Region, RegionInstruction } from "./control-flow.ts";
@@ -323,14 +321,13 @@ class RegionCompiler {
     const count = block.instructions.length;
     for (let i = 0; i < count; i++) {
       const at = block.instructions[i]!;
-      const shape = shapeOf(at.insn, this.#view.bits === 32 ? Mode.CODE32 : Mode.CODE64);
       if (i === count - 1 && (block.ending.kind === "step" || block.ending.kind === "leave")) {
         const next = block.ending.kind === "step" ? block.ending.site : NaN;
         this.#selector.set(this.#region.entries.get(next) ?? NOWHERE);
         this.#leaveBefore(at, 1);
         return;
       }
-      this.#instruction(x, block, at, shape, count - i);
+      this.#instruction(x, block, at, count - i);
     }
     const { kind } = block.ending;
     if (kind === "fall") this.#goto(x, block.successors[0] ?? -1, block.end);
@@ -350,19 +347,14 @@ class RegionCompiler {
     this.#fn.switch(wanted.sub(1), others, first!);
   }
 
-  #instruction(
-    x: number,
-    block: BasicBlock,
-    at: RegionInstruction,
-    shape: Shape,
-    unexecuted: number,
-  ): void {
+  #instruction(x: number, block: BasicBlock, at: RegionInstruction, unexecuted: number): void {
     const ways: Ways = {
       budget: () => this.#budget.peek().add(unexecuted),
       bail: () => this.#leaveBefore(at, unexecuted),
       branch: (condition) => this.#branch(x, block, condition),
       jump: (rip) => this.#jump(x, block, rip),
     };
+    const { shape } = at;
     const { operands } = shape;
     this.#flags.begin(shape.sem, operands[operands.length - 1]?.kind === "i");
     semanticsOf(shape.sem)!(new RegionInsn(this.#module, this.#fn, shape, at, this.#locals, ways));

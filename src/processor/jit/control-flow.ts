@@ -4,13 +4,13 @@
  */
 
 import type { Instruction } from "../isa/instruction.ts";
+import type { Shape } from "../semantics/insn.ts";
 import { type CodeView, type Decoded, PAGE } from "./code-view.ts";
 import {
   type Call,
   CONDITIONAL,
   type Discovery,
   discover,
-  isCompiled,
   isLeaving,
   relativeTarget,
 } from "./discover.ts";
@@ -36,6 +36,7 @@ export type Ending =
 
 export interface RegionInstruction {
   readonly insn: Instruction;
+  readonly shape: Shape;
   readonly offset: number;
 }
 
@@ -129,7 +130,7 @@ function endingOf(
 ): Ending | null {
   const { sem } = decoded.insn.row;
   if (isLeaving(decoded.insn)) return { kind: "leave" };
-  if (!isCompiled(decoded.insn)) return { kind: "step", site: decoded.next };
+  if (!decoded.isCompiled) return { kind: "step", site: decoded.next };
   if (CONDITIONAL.has(sem)) return { kind: "conditional", target: relativeTarget(decoded) };
   if (sem === "jmp") return { kind: "jump", target: relativeTarget(decoded) };
   if (sem === "call") {
@@ -157,7 +158,7 @@ function buildBlock(
   for (let at = start; ; ) {
     const decoded = found.code.get(at);
     if (!decoded) return block({ kind: "fall" }, at);
-    instructions.push({ insn: decoded.insn, offset: at });
+    instructions.push({ insn: decoded.insn, shape: decoded.shape, offset: at });
     const ending = endingOf(decoded, at, found, sites);
     at = decoded.next;
     if (ending) return block(ending, at);

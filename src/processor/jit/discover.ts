@@ -6,12 +6,9 @@
  * regions do not execute themselves.
  */
 
-import { shapeOf } from "../interpreter/shapes.ts";
 import type { Instruction } from "../isa/instruction.ts";
 import { FAR_TRANSFERS, NEAR_TRANSFERS } from "../semantics/transfers.ts";
-import { Mode } from "../state/layout.ts";
 import type { CodeView, Decoded } from "./code-view.ts";
-import { isInlined } from "./inlined.ts";
 
 const MAX_INSTRUCTIONS = 300;
 /** A callee of at most so many instructions becomes part of the region. */
@@ -29,11 +26,6 @@ const NEAR: ReadonlySet<string> = new Set([...CONDITIONAL, ...NEAR_TRANSFERS]);
 /** Does a region end here? Near jumps that cut the instruction pointer to 16 bits are too rare to be followed. */
 export function isLeaving({ row, mode, opsize }: Instruction): boolean {
   return LEAVES.has(row.sem) || (mode === 32 && opsize === 2 && NEAR.has(row.sem));
-}
-
-/** Does a region execute it itself? */
-export function isCompiled(insn: Instruction): boolean {
-  return isInlined(shapeOf(insn, insn.mode === 32 ? Mode.CODE32 : Mode.CODE64));
 }
 
 export interface Call {
@@ -132,7 +124,7 @@ class Search {
       this.code.set(at, decoded);
       const { sem } = decoded.insn.row;
       if (isLeaving(decoded.insn)) return;
-      if (!isCompiled(decoded.insn)) {
+      if (!decoded.isCompiled) {
         this.#continueAt(decoded.next);
         return;
       }
@@ -208,7 +200,7 @@ class Search {
         seen.add(at);
         const { insn, next } = decoded;
         const { sem } = insn.row;
-        if (isLeaving(insn) || !isCompiled(insn)) return false;
+        if (isLeaving(insn) || !decoded.isCompiled) return false;
         if (sem.startsWith("call") || sem === "jmp_ind") return false;
         if (sem === "ret") {
           returns = true;

@@ -9,6 +9,7 @@
 import type { RegionTier } from "../interpreter/code-cache.ts";
 import type { RegionHost } from "../interpreter/interpreter.ts";
 import { RegionExit } from "../interpreter/region-loop.ts";
+import { ShapeTable } from "../interpreter/shape-table.ts";
 import { ModuleBuilder } from "../ir/module.ts";
 import {
   Head,
@@ -120,6 +121,7 @@ export class Jit implements RegionTier {
   readonly #table: WebAssembly.Table;
   readonly #gone: CallableFunction;
   readonly #live = new Map<number, Live>();
+  readonly #shapes = new ShapeTable();
   readonly #byPage = new Map<number, Set<Live>>();
   /** Host addresses where execution continues after leaving a region: regions there do not repeat others. */
   readonly #continuations = new Set<number>();
@@ -217,7 +219,7 @@ export class Jit implements RegionTier {
     };
     let targets: ReadonlyMap<number, readonly number[]> | undefined;
     const { decoder } = this.#host;
-    const codeView = new CodeView(source, { decoder, bits }, (offset) => {
+    const codeView = new CodeView(source, { decoder, shapes: this.#shapes, bits }, (offset) => {
       targets ??= this.#targets(ripPage);
       return targets.get(offset) ?? [];
     });
