@@ -1,24 +1,36 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { DeterministicClock, WallClock } from "./clocks.ts";
+import fc from "fast-check";
+import { WallClock } from "./clocks.ts";
 
-test("deterministic time is instructions plus what was skipped", () => {
-  const clock = new DeterministicClock();
-  assert.equal(clock.tsc(1000), 1000);
-  assert.equal(clock.budgetUntil(1500, 1000), 500);
-  assert.equal(clock.idle(4000, 1000), 0);
-  assert.equal(clock.tsc(1000), 4000);
-  assert.equal(clock.idle(Infinity, 1000), Infinity, "nothing to skip to: wait for the world");
-});
-
-test("the wall clock's budget follows the measured speed and never passes a due deadline", () => {
-  let ms = 0;
-  const clock = new WallClock(() => ms);
-  for (let i = 1; i <= 50; i++) {
-    ms = i;
-    clock.budgetUntil(1e9, i * 200_000); // 200 MIPS
-  }
-  const budget = clock.budgetUntil(ms * 1e6 + 1_000_000, 50 * 200_000);
-  assert.ok(budget > 150_000 && budget < 250_000, `${budget} instructions for 1 ms`);
-  assert.equal(clock.budgetUntil(ms * 1e6, 0), 0);
+test("the time stamp of the wall clock never goes back and is never far behind", () => {
+  // Instructions and nanoseconds that pass between readings: never more than four of the first in one of the second.
+  const step = fc.record({
+    instructions: fc.integer({ min: 0, max: 3000 }),
+    slowness: fc.integer({ min: 0, max: 100_000 }),
+    isIdle: fc.boolean(),
+  });
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 200 }), (steps) => {
+      let ns = 0;
+      let reads = 0;
+      const clock = new WallClock(() => {
+        reads++;
+        return ns / 1e6;
+      });
+      let retired = 0;
+      let last = 0;
+      for (const { instructions, slowness, isIdle } of steps) {
+        retired += instructions;
+        ns += Math.ceil(instructions / 4) + slowness;
+        if (isIdle) clock.idle(ns, retired);
+        const before = reads;
+        const tsc = clock.tsc(retired);
+        assert.ok(tsc >= last, `${tsc} after ${last}`);
+        assert.ok(tsc <= ns + 1);
+        if (isIdle || instructions >= 1000) assert.equal(reads, before + 1);
+        last = tsc;
+      }
+    }),
+  );
 });

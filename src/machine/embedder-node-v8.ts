@@ -8,4 +8,5 @@ const TIERING_BUDGET = 400_000_000;
 
 export function tuneEngine(): void {
   setFlagsFromString(`--wasm-tiering-budget=${TIERING_BUDGET}`);
+  setFlagsFromString("--experimental-wasm-branch-hinting");
 }

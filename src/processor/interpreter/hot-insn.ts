@@ -125,7 +125,7 @@ export class HotInsn extends RecordInsn {
     const host = fn.declare("i32");
     const at = entryOffset(linear);
     const { context, highContext } = this.#run;
-    fn.if(
+    fn.likely(
       isHit(fn, array, at, linear, bytes, contextOf(linear, context.peek(), highContext.peek())),
       () => host.set(linear.wrap().add(addend(fn, array, at))),
       () => {

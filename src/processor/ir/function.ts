@@ -15,6 +15,16 @@ import { type Operand, Val } from "./value.ts";
 
 export type Body = () => void;
 
+/** How a condition mostly is: a word to the engine, which keeps what is rare out of the way. */
+export const Hint = { UNLIKELY: 0, LIKELY: 1 } as const;
+export type Hint = (typeof Hint)[keyof typeof Hint];
+
+/** A hint and the place of its branch in the function's body. */
+export interface PlacedHint {
+  readonly at: number;
+  readonly hint: Hint;
+}
+
 export class Label {
   frame = -1;
 }
@@ -71,7 +81,7 @@ type Statement =
   | { kind: "store"; info: (typeof STORES)[string]; address: Val; value: Val; offset: number }
   | { kind: "set"; variable: Variable; value: Val; isCold: boolean }
   | { kind: "var"; variable: Variable }
-  | { kind: "if"; condition: Val; body: Item[]; otherwise: Item[] | null }
+  | { kind: "if"; condition: Val; body: Item[]; otherwise: Item[] | null; hint: Hint | null }
   | { kind: "block"; label: Label; body: Item[]; loop: boolean }
   | { kind: "br"; label: Label; condition: Val | null }
   | { kind: "switch"; index: Val; cases: Item[][]; otherwise: Item[] }
@@ -98,6 +108,8 @@ export class FunctionBuilder {
   #depth = 0;
   #nesting = 0;
   readonly #cold: Val[] = [];
+  readonly #hints: PlacedHint[] = [];
+  #headLength = 0;
   #lastSetLocal = -1;
   #lastSetAt = -1;
   #lastSetEnd = -1;
@@ -274,7 +286,7 @@ export class FunctionBuilder {
     return items;
   }
 
-  if(condition: Val, then: Body, otherwise?: Body): void {
+  if(condition: Val, then: Body, otherwise?: Body, hint: Hint | null = null): void {
     const c = condition.type === "i64" ? condition.ne(0) : condition;
     if (c.isConst) {
       if (!c.is(0)) then();
@@ -286,7 +298,18 @@ export class FunctionBuilder {
       condition: c,
       body: this.#body(then),
       otherwise: otherwise ? this.#body(otherwise) : null,
+      hint,
     });
+  }
+
+  /** `if` whose condition mostly does not hold. */
+  unlikely(condition: Val, then: Body): void {
+    this.if(condition, then, undefined, Hint.UNLIKELY);
+  }
+
+  /** `if` whose condition mostly holds. */
+  likely(condition: Val, then: Body, otherwise: Body): void {
+    this.if(condition, then, otherwise, Hint.LIKELY);
   }
 
   /** A block; `br` to its label leaves it. */
@@ -638,6 +661,7 @@ export class FunctionBuilder {
         break;
       case "if":
         this.#emitValue(s.condition);
+        if (s.hint !== null) this.#hints.push({ at: out.length, hint: s.hint });
         this.#open(0x04);
         this.#emitItems(s.body);
         if (s.otherwise) {
@@ -719,7 +743,13 @@ export class FunctionBuilder {
       head.uleb(count);
       head.u8(TYPE_CODE[type]);
     }
+    this.#headLength = head.length;
     head.raw(code);
     return head.view();
+  }
+
+  /** Of the finished body. */
+  get hints(): readonly PlacedHint[] {
+    return this.#hints.map(({ at, hint }) => ({ at: this.#headLength + at, hint }));
   }
 }

@@ -6,7 +6,7 @@
  */
 import { invariant } from "../../base/invariant.ts";
 import { ByteWriter } from "./bytes.ts";
-import { FunctionBuilder } from "./function.ts";
+import { FunctionBuilder, type PlacedHint } from "./function.ts";
 import { TYPE_CODE, type Type } from "./ops.ts";
 
 export interface FunctionRef {
@@ -21,6 +21,23 @@ export interface FunctionRef {
 export interface Signature {
   readonly params: readonly Type[];
   readonly results: readonly Type[];
+}
+
+/** Custom section of branch hints. Spec: WebAssembly Core Specification 3.0, "Branch Hints". */
+function writeHints(
+  w: ByteWriter,
+  functions: readonly { readonly index: number; readonly hints: readonly PlacedHint[] }[],
+): void {
+  w.name("metadata.code.branch_hint");
+  w.uleb(functions.length);
+  for (const { index, hints } of functions) {
+    w.uleb(index);
+    w.uleb(hints.length);
+    for (const { at, hint } of hints) {
+      w.uleb(at);
+      w.raw([1, hint]);
+    }
+  }
 }
 
 interface Defined {
@@ -203,11 +220,15 @@ export class ModuleBuilder {
         w.raw([1, 0]);
       }
     });
+    const bodies = this.#defined.map(({ ref, fn }) => {
+      invariant(fn, `${ref.name} is defined`);
+      return { index: ref.index, code: fn.finish(), hints: fn.hints };
+    });
+    const hinted = bodies.filter(({ hints }) => hints.length > 0);
+    if (hinted.length > 0) section(0, (w) => writeHints(w, hinted));
     section(10, (w) => {
-      w.uleb(this.#defined.length);
-      for (const { ref, fn } of this.#defined) {
-        invariant(fn, `${ref.name} is defined`);
-        const code = fn.finish();
+      w.uleb(bodies.length);
+      for (const { code } of bodies) {
         w.uleb(code.length);
         w.raw(code);
       }

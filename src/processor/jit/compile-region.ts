@@ -205,7 +205,7 @@ class RegionCompiler {
 
   /** Before anything was executed: leaves all of it to the interpreter. */
   #refuseIf(condition: Val): void {
-    this.#fn.if(condition, () => this.#fn.return(RegionExit.INTERPRET));
+    this.#fn.unlikely(condition, () => this.#fn.return(RegionExit.INTERPRET));
   }
 
   /** An instruction pointer or linear address in the code size. */
@@ -310,7 +310,7 @@ class RegionCompiler {
     const count = block.instructions.length;
     if (count > 0) {
       const left = this.#budget.read().sub(count);
-      fn.if(left.ltS(0), () => this.#leaveAt(block.start));
+      fn.unlikely(left.ltS(0), () => this.#leaveAt(block.start));
       this.#budget.set(left);
     }
     this.#instructions(x, block);

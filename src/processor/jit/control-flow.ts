@@ -110,6 +110,7 @@ function returnSites(found: Discovery): Map<number, number[]> {
         sites.set(at, list);
       } else if (sem === "call" || sem === "call_ind") {
         for (const { site } of byCall.get(at) ?? []) go(site);
+        if (found.continuations.has(decoded.next)) go(decoded.next);
       } else if (sem === "jmp_ind") {
         for (const target of found.indirect.get(at) ?? []) go(target);
       } else if (CONDITIONAL.has(sem)) {

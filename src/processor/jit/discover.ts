@@ -1,7 +1,7 @@
 /**
  * Which instructions belong to a region: what is reachable from its entry where the interpreter has been, up to a bound.
  *
- * A region is mostly one function of the guest. Calls of small leaf functions become jumps that push, and the RETs of those jump to the calls'
+ * A region is mostly one function of the guest. Calls of small functions become jumps that push, and the RETs of those jump to the calls'
  * return sites; other calls leave the region, and come back to it at the return site when the callee is done. So do instructions that
  * regions do not execute themselves.
  */
@@ -65,7 +65,7 @@ class Search {
   readonly #stopsAt: (offset: number) => boolean;
   readonly #work: number[] = [];
   readonly #waiting: Call[] = [];
-  readonly #isLeaf = new Map<number, boolean>();
+  readonly #small = new Map<number, boolean>();
   /** Code that was not executed more often than so is left out. */
   readonly #floor: number;
 
@@ -90,7 +90,7 @@ class Search {
 
   #call(call: Call): void {
     const { target, site } = call;
-    const isPart = this.#isWanted(target) && this.#hasRoom(MAX_CALLEE) && this.#isSmallLeaf(target);
+    const isPart = this.#isWanted(target) && this.#hasRoom(MAX_CALLEE) && this.#isSmall(target);
     if (isPart) {
       this.calls.push(call);
       this.#add(target);
@@ -171,7 +171,7 @@ class Search {
       if (targets.length > 0) this.indirect.set(at, targets);
       return;
     }
-    const leaves = targets.filter((target) => this.#isSmallLeaf(target));
+    const leaves = targets.filter((target) => this.#isSmall(target));
     if (leaves.length > 0) this.indirect.set(at, leaves);
     for (const target of leaves) {
       this.calls.push({ at, target, site });
@@ -180,13 +180,13 @@ class Search {
     this.#continueAt(site);
   }
 
-  /** Is it a function of few instructions, all compiled, that calls nothing? */
-  #isSmallLeaf(entry: number): boolean {
-    const known = this.#isLeaf.get(entry);
+  /** Is it a function of few instructions? What it calls does not count. */
+  #isSmall(entry: number): boolean {
+    const known = this.#small.get(entry);
     if (known !== undefined) return known;
-    const isLeaf = this.#lookAtCallee(entry);
-    this.#isLeaf.set(entry, isLeaf);
-    return isLeaf;
+    const isSmall = this.#lookAtCallee(entry);
+    this.#small.set(entry, isSmall);
+    return isSmall;
   }
 
   #lookAtCallee(entry: number): boolean {
@@ -200,12 +200,12 @@ class Search {
         seen.add(at);
         const { insn, next } = decoded;
         const { sem } = insn.row;
-        if (isLeaving(insn) || !decoded.isCompiled) return false;
-        if (sem.startsWith("call") || sem === "jmp_ind") return false;
+        if (isLeaving(insn)) break;
         if (sem === "ret") {
           returns = true;
           break;
         }
+        if (sem === "jmp_ind") break;
         const target = sem === "jmp" || CONDITIONAL.has(sem) ? relativeTarget(decoded) : null;
         if (target !== null && this.#isWanted(target)) work.push(target);
         if (sem === "jmp") break;

@@ -85,7 +85,7 @@ export class RegionInsn extends Insn {
   }
 
   #bailIf(condition: Val): void {
-    this.fn.if(condition, () => this.#ways.bail());
+    this.fn.unlikely(condition, () => this.#ways.bail());
   }
 
   override usually(usual: Val, isRare: Val): Val {
@@ -295,7 +295,7 @@ export class RegionInsn extends Insn {
     const { fn } = this;
     const at = entryOffset(linear);
     const host = fn.declare("i32");
-    fn.if(
+    fn.likely(
       isHit(fn, array, at, linear, bytes, this.#region.contextOf(linear)),
       () => host.set(linear.wrap().add(addend(fn, array, at))),
       () => {
