@@ -77,6 +77,11 @@ const DOORS: ReadonlyMap<string, readonly string[]> = new Map([
     "kernel",
     ["ioapic", "pic-8259", "platform-map"].map((name) => `src/devices/platform/${name}.ts`),
   ],
+  // The agent in the guest is a program of ours.
+  [
+    "apps/cli",
+    ["assemble", "instruction", "registers"].map((name) => `src/processor/isa/${name}.ts`),
+  ],
   [
     "src/services/guest",
     ["assemble", "instruction", "registers"].map((name) => `src/processor/isa/${name}.ts`),

@@ -66,9 +66,11 @@ test("with a kernel and an initrd of the user's, nothing else is added", async (
   const { code, stderr } = await run.ended;
   // There is no session of ours in such a guest: its control words mean nothing.
   assert.deepEqual([code, stderr], [0, ""]);
-  // The folder for doors of running machines is all that is made.
+  // The folders of running machines are all that is made, and nothing is left in them.
   const home = join(world.folder, "home");
-  assert.deepEqual([readdirSync(home), readdirSync(join(home, "run"))], [["run"], []]);
+  assert.deepEqual(readdirSync(home), ["run", "state"]);
+  assert.deepEqual(readdirSync(join(home, "run")), []);
+  assert.deepEqual(readdirSync(join(home, "state/machines")), []);
 });
 
 test("how a machine ended other than by its job's end is told, with status 125", async (t) => {

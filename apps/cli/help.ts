@@ -9,6 +9,8 @@ Examples:
   hypo run -- uname -srm              one command in a fresh machine
   hypo help run                       all options of a verb, with examples
   hypo web                            the same in a browser
+  hypo run -d --name box              a machine in the background
+  hypo exec -it box sh                a shell in it; hypo cp copies files, hypo stop ends it
   hypo ps                             what is running
   hypo doctor                         what works on this machine
 
@@ -42,14 +44,12 @@ Examples:
   hypo run --pcap frames.pcapng -- ping -c 1 10.0.2.2
                                                   all frames of its network, for Wireshark
   hypo run --service all=worker                   device models in threads of their own
+  hypo run -d --name web -p 8080:80 -- httpd -f -p 80 -h /etc
+                                                  in the background; hypo logs, exec, cp, stop web
+  hypo run -u nobody -w /tmp -e A=1 -- env        another user, folder and environment
   hypo run -- cat /proc/kallsyms >kallsyms        names of the kernel's code, for the next line
   hypo run --profile p.json --symbols kallsyms -- gzip -k /bin/busybox
                                                   where instructions go; look at it in speedscope.app`;
-
-export const PS_EXAMPLES = `
-Examples:
-  hypo ps                    one line a machine
-  hypo ps --json             the same for programs`;
 
 export const SERVICES_EXAMPLES = `
 Examples:

@@ -33,10 +33,6 @@ async function perform(request: Request): Promise<number> {
       const { doctor } = await import("./doctor.ts");
       return doctor(request.options, stops.signal);
     }
-    case "ps": {
-      const { ps } = await import("./vms/verbs.ts");
-      return ps(request.options);
-    }
     case "services": {
       const { services } = await import("./vms/verbs.ts");
       return services(request.vm, request.options);
@@ -45,17 +41,36 @@ async function perform(request: Request): Promise<number> {
       const { drillService } = await import("./vms/verbs.ts");
       return drillService(request.drill, request.service, request.vm);
     }
+    case "image": {
+      const { request: asked } = request;
+      if (asked.verb === "pull" && asked.options.quiet)
+        messages = new Messages({ quiet: true, level: "error" });
+      const { performImageVerb } = await import("./oci/verbs.ts");
+      return performImageVerb(asked, messages, stops.signal);
+    }
     case "web": {
       const { quiet = false } = request.options;
       messages = new Messages({ quiet, level: quiet ? "error" : "warn" });
       const { web } = await import("./web.ts");
       return web(request.image, request.options, messages, stops);
     }
+    case "completion": {
+      const [{ completionScript }, { describeCommands }] = await Promise.all([
+        import("./vms/completion.ts"),
+        import("./program.ts"),
+      ]);
+      process.stdout.write(completionScript(request.shell, describeCommands()));
+      return ExitCode.OK;
+    }
     case "run": {
       const { quiet = false, logLevel } = request.words.options;
       messages = new Messages({ quiet, level: logLevel ?? (quiet ? "error" : "warn") });
       const { run } = await import("./run.ts");
       return run(request.words, messages, stops);
+    }
+    default: {
+      const { performVmVerb } = await import("./vms/verbs.ts");
+      return performVmVerb(request, messages, stops);
     }
   }
 }

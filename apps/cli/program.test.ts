@@ -118,6 +118,10 @@ test("help has examples for every verb, and goes to standard output", (t) => {
     ["help", "ps"],
     ["help", "services"],
     ["help", "service"],
+    ["help", "pull"],
+    ["help", "images"],
+    ["help", "rmi"],
+    ["help", "system"],
     ["help", "version"],
     ["help", "help"],
   ]) {
@@ -142,6 +146,23 @@ test("help has examples for every verb, and goes to standard output", (t) => {
   ]) {
     assert.ok(text.includes(option), option);
   }
+});
+
+test("the verbs about images", () => {
+  assert.deepEqual(parse("pull", "--platform", "linux/386", "a", "b"), {
+    verb: "image",
+    request: { verb: "pull", images: ["a", "b"], options: { platform: "linux/386" } },
+  });
+  assert.deepEqual(parse("images", "--json"), {
+    verb: "image",
+    request: { verb: "images", options: { json: true } },
+  });
+  assert.deepEqual(parse("system", "prune", "-a"), {
+    verb: "image",
+    request: { verb: "prune", options: { all: true } },
+  });
+  assert.throws(() => parse("rmi"), UsageError);
+  assert.throws(() => parse("run", "--root", "tape", "alpine"), UsageError);
 });
 
 test("no verb at all is a mistake that is answered with help", (t) => {

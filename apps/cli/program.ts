@@ -14,7 +14,6 @@ import { ExitCode } from "./exit-code.ts";
 import {
   DOCTOR_EXAMPLES,
   HELP_EXAMPLES,
-  PS_EXAMPLES,
   RUN_EXAMPLES,
   SERVICE_EXAMPLES,
   SERVICES_EXAMPLES,
@@ -24,8 +23,17 @@ import {
 } from "./help.ts";
 import { FLAVORS } from "./image/flavors.ts";
 import { LOG_LEVELS } from "./messages.ts";
+import {
+  addImageVerbs,
+  type ImageRequest,
+  insecureOption,
+  platformOption,
+} from "./oci/commands.ts";
+import { ROOT_FORMS } from "./oci/root-plan.ts";
 import { NETWORK_MODES, type RunOptions, type RunWords } from "./run-plan.ts";
 import { UsageError } from "./usage-error.ts";
+import { addVmVerbs, type VmRequest } from "./vms/commands.ts";
+import { type CommandTable, commandTable } from "./vms/completion.ts";
 import type { ListOptions } from "./vms/verbs.ts";
 import type { WebOptions } from "./web.ts";
 
@@ -34,7 +42,8 @@ export type Request =
   | { readonly verb: "run"; readonly words: Omit<RunWords, "stdinIsTerminal"> }
   | { readonly verb: "web"; readonly image: string | undefined; readonly options: WebOptions }
   | { readonly verb: "doctor"; readonly options: DoctorOptions }
-  | { readonly verb: "ps"; readonly options: ListOptions }
+  | VmRequest
+  | { readonly verb: "image"; readonly request: ImageRequest }
   | { readonly verb: "services"; readonly vm: string | undefined; readonly options: ListOptions }
   | {
       readonly verb: "service";
@@ -63,8 +72,14 @@ export function parseArguments(argv: readonly string[], version: string): Reques
     doctor: (options) => {
       request = { verb: "doctor", options };
     },
-    ps: (options) => {
-      request = { verb: "ps", options };
+    vm: (asked) => {
+      request =
+        asked.verb === "exec"
+          ? { ...asked, command: [...asked.command, ...(guests ?? [])] }
+          : asked;
+    },
+    image: (asked) => {
+      request = { verb: "image", request: asked };
     },
     services: (vm, options) => {
       request = { verb: "services", vm, options };
@@ -85,7 +100,8 @@ export function parseArguments(argv: readonly string[], version: string): Reques
     if (error.code === "commander.help") return { verb: "none", exitCode: ExitCode.USAGE };
     throw usageErrorOf(error);
   }
-  if (guests && request.verb !== "run" && request.verb !== "none") {
+  const takesCommand = request.verb === "run" || request.verb === "exec";
+  if (guests && !takesCommand && request.verb !== "none") {
     throw new UsageError(
       `hypo ${request.verb} takes no command`,
       "leave out '--' and what follows",
@@ -136,7 +152,8 @@ interface Actions {
   run(operands: string[], options: RunOptions): void;
   web(image: string | undefined, options: WebOptions): void;
   doctor(options: DoctorOptions): void;
-  ps(options: ListOptions): void;
+  vm(request: VmRequest): void;
+  image(request: ImageRequest): void;
   services(vm: string | undefined, options: ListOptions): void;
   service(drill: string, service: string, options: { readonly vm?: string }): void;
   version(): void;
@@ -204,7 +221,7 @@ function runOptions(): Option[] {
       "a disk, raw or qcow2; never changed unless ',write' or ',overlay=FILE' follows; may be repeated",
     ).argParser((word: string, before: string[] | undefined) => [...(before ?? []), word]),
     ...networkOptions(),
-    new Option("--name <name>", "name of the machine while it runs (default: vm-PID)"),
+    new Option("--name <name>", "name of the machine; with one it is kept when it has ended"),
     new Option(
       "--service <name=placement>",
       "where a service runs: inline, worker, guest or guest:ring3; all=PLACEMENT for all; may be repeated",
@@ -223,18 +240,27 @@ function runOptions(): Option[] {
     new Option("--initrd <file>", "this initial root file system instead of the image's"),
     new Option("--append <str>", "add to the kernel's command line"),
   ];
+  const several = (word: string, before: string[] | undefined) => [...(before ?? []), word];
   const terminal = [
+    new Option("-d, --detach", "in the background: print the name, and leave it running"),
+    new Option("--in-background <name>").hideHelp(),
+    new Option("--rm", "forget it when it has ended, even with --name or -d"),
+    new Option("-e, --env <variable>", "NAME=VALUE, or NAME for ours; may be repeated").argParser(
+      several,
+    ),
+    new Option("-w, --workdir <folder>", "where the command starts"),
+    new Option("-u, --user <user>", "who it runs as: NAME or UID, with :GROUP or without"),
     new Option("-t, --tty", "give the command a terminal: the guest's console"),
     new Option(
       "-i, --interactive",
-      "pass standard input on (always done; accepted because docker has it)",
+      "pass standard input on (always done; with -d, what is typed in hypo attach)",
     ),
     new Option("-q, --quiet", "print nothing of our own but errors"),
     new Option("--log-level <level>", "how much to say about the machine itself")
       .choices([...LOG_LEVELS])
       .env("HYPO_LOG_LEVEL"),
   ];
-  return [...machine, ...boot, ...imageOptions(), ...terminal];
+  return [...machine, ...boot, ...imageOptions(rootOptions()), ...terminal];
 }
 
 function networkOptions(): Option[] {
@@ -271,15 +297,27 @@ function measurementOptions(): Option[] {
   ];
 }
 
-/** Where an image comes from. */
-function imageOptions(): Option[] {
+/** For images of registries and files. */
+function rootOptions(): Option[] {
   return [
-    new Option("--flavor <name>", "choose the image by its kernel").choices(
-      FLAVORS.map(({ short }) => short),
-    ),
+    platformOption(),
+    new Option(
+      "--root <form>",
+      "the image's files: on a read-only disk, or in the guest's memory (default: disk; with --clock deterministic memory)",
+    ).choices(ROOT_FORMS),
+    new Option("--entrypoint <program>", "run this instead of the image's entrypoint"),
+    insecureOption(),
+  ];
+}
+
+/** Where an image comes from. */
+function imageOptions(more: readonly Option[] = []): Option[] {
+  return [
+    new Option("--flavor <name>", "choose the kernel").choices(FLAVORS.map(({ short }) => short)),
     new Option("--mirror <url>", "Debian mirror to download from, instead of apt").env(
       "HYPO_DEBIAN_MIRROR",
     ),
+    ...more,
     new Option("--pull <when>", "download the image: if missing, always, or never")
       .choices(["missing", "always", "never"])
       .default("missing"),
@@ -309,13 +347,8 @@ function addWeb(program: Command, actions: Actions): void {
 }
 
 function addMachineVerbs(program: Command, actions: Actions): void {
-  program
-    .command("ps")
-    .description("list the machines that are running")
-    .usage("[OPTIONS]")
-    .option("--json", "print JSON")
-    .addHelpText("after", PS_EXAMPLES)
-    .action((options: ListOptions) => actions.ps(options));
+  addVmVerbs(program, (request) => actions.vm(request));
+  addImageVerbs(program, (request) => actions.image(request));
   program
     .command("services")
     .description("list the services of a running machine: rights, restarts, time")
@@ -358,6 +391,16 @@ function addSmallVerbs(program: Command, actions: Actions): void {
     .argument("[verb]")
     .addHelpText("after", HELP_EXAMPLES)
     .action((verb?: string) => printHelp(program, verb));
+}
+
+/** The verbs and their options, for completion. */
+export function describeCommands(): CommandTable {
+  const nothing = (): void => {};
+  const program = createProgram("", {
+    ...{ run: nothing, web: nothing, doctor: nothing, vm: nothing, image: nothing },
+    ...{ services: nothing, service: nothing, version: nothing },
+  });
+  return commandTable(program);
 }
 
 function printHelp(program: Command, verb: string | undefined): void {

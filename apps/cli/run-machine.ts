@@ -5,6 +5,8 @@
  * Exit codes: the job's own; 0 when the guest turned itself off; 125 when the run ended in any other way before the job did; 128+n
  * when signal n asked us to stop.
  */
+import type { Socket } from "node:net";
+import { PassThrough } from "node:stream";
 import { HypolithError } from "../../src/base/errors.ts";
 import { type MachineConfig, SerialUse, type StopReason } from "../../src/control/protocol.ts";
 import { ConsoleTail } from "../common/console-tail.ts";
@@ -19,7 +21,13 @@ import { ESCAPE_HELP, type EscapeCommand } from "./terminal/escape-keys.ts";
 import type { StopRequests, StopSignal } from "./terminal/stop-requests.ts";
 import type { TraceFile } from "./trace-file.ts";
 import { machineWorkerUrl, VmClient } from "./vm-client.ts";
-import { openDoor } from "./vms/door.ts";
+import { type AgentLine, openAgentLine } from "./vms/agent-line.ts";
+import { Attachments } from "./vms/attachments.ts";
+import { announceStart } from "./vms/background.ts";
+import { type DoorService, openDoor } from "./vms/door.ts";
+import type { MachineInfo, MachineStats } from "./vms/door-protocol.ts";
+import { MachineKeeper } from "./vms/machine-keeper.ts";
+import { signalName, signalNumber } from "./vms/signals.ts";
 
 export interface MachineRun {
   readonly config: MachineConfig;
@@ -34,10 +42,26 @@ export interface MachineRun {
   readonly showConsole: boolean;
   readonly trace: TraceFile | undefined;
   readonly profile: ProfileFile | undefined;
+  /** It has no terminal and no streams of ours: they are its log's, and of those who attach. */
+  readonly isBackground: boolean;
+  /** In the background, with "pipes": the job reads what those who are attached type. */
+  readonly takesInput: boolean;
+  /** Stays known when it has ended. */
+  readonly isKept: boolean;
+  /** What programs in the guest find that the agent starts. */
+  readonly environment: Readonly<Record<string, string>>;
+  readonly folder: string;
+  /** Who they are, as for --user; undefined: root. */
+  readonly user: string | undefined;
+  /** What it was started with, for `hypo inspect`. */
+  readonly settings: Readonly<Record<string, unknown>>;
 }
 
 /** How long a guest may take to end after it was asked to. */
 const PATIENCE_MS = 10_000;
+const KILL = 9;
+/** 128 + SIGKILL */
+const KILLED = 128 + KILL;
 /** How long a machine may take to stop. */
 const STOP_MS = 1000;
 
@@ -51,7 +75,7 @@ export function runMachine(
   });
 }
 
-class RunningMachine {
+class RunningMachine implements DoorService {
   readonly #run: MachineRun;
   readonly #messages: Messages;
   readonly #stops: StopRequests;
@@ -67,7 +91,21 @@ class RunningMachine {
   /** What --jit-stats prints, when the machine has said it. */
   #jitLines: readonly string[] | undefined;
   #timer: NodeJS.Timeout | undefined;
-  #closeDoor = (): void => {};
+  #closeDoor = async (): Promise<void> => {};
+  readonly #keeper: MachineKeeper;
+  readonly #attachments: Attachments;
+  /** What those who are attached type for a job without a terminal. */
+  readonly #typed = new PassThrough();
+  #tellEnd: (code: number) => void = () => {};
+  /** Somebody turned it off through the door. */
+  #killed = false;
+  /** What #failed said. */
+  #complaint: string | undefined;
+  #isPaused = false;
+  #isOver = false;
+  readonly ended = new Promise<number>((resolve) => {
+    this.#tellEnd = resolve;
+  });
 
   constructor(
     run: MachineRun,
@@ -87,13 +125,25 @@ class RunningMachine {
       },
       profile: (json) => run.profile?.write(json),
       log: (level, text) => messages.log(level, text),
+      started: () => {
+        if (run.isBackground) announceStart(run.name);
+      },
       stopped: (reason) => this.#stopped(reason),
+    });
+    this.#keeper = new MachineKeeper(run);
+    this.#attachments = new Attachments({
+      bytes: (bytes, done) => this.#attachedInput(bytes, done),
+      end: () => this.#typed.end(),
+      resize: (size) => this.#control.resize(size),
+      signal: (number) => this.#jobSignal(signalName(number)),
     });
     this.#control = new ControlLine(
       (text) => this.#client.input(SerialUse.CONTROL, Buffer.from(text)),
       { ready: () => messages.clearStatus(), inputWanted: () => this.#input.next() },
     );
-    this.#input = new JobInput(process.stdin, (bytes) => this.#client.input(SerialUse.JOB, bytes));
+    this.#input = new JobInput(run.isBackground ? this.#typed : process.stdin, (bytes) =>
+      this.#client.input(SerialUse.JOB, bytes),
+    );
     this.#terminal = new ConsoleTerminal({
       input: (bytes) => this.#client.input(SerialUse.CONSOLE, bytes),
       command: (command) => this.#command(command),
@@ -103,6 +153,11 @@ class RunningMachine {
 
   async start(): Promise<void> {
     await this.#openDoor();
+    if (this.#run.isBackground) {
+      this.#client.start(this.#run.config);
+      this.#stops.handle(() => this.stop(PATIENCE_MS / 1000));
+      return;
+    }
     process.stdout.on("error", () => this.#outputFailed());
     if (this.#run.mode === "console") this.#openTerminal();
     else this.#messages.status("booting ...");
@@ -110,23 +165,152 @@ class RunningMachine {
     this.#stops.handle((signal, count) => this.#stopRequested(signal, count));
   }
 
-  /** A machine that has no door runs none the less, unless its name was asked for. */
+  /** In the foreground a machine that has no door runs none the less, unless its name was asked for. */
   async #openDoor(): Promise<void> {
-    const { name, what, config } = this.#run;
-    const { memoryBytes } = config;
     try {
-      this.#closeDoor = await openDoor({
-        info: { name, pid: process.pid, started: Date.now(), what, memoryBytes },
-        services: () => this.#client.services(),
-        drill: (service, drill) => this.#client.drill(service, drill),
-      });
+      await this.#keeper.begin();
+      this.#closeDoor = await openDoor(this);
     } catch (error) {
-      if (error instanceof HypolithError && error.code === "name-taken") {
+      if (this.#run.isKept || (error instanceof HypolithError && error.code === "name-taken")) {
         await this.#client.kill();
         throw error;
       }
       this.#messages.log("info", `hypo ps will not see this machine: ${(error as Error).message}`);
     }
+  }
+
+  // ---- what can be asked for through the door ----
+
+  get name(): string {
+    return this.#run.name;
+  }
+
+  info(): MachineInfo {
+    const { name, what, config, mode, hasSession, environment, folder, ...run } = this.#run;
+    const isBooting = hasSession && !this.#control.isReady;
+    return {
+      ...{ name, what, environment, folder, pid: process.pid },
+      started: this.#keeper.started,
+      memoryBytes: config.memoryBytes,
+      state: this.#isPaused ? "paused" : isBooting ? "booting" : "running",
+      hasTerminal: mode === "console",
+      takesInput: mode === "console" || (run.isBackground && run.takesInput),
+      user: run.user ?? null,
+      hasAgent: config.sockets === true,
+    };
+  }
+
+  services(): ReturnType<DoorService["services"]> {
+    this.#refusePaused();
+    return this.#client.services();
+  }
+
+  drill(...request: Parameters<DoorService["drill"]>): Promise<string | null> {
+    this.#refusePaused();
+    return this.#client.drill(...request);
+  }
+
+  async stats(): Promise<MachineStats> {
+    const { user, system } = process.cpuUsage();
+    const report = this.#isPaused ? undefined : await this.#client.services();
+    const all = report?.services ?? [];
+    return {
+      ...{ name: this.#run.name, pid: process.pid },
+      cpuMs: (user + system) / 1000,
+      upMs: Date.now() - this.#keeper.started,
+      residentBytes: process.memoryUsage.rss(),
+      memoryBytes: this.#run.config.memoryBytes,
+      restarts: all.reduce((sum, { restarts }) => sum + restarts, 0),
+      guestMs: report?.guestMs ?? 0,
+      kernelMs: report?.kernelMs ?? 0,
+      servicesMs: all.reduce((sum, { ms }) => sum + ms, 0),
+    };
+  }
+
+  stop(seconds: number): void {
+    this.unpause();
+    this.#killed = true;
+    if (!this.#askToEnd()) {
+      this.#kill();
+      return;
+    }
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#kill(), seconds * 1000);
+  }
+
+  kill(signal: string): void {
+    const number = signalNumber(signal);
+    if (number === undefined) throw new HypolithError("signal", `there is no signal ${signal}`);
+    if (number === KILL) {
+      this.#killed = true;
+      this.unpause();
+      this.#kill();
+      return;
+    }
+    this.#refusePaused();
+    if (!this.#jobSignal(signalName(number))) {
+      throw new HypolithError("no-job", "there is no job in the guest that could get a signal", {
+        hint: "hypo stop asks the guest to shut down",
+      });
+    }
+  }
+
+  pause(): void {
+    if (this.#isPaused) throw new HypolithError("paused", "the machine is paused already");
+    this.#isPaused = true;
+    this.#client.pause();
+  }
+
+  unpause(): void {
+    if (this.#isPaused) this.#client.resume();
+    this.#isPaused = false;
+  }
+
+  attach(socket: Socket): void {
+    this.#attachments.add(socket);
+  }
+
+  openAgent(): Promise<AgentLine> {
+    if (!this.#run.config.sockets) {
+      throw new HypolithError("no-agent", "this machine has no agent in its guest", {
+        hint: "only images and commands of hypo run have one, and with --clock wall",
+      });
+    }
+    this.#refusePaused();
+    return openAgentLine(
+      (port, events) => this.#client.connect(port, events),
+      () => this.#isOver,
+    );
+  }
+
+  #refusePaused(): void {
+    if (!this.#isPaused) return;
+    const { name } = this.#run;
+    const hint = `hypo unpause ${name}`;
+    throw new HypolithError("paused", "the machine is paused", { hint });
+  }
+
+  /** The end of a job is the machine's; a guest without one hears the power button. */
+  #askToEnd(): boolean {
+    if (!this.#run.hasSession) {
+      this.#client.pressPowerButton();
+      return true;
+    }
+    return this.#run.mode === "pipes" ? this.#control.signal("TERM") : this.#control.powerOff();
+  }
+
+  #jobSignal(name: string): boolean {
+    return this.#run.hasSession && this.#control.signal(name);
+  }
+
+  #attachedInput(bytes: Buffer, done: () => void): void {
+    const { mode, isBackground, takesInput } = this.#run;
+    if (mode === "console") this.#client.input(SerialUse.CONSOLE, new Uint8Array(bytes));
+    else if (isBackground && takesInput && this.#typed.writable) {
+      this.#typed.write(bytes, done);
+      return;
+    }
+    done();
   }
 
   #openTerminal(): void {
@@ -143,12 +327,10 @@ class RunningMachine {
         this.#consoleOutput(data);
         break;
       case SerialUse.JOB:
-        this.#messages.clearStatus();
-        if (!this.#outputClosed) process.stdout.write(data);
+        this.#say(1, data);
         break;
       case SerialUse.JOB_ERROR:
-        this.#messages.clearStatus();
-        process.stderr.write(data);
+        this.#say(2, data);
         break;
       case SerialUse.CONTROL:
         if (this.#run.hasSession) this.#control.receive(data);
@@ -156,11 +338,20 @@ class RunningMachine {
     }
   }
 
+  /** What is the job's, to all who want it: 1 its output, 2 its errors. */
+  #say(stream: 1 | 2, data: Uint8Array): void {
+    this.#keeper.output(stream, data);
+    this.#attachments.output(stream, data);
+    if (this.#run.isBackground) return;
+    this.#messages.clearStatus();
+    if (stream === 2) process.stderr.write(data);
+    else if (!this.#outputClosed) process.stdout.write(data);
+  }
+
   #consoleOutput(data: Uint8Array): void {
     this.#tail.add(data);
-    if (this.#run.mode === "console") {
-      if (!this.#outputClosed) process.stdout.write(data);
-    } else if (this.#run.showConsole) {
+    if (this.#run.mode === "console") this.#say(1, data);
+    else if (this.#run.showConsole && !this.#run.isBackground) {
       this.#messages.clearStatus();
       process.stderr.write(data);
     }
@@ -214,7 +405,7 @@ class RunningMachine {
 
   async #stopped(reason: StopReason): Promise<void> {
     clearTimeout(this.#timer);
-    this.#closeDoor();
+    this.#isOver = true;
     this.#terminal.close();
     this.#messages.rawTerminal = false;
     this.#messages.clearStatus();
@@ -222,6 +413,12 @@ class RunningMachine {
     this.#run.profile?.end();
     this.#printJitLines();
     const code = this.#exitCode(reason);
+    this.#keeper.end(code, this.#complaint);
+    this.#attachments.end(code);
+    this.#tellEnd(code);
+    // The answers to those who wait are written before the door is closed.
+    await new Promise(setImmediate);
+    await this.#closeDoor();
     await this.#client.kill();
     this.#done(code);
   }
@@ -239,6 +436,7 @@ class RunningMachine {
     if (this.#switchedOff) return ExitCode.OK;
     const isConsole = this.#run.mode === "console";
     const { exitStatus } = this.#control;
+    if (this.#killed) return exitStatus ?? (reason.kind === "poweroff" ? 0 : KILLED);
     switch (reason.kind) {
       case "poweroff":
         if (exitStatus !== undefined) return exitStatus;
@@ -261,6 +459,7 @@ class RunningMachine {
   }
 
   #failed(message: string, { code, hint, dump, kind }: StopReason): number {
+    this.#complaint = message;
     this.#messages.failure(
       new HypolithError(code ?? kind, message, hint === undefined ? {} : { hint }),
     );

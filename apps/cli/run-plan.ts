@@ -16,6 +16,9 @@ import { closest } from "./closest.ts";
 import { parseDisk } from "./disk-option.ts";
 import { type Flavor, flavorOfImage, flavorOfShortName } from "./image/flavors.ts";
 import type { PullPolicy } from "./image/supply.ts";
+import { type ImageWord, readImageWord } from "./oci/image-word.ts";
+import type { Platform } from "./oci/manifest.ts";
+import type { RootForm, RootPlan } from "./oci/root-plan.ts";
 import { UsageError } from "./usage-error.ts";
 import { isMachineName } from "./vms/runtime-folder.ts";
 
@@ -41,9 +44,21 @@ export interface RunOptions {
   readonly profileEvery?: string;
   readonly symbols?: readonly string[];
   readonly tty?: boolean;
+  readonly interactive?: boolean;
+  readonly detach?: boolean;
+  /** In the process that -d has started: the machine's name. */
+  readonly inBackground?: string;
+  readonly rm?: boolean;
+  readonly env?: readonly string[];
+  readonly workdir?: string;
+  readonly user?: string;
   readonly quiet?: boolean;
   readonly logLevel?: LogLevel;
   readonly flavor?: string;
+  readonly platform?: string;
+  readonly root?: RootForm;
+  readonly entrypoint?: string;
+  readonly insecure?: boolean;
   readonly mirror?: string;
   readonly pull: PullPolicy;
   readonly cache: boolean;
@@ -52,6 +67,10 @@ export interface RunOptions {
 export interface RunPlan {
   /** The image that parts come from; undefined if the user's files are all. */
   readonly flavor: Flavor | undefined;
+  /** The image whose process runs; the kernel is the flavor's. */
+  readonly root: RootPlan | undefined;
+  /** As it was written. */
+  readonly imageWord: string | undefined;
   readonly kernelPath: string | undefined;
   readonly initrdPath: string | undefined;
   /** What our session in the guest runs; undefined: no session, the kernel and the initrd are the user's. */
@@ -66,6 +85,13 @@ export interface RunPlan {
   readonly engine: EngineName;
   readonly network: NetworkConfig | undefined;
   readonly name: string | undefined;
+  /** -d was asked for; `isBackground`: this is the process that runs it there. */
+  readonly isDetached: boolean;
+  readonly isBackground: boolean;
+  /** In the background: the job reads what those who attach type. */
+  readonly takesInput: boolean;
+  /** Stays known when it has ended. */
+  readonly isKept: boolean;
   /** By service, or "all". */
   readonly placements: Readonly<Record<string, PlacementName>>;
   readonly disks: readonly DiskConfig[];
@@ -86,9 +112,15 @@ export interface ProfilePlan {
 }
 
 export interface JobPlan {
+  /** Empty: the image says. */
   readonly argv: readonly string[];
   /** In the user's own initramfs, beside what is there. */
   readonly inForeignInitrd: boolean;
+  /** What was asked for beside the usual. */
+  readonly environment?: Readonly<Record<string, string>>;
+  readonly workdir?: string;
+  /** NAME or number, with ":GROUP" or without; of the guest's files. */
+  readonly user?: string;
 }
 
 export interface RunWords {
@@ -106,24 +138,31 @@ const MAX_PROFILE_INTERVAL = 1_000_000_000_000;
 export function planRun(words: RunWords): RunPlan {
   const { options, command } = words;
   const isCommand = command.length > 0;
-  const flavor = chooseFlavor(words);
-  const job = chooseJob(words, flavor !== undefined);
+  const image = words.image === undefined ? undefined : readImageWord(words.image);
+  const flavor = chooseFlavor(words, image);
+  const root = planRoot(words, image, flavor);
+  const job = chooseJob(words, flavor !== undefined, root !== undefined);
   const quiet = options.quiet === true;
-  const isConsole = job ? options.tty || (!isCommand && words.stdinIsTerminal) : true;
+  // In the background there is always somebody who may come with a terminal.
+  const hasTerminal = words.stdinIsTerminal || isInBackground(options);
+  const isConsole = job ? options.tty || (!isCommand && hasTerminal) : true;
   return {
     flavor,
+    root,
+    imageWord: words.image,
     kernelPath: options.kernel,
     initrdPath: options.initrd,
     job,
     mode: isConsole ? "console" : "pipes",
-    showBoot: (!isCommand && !quiet) || options.logLevel === "debug",
+    showBoot: (!isCommand && !root && !quiet) || options.logLevel === "debug",
     append: options.append ?? "",
     memoryBytes: checkMemory(options.memory),
     cpuModel: checkCpuModel(options.cpuModel),
     clock: options.clock,
     engine: options.engine ?? DEFAULT_ENGINE,
     network: planNetwork(options),
-    name: checkName(options.name),
+    name: options.inBackground ?? checkName(options.name),
+    ...planBackground(options),
     placements: checkPlacements(options.service),
     disks: (options.disk ?? []).map(parseDisk),
     tracePath: checkTrace(options.trace),
@@ -133,31 +172,140 @@ export function planRun(words: RunWords): RunPlan {
 }
 
 /** A kernel of the user's own is booted alone, unless an image or a command asks for more. */
-function chooseFlavor({ image, command, options }: RunWords): Flavor | undefined {
-  if (image !== undefined && options.flavor !== undefined) {
-    throw new UsageError("--flavor and IMAGE both choose the image", "leave one of them out");
+function chooseFlavor(
+  { command, options }: RunWords,
+  image: ImageWord | undefined,
+): Flavor | undefined {
+  if (image?.kind === "own") {
+    if (options.flavor === undefined) return flavorOfImage(image.name);
+    throw new UsageError("--flavor and IMAGE both choose the kernel", "leave one of them out");
   }
-  if (image !== undefined) return flavorOfImage(image);
+  if (image !== undefined && options.flavor === undefined) return flavorOfImage("debian");
   if (options.flavor !== undefined) return flavorOfShortName(options.flavor);
   const isWholeMachine = options.kernel !== undefined && command.length === 0;
   return isWholeMachine ? undefined : flavorOfImage("debian");
 }
 
+function planRoot(
+  { options }: RunWords,
+  word: ImageWord | undefined,
+  flavor: Flavor | undefined,
+): RootPlan | undefined {
+  const { platform, entrypoint } = options;
+  if (word === undefined || word.kind === "own") {
+    const idle = ["platform", "root", "entrypoint", "insecure"].find((name) => name in options);
+    if (idle === undefined) return undefined;
+    throw new UsageError(`--${idle} is for images of registries and files`, "name one");
+  }
+  if (options.initrd !== undefined) {
+    throw new UsageError(
+      "--initrd and IMAGE both bring a root file system",
+      "leave one of them out",
+    );
+  }
+  // Blocks of a disk come when they come: only what is in memory from the start repeats exactly.
+  const isDeterministic = options.clock === "deterministic";
+  if (isDeterministic && options.root === "disk") {
+    throw new UsageError(
+      "--clock deterministic needs the image in memory",
+      "leave out --root disk",
+    );
+  }
+  return {
+    word,
+    platform: planPlatform(platform, flavor),
+    form: options.root ?? (isDeterministic ? "memory" : "disk"),
+    entrypoint,
+  };
+}
+
+/** A 64-bit kernel runs 32-bit programs, too. */
+function planPlatform(text: string | undefined, flavor: Flavor | undefined): Platform {
+  const is32Bit = flavor?.architecture === "i386";
+  const platforms = is32Bit ? ["linux/386"] : ["linux/amd64", "linux/386"];
+  const name = text ?? platforms[0]!;
+  if (platforms.includes(name)) return { os: "linux", architecture: name.slice("linux/".length) };
+  throw new UsageError(
+    `'${name}' is no platform of this machine`,
+    `it has ${platforms.join(" and ")}`,
+  );
+}
+
 function chooseJob(
   { command, options, ...words }: RunWords,
   hasImage: boolean,
+  hasRoot: boolean,
 ): JobPlan | undefined {
   const inForeignInitrd = options.initrd !== undefined;
-  if (command.length > 0) return { argv: command, inForeignInitrd };
+  const manner = jobManner(options);
+  if (command.length > 0 || hasRoot) return { argv: command, inForeignInitrd, ...manner };
   if (inForeignInitrd || !hasImage) {
     if (options.tty)
       throw new UsageError("--tty needs a command", "leave it out: the terminal is the console");
+    const idle = Object.keys(manner)[0];
+    if (idle !== undefined) {
+      const option = idle === "environment" ? "env" : idle;
+      throw new UsageError(`--${option} needs a command`, "it is for what runs in an image");
+    }
     return undefined;
   }
-  const isTerminal = words.stdinIsTerminal || options.tty;
-  if (isTerminal) return { argv: ["sh", "-l"], inForeignInitrd };
+  const isTerminal = words.stdinIsTerminal || options.tty || isInBackground(options);
+  if (isTerminal) return { argv: ["sh", "-l"], inForeignInitrd, ...manner };
   // A prompt shows that the guest is there; without a terminal there can be no job control to warn about.
-  return { argv: options.quiet ? ["sh"] : ["sh", "+m", "-i"], inForeignInitrd };
+  const argv = options.quiet ? ["sh"] : ["sh", "+m", "-i"];
+  return { argv, inForeignInitrd, ...manner };
+}
+
+function isInBackground({ detach, inBackground }: RunOptions): boolean {
+  return detach === true || inBackground !== undefined;
+}
+
+function planBackground(
+  options: RunOptions,
+): Pick<RunPlan, "isDetached" | "isBackground" | "takesInput" | "isKept"> {
+  const { inBackground, interactive, name, rm } = options;
+  const isBackground = inBackground !== undefined;
+  return {
+    isDetached: isInBackground(options) && !isBackground,
+    isBackground,
+    takesInput: interactive === true,
+    isKept: !rm && (isInBackground(options) || name !== undefined),
+  };
+}
+
+function jobManner({
+  env,
+  workdir,
+  user,
+}: RunOptions): Pick<JobPlan, "environment" | "workdir" | "user"> {
+  if (workdir !== undefined && !workdir.startsWith("/"))
+    throw new UsageError(`'${workdir}' is no absolute path`, "write --workdir /PATH");
+  if (user !== undefined && !/^[\w.-]+(?::[\w.-]+)?$/.test(user))
+    throw new UsageError(
+      `'${user}' is no user`,
+      "write a name or a number, with :GROUP or without",
+    );
+  return {
+    ...(env && { environment: parseEnvironment(env) }),
+    ...(workdir !== undefined && { workdir }),
+    ...(user !== undefined && { user }),
+  };
+}
+
+/** NAME=VALUE, or NAME for our own value; one that we do not have either is left out, as docker does it. */
+export function parseEnvironment(
+  words: readonly string[],
+  ours: NodeJS.ProcessEnv = process.env,
+): Record<string, string> {
+  const variables: Record<string, string> = {};
+  for (const word of words) {
+    const [name, value] = splitAt(word, "=");
+    if (!/^[A-Za-z_]\w*$/.test(name))
+      throw new UsageError(`'${word}' is no variable`, "write --env NAME=VALUE");
+    const given = word.includes("=") ? value : ours[name];
+    if (given !== undefined) variables[name] = given;
+  }
+  return variables;
 }
 
 function checkMemory(text: string): number {

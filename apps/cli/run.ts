@@ -1,12 +1,15 @@
 /**
  * `hypo run`: supplies what the plan asks for, builds the machine's configuration, runs it.
  */
+import { randomBytes } from "node:crypto";
 import { fstatSync, readFileSync } from "node:fs";
 import { addAbortSignal } from "node:stream";
 import { HypolithError } from "../../src/base/errors.ts";
 import type { MachineConfig } from "../../src/control/protocol.ts";
 import { CONSOLE_COMMAND_LINE } from "../common/machine-defaults.ts";
 import { formatSize } from "../common/size.ts";
+import { ExitCode } from "./exit-code.ts";
+import { agentFile } from "./guest/agent/agent-file.ts";
 import {
   buildInitramfs,
   FOREIGN_INIT_PARAMETER,
@@ -14,18 +17,22 @@ import {
   joinForeignInitramfs,
 } from "./guest/initramfs.ts";
 import { type GuestJob, JOB_ENVIRONMENT, type JobInput } from "./guest/job.ts";
-import { DISK_DRIVERS, NETWORK_DRIVERS } from "./image/flavors.ts";
+import { defaultCacheRoot } from "./image/cache.ts";
+import { joinArchives } from "./image/cpio.ts";
+import { DISK_DRIVERS, NETWORK_DRIVERS, ROOT_DRIVERS, SOCKET_DRIVERS } from "./image/flavors.ts";
 import type { GuestImage } from "./image/guest-image.ts";
 import { withDependencies } from "./image/modules.ts";
 import { supplyAsAsked } from "./image/supply.ts";
 import type { Messages } from "./messages.ts";
+import { prepareRoot, type RunRoot, supplyRoot } from "./oci/run-root.ts";
 import { ProfileFile } from "./profile-file.ts";
-import { runMachine } from "./run-machine.ts";
+import { type MachineRun, runMachine } from "./run-machine.ts";
 import { type JobPlan, planRun, type RunPlan, type RunWords } from "./run-plan.ts";
 import { readSymbolFiles } from "./symbols/symbol-file.ts";
 import { windowSize } from "./terminal/console-terminal.ts";
 import type { StopRequests } from "./terminal/stop-requests.ts";
 import { TraceFile } from "./trace-file.ts";
+import { startInBackground } from "./vms/background.ts";
 
 /** What the clock of a deterministic machine shows at start. */
 const DETERMINISTIC_EPOCH_MS = Date.UTC(2025, 0, 1);
@@ -40,6 +47,7 @@ export async function run(
 ): Promise<number> {
   const stdinIsTerminal = process.stdin.isTTY === true;
   const plan = planRun({ ...words, stdinIsTerminal });
+  if (plan.isDetached) return runDetached(plan, words.options, messages, stops);
   // Files of the user's first: a wrong path should not cost a download.
   const kernelFile = readUserFile(plan.kernelPath, "kernel");
   const initrdFile = readUserFile(plan.initrdPath, "initrd");
@@ -47,10 +55,16 @@ export async function run(
   const profile = plan.profile && new ProfileFile(plan.profile.path, messages);
   const trace = plan.tracePath === undefined ? undefined : new TraceFile(plan.tracePath, messages);
   const image =
-    plan.flavor && (await supplyAsAsked(plan.flavor, words.options, messages, stops.signal));
+    plan.flavor &&
+    (await supplyAsAsked(plan.flavor, kernelWords(plan, words.options), messages, stops.signal));
   const kernel = kernelFile ?? image!.kernel;
+  const context = { options: words.options, messages, signal: stops.signal };
+  const root = plan.root && (await supplyRoot(plan.root, plan, context));
+  const disks = root?.disk ? [...plan.disks, root.disk] : plan.disks;
   const job = plan.job && (await makeJob(plan, plan.job, messages, stops.signal));
-  const initrd = job ? makeInitrd(job, image!, initrdFile, plan) : initrdFile;
+  const initrd = job
+    ? await makeInitrd(job, image!, plan, { foreign: initrdFile, root })
+    : initrdFile;
   checkFit(initrd, kernel, plan);
   const config: MachineConfig = {
     kernel,
@@ -66,28 +80,103 @@ export async function run(
     ...(plan.profile && {
       profile: { every: plan.profile.every, ...(symbols && { symbols }) },
     }),
-    ...(plan.disks.length > 0 && { disks: plan.disks, entropyDevice: true }),
+    ...(disks.length > 0 && { disks, entropyDevice: true }),
     ...(plan.network && { network: { ...plan.network, hostName: GUEST_HOST_NAME } }),
+    ...(hasAgent(plan) && { sockets: true }),
     rtcEpochMs: plan.clock === "wall" ? Date.now() : DETERMINISTIC_EPOCH_MS,
   };
   const { mode } = plan;
   const machine = {
     config,
-    name: plan.name ?? `vm-${process.pid}`,
+    name: plan.name ?? newName(),
     what: whatRuns(plan),
     mode,
     hasSession: plan.job !== undefined,
     showConsole: plan.showBoot,
     trace,
     profile,
+    isBackground: plan.isBackground,
+    takesInput: plan.takesInput,
+    isKept: plan.isKept,
+    ...programDefaults(plan, job, root),
+    settings: settingsOf(plan),
   };
   return runMachine(machine, messages, stops);
 }
 
+/** With an image from elsewhere, --pull is about that one, not about our kernel. */
+function kernelWords(plan: RunPlan, options: RunWords["options"]): RunWords["options"] {
+  return plan.root && options.pull === "always" ? { ...options, pull: "missing" } : options;
+}
+
+/** What the agent's programs find unless told otherwise: what the job does. */
+function programDefaults(
+  plan: RunPlan,
+  job: GuestJob | undefined,
+  root: RunRoot | undefined,
+): Pick<MachineRun, "environment" | "folder" | "user"> {
+  if (!root) {
+    const environment = job?.environment ?? {};
+    return { environment, folder: job?.workdir ?? "/", user: plan.job?.user };
+  }
+  const { environment, workdir, user } = root.guest.process;
+  return {
+    environment: Object.fromEntries(environment),
+    folder: workdir,
+    user: `${user.uid}:${user.gid}`,
+  };
+}
+
+/** -d: says its name when it runs. */
+async function runDetached(
+  plan: RunPlan,
+  options: RunWords["options"],
+  messages: Messages,
+  stops: StopRequests,
+): Promise<number> {
+  // What can take long is done where somebody sees it.
+  if (plan.flavor && options.cache && options.pull === "missing")
+    await supplyAsAsked(plan.flavor, kernelWords(plan, options), messages, stops.signal);
+  if (plan.root && options.cache)
+    await prepareRoot(plan.root, { options, messages, signal: stops.signal });
+  const name = plan.name ?? newName();
+  const code = await startInBackground(name, process.argv.slice(3), stops.signal);
+  if (code === ExitCode.OK) process.stdout.write(`${name}\n`);
+  return code;
+}
+
+function newName(): string {
+  return `vm-${randomBytes(4).toString("hex")}`;
+}
+
+/** The agent is ours: in a kernel that we have the modules of, with a clock that goes on while somebody talks to it. */
+function hasAgent(plan: RunPlan): boolean {
+  return plan.job !== undefined && plan.kernelPath === undefined && plan.clock === "wall";
+}
+
+/** For `hypo inspect`. */
+function settingsOf(plan: RunPlan): Record<string, unknown> {
+  const { flavor, job, kernelPath, initrdPath, append, memoryBytes, cpuModel, ...rest } = plan;
+  const { clock, engine, network, disks, placements, mode } = rest;
+  return {
+    image: plan.imageWord ?? flavor?.image ?? null,
+    kernel: kernelPath ?? null,
+    initrd: initrdPath ?? null,
+    append,
+    command: job?.argv ?? null,
+    environment: job?.environment ?? {},
+    workdir: job?.workdir ?? null,
+    user: job?.user ?? null,
+    terminal: mode === "console",
+    ...{ memoryBytes, cpuModel, clock, engine, disks, network: network ?? null },
+    services: placements,
+  };
+}
+
 /** For `hypo ps`. */
 function whatRuns(plan: RunPlan): string {
-  const from = plan.flavor?.image ?? plan.kernelPath ?? "?";
-  return plan.job ? `${from} -- ${plan.job.argv.join(" ")}` : from;
+  const from = plan.imageWord ?? plan.flavor?.image ?? plan.kernelPath ?? "?";
+  return plan.job && plan.job.argv.length > 0 ? `${from} -- ${plan.job.argv.join(" ")}` : from;
 }
 
 function readUserFile(path: string | undefined, what: "kernel" | "initrd"): Uint8Array | undefined {
@@ -107,17 +196,28 @@ function readUserFile(path: string | undefined, what: "kernel" | "initrd"): Uint
   });
 }
 
-function makeInitrd(
+async function makeInitrd(
   job: GuestJob,
   { busybox, modules }: GuestImage,
-  foreign: Uint8Array | undefined,
   plan: RunPlan,
-): Uint8Array {
+  {
+    foreign,
+    root,
+  }: { readonly foreign: Uint8Array | undefined; readonly root: RunRoot | undefined },
+): Promise<Uint8Array> {
   const drivers = [
     ...(plan.disks.length > 0 ? DISK_DRIVERS : []),
     ...(plan.network ? NETWORK_DRIVERS : []),
+    ...(hasAgent(plan) ? SOCKET_DRIVERS : []),
+    ...(root?.disk ? ROOT_DRIVERS : []),
   ];
-  const parts: InitramfsParts = { busybox, modules: withDependencies(modules, drivers), job };
+  const bits = plan.flavor?.architecture === "i386" ? 32 : 64;
+  const parts: InitramfsParts = {
+    ...{ busybox, modules: withDependencies(modules, drivers), job },
+    ...(hasAgent(plan) && { agent: await agentFile(bits, defaultCacheRoot()) }),
+    ...(root && { root: root.guest }),
+  };
+  if (root?.archive) return joinArchives(buildInitramfs(parts), root.archive);
   return foreign ? joinForeignInitramfs(foreign, parts) : buildInitramfs(parts);
 }
 
@@ -133,7 +233,10 @@ async function makeJob(
     environment: {
       ...JOB_ENVIRONMENT,
       ...(isConsole && { TERM: process.env.TERM || "linux" }),
+      ...job.environment,
     },
+    ...(job.workdir !== undefined && { workdir: job.workdir }),
+    ...(job.user !== undefined && { user: job.user }),
     mode: plan.mode,
     input: isConsole ? { kind: "none" } : await chooseInput(plan, messages, signal),
     window: windowSize(),
@@ -151,6 +254,7 @@ async function chooseInput(
   signal: AbortSignal,
 ): Promise<JobInput> {
   const deterministic = plan.clock === "deterministic";
+  if (plan.isBackground) return { kind: plan.takesInput ? "stream" : "none" };
   if (process.stdin.isTTY) {
     if (!deterministic) return { kind: "stream" };
     messages.warn("the terminal's input is not passed on with --clock deterministic");

@@ -99,7 +99,7 @@ export class MachineClient {
     const send = (message: SocketTraffic): void => {
       if (this.#connections.has(id)) this.#send(message);
     };
-    if (this.#stopped) queueMicrotask(() => events.closed());
+    if (this.#stopped) void Promise.resolve().then(() => events.closed());
     else {
       this.#connections.set(id, events);
       this.#send({ type: "connect", id, port });

@@ -146,7 +146,10 @@ interface StartPorts {
   nowMs(): number;
 }
 
-function start(config: MachineConfig, { send, doorbell, rings, nowMs }: StartPorts): Running | null {
+function start(
+  config: MachineConfig,
+  { send, doorbell, rings, nowMs }: StartPorts,
+): Running | null {
   tuneEngine();
   try {
     const network = config.network ? new NodeNetworkLink(config.network, { doorbell, send }) : null;

@@ -282,8 +282,7 @@ export class Machine {
   /** Answers a question about services, does a drill, or follows a connection. */
   serve(message: ToMachine): void {
     if (this.#sockets) this.#sockets.serve(message);
-    else if (message.type === "connect")
-      this.#ports.send({ type: "socketClosed", id: message.id });
+    else if (message.type === "connect") this.#ports.send({ type: "socketClosed", id: message.id });
     if (message.type === "services") {
       const report = reportServices(this.vm);
       this.#ports.send({ type: "services", id: message.id, report });

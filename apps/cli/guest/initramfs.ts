@@ -5,6 +5,7 @@
  */
 import { CpioArchive, joinArchives } from "../image/cpio.ts";
 import { type GuestJob, jobScript, sessionConfig } from "./job.ts";
+import { type GuestRoot, rootJob, rootSetup } from "./root.ts";
 import {
   GUEST_HOME,
   INIT_SCRIPT,
@@ -27,6 +28,10 @@ export interface InitramfsParts {
   /** In load order. */
   readonly modules: readonly KernelModule[];
   readonly job: GuestJob;
+  /** The program by which we start others in the guest. */
+  readonly agent?: Uint8Array;
+  /** The image whose process runs, instead of our own userland. */
+  readonly root?: GuestRoot;
 }
 
 const OWN_FILES: ReadonlyArray<readonly [path: string, content: string]> = [
@@ -68,7 +73,7 @@ export function joinForeignInitramfs(foreign: Uint8Array, parts: InitramfsParts)
 
 function addOwnPart(
   archive: CpioArchive,
-  { busybox, modules, job }: InitramfsParts,
+  { busybox, modules, job, agent, root }: InitramfsParts,
   userland: "busybox" | "foreign",
 ): void {
   const home = GUEST_HOME;
@@ -77,6 +82,11 @@ function addOwnPart(
   archive.file(`${home}/init`, INIT_SCRIPT, 0o755);
   archive.file(`${home}/session`, SESSION_SCRIPT, 0o755);
   archive.file(`${home}/launch`, LAUNCH_SCRIPT, 0o755);
+  if (agent) archive.file(`${home}/agent`, agent, 0o755);
+  if (root) {
+    archive.file(`${home}/root-setup`, rootSetup(root));
+    archive.file(`${home}/root-job`, rootJob(root));
+  }
   for (const { name, content } of modules) archive.file(`${home}/modules/${name}`, content);
   const names = modules.map((module) => module.name);
   archive.file(`${home}/config`, sessionConfig(job, userland, names));

@@ -23,6 +23,10 @@ export interface GuestJob {
   readonly mode: "console" | "pipes";
   readonly input: JobInput;
   readonly window: WindowSize;
+  /** Where it starts; default: its HOME. */
+  readonly workdir?: string;
+  /** Who it runs as, "NAME", "UID", either with ":GROUP"; default: root. */
+  readonly user?: string;
   /** The machine has a network card with the user-mode network behind it. */
   readonly hasNetwork?: boolean;
 }
@@ -43,7 +47,13 @@ export function jobScript(job: GuestJob): string {
     ([name, value]) => `export ${name}=${quote(value, `the environment variable ${name}`)}\n`,
   );
   const words = job.argv.map((word) => quote(word, "the command"));
-  return `${exports.join("")}cd "$HOME"\nset -- ${words.join(" ")}\n`;
+  const workdir = job.workdir === undefined ? "" : quote(job.workdir, "the working folder");
+  const user = job.user === undefined ? "" : quote(job.user, "the user");
+  return [
+    ...exports,
+    `hypo_workdir=${workdir}\nhypo_user=${user}\n`,
+    `set -- ${words.join(" ")}\n`,
+  ].join("");
 }
 
 /** The content of /hypo/config. */
@@ -65,7 +75,7 @@ export function sessionConfig(
 }
 
 /** One word of POSIX shell. */
-function quote(word: string, what: string): string {
+export function quote(word: string, what: string): string {
   if (word.includes("\0")) {
     throw new HypolithError("command-invalid", `${what} contains a NUL byte`);
   }

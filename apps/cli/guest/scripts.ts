@@ -42,6 +42,10 @@ if [ "$network" = user ]; then
   [ -s /etc/resolv.conf ] || echo nameserver 10.0.2.3 >/etc/resolv.conf
 fi
 
+root=
+[ -f /hypo/root-setup ] && . /hypo/root-setup
+[ -x /hypo/agent ] && start-stop-daemon -S -b -x /hypo/agent -- $root
+
 off() {
   echo off >/dev/ttyS3
   stty -F /dev/ttyS3 raw -echo
@@ -130,6 +134,11 @@ poweroff -f
 
 export const LAUNCH_SCRIPT = `#!/hypo/busybox sh
 echo $$ >/hypo/run/job
+if [ -f /hypo/root-job ]; then
+  [ -f /hypo/root-ready ] && exec env -i chroot /hypo/root sh /proc/self/fd/9 9</hypo/root-job
+  echo "hypo: the image's root file system cannot be mounted in the guest" >&2
+  exit 125
+fi
 . /hypo/job
 
 refuse() {
@@ -137,9 +146,58 @@ refuse() {
   exit "$1"
 }
 
+# Of the guest's own files, as docker does it: a number need not be there.
+resolve_user() {
+  name=\${hypo_user%%:*}
+  group=
+  case $hypo_user in *:*) group=\${hypo_user#*:} ;; esac
+  uid= gid=
+  while IFS=: read -r a b c d e f g; do
+    if [ "$a" = "$name" ] || [ "$c" = "$name" ]; then
+      uid=$c gid=$d
+      export HOME="\${f:-/}" USER="$a" LOGNAME="$a"
+      break
+    fi
+  done </etc/passwd
+  if [ -z "$uid" ]; then
+    case $name in *[!0-9]*) refuse 126 "$name" "no such user in the guest" ;; esac
+    uid=$name gid=0
+    export HOME=/
+  fi
+  more=
+  wanted=$group
+  [ -z "$wanted" ] || gid=
+  [ ! -r /etc/group ] || while IFS=: read -r a b c d; do
+    if [ -n "$wanted" ]; then
+      [ "$a" = "$wanted" ] || [ "$c" = "$wanted" ] && gid=$c
+    else
+      case ,$d, in *,"$USER",*) more=$more,$c ;; esac
+    fi
+  done </etc/group
+  if [ -z "$gid" ]; then
+    case $wanted in *[!0-9]*) refuse 126 "$wanted" "no such group in the guest" ;; esac
+    gid=$wanted
+  fi
+  as="$uid:$gid$more"
+}
+
+as=
+if [ -n "$hypo_user" ]; then
+  [ -x /hypo/agent ] || refuse 126 "$hypo_user" "this machine cannot change the user"
+  resolve_user
+fi
+if [ -n "$hypo_workdir" ]; then
+  [ -d "$hypo_workdir" ] || mkdir -p "$hypo_workdir" 2>/dev/null
+  cd "$hypo_workdir" || refuse 126 "$hypo_workdir" "cannot be the working folder"
+else
+  cd "$HOME" 2>/dev/null || cd /
+fi
+unset hypo_workdir hypo_user
+
 begin() {
   [ -d "$1" ] && refuse 126 "$1" "is a directory"
   [ -x "$1" ] || refuse 126 "$1" "permission denied"
+  [ -z "$as" ] || exec /hypo/agent "=$as" "$@"
   exec "$@"
 }
 

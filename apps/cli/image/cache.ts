@@ -10,7 +10,16 @@
  * Two processes may store the same image at once: both rename the same content.
  */
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { HypolithError } from "../../../src/base/errors.ts";
@@ -42,6 +51,17 @@ export function defaultCacheRoot(env: NodeJS.ProcessEnv = process.env): string {
   if (env.HYPO_HOME) return join(env.HYPO_HOME, "cache");
   return join(env.XDG_CACHE_HOME || join(homedir(), ".cache"), "hypolith");
 }
+
+export interface CachedImage {
+  readonly name: string;
+  readonly release: string;
+  readonly architecture: string;
+  /** Bytes. */
+  readonly size: number;
+}
+
+/** Younger than this, a file that nobody names may be part of what another process is storing. */
+export const YOUNG_MS = 60_000;
 
 export type CacheLookup =
   | { readonly state: "found"; readonly image: GuestImage }
@@ -107,6 +127,55 @@ export class ImageCache {
     } finally {
       staging.remove();
     }
+  }
+
+  /** What is there, without reading it. */
+  list(): CachedImage[] {
+    return this.#stored().map(({ image, release, packages, ...parts }) => {
+      const blobs = [parts.kernel, parts.systemMap, parts.busybox, ...parts.modules];
+      const size = blobs.reduce((sum, blob) => sum + blob.size, 0);
+      return { name: image, release, architecture: packages[0]?.architecture ?? "", size };
+    });
+  }
+
+  /** Forgets an image; its blobs stay until `prune`. */
+  remove(name: string): boolean {
+    const path = this.#imagePath(name);
+    const isThere = existsSync(path);
+    rmSync(path, { force: true });
+    return isThere;
+  }
+
+  /** Removes blobs that no image names, but for young ones: somebody may be about to name them. Answers the bytes. */
+  prune(): number {
+    const images = this.#stored();
+    const parts = images.flatMap((image) => [
+      ...[image.kernel, image.systemMap, image.busybox, ...image.modules],
+    ]);
+    const named = new Set(parts.map(({ sha256 }) => sha256));
+    const folder = join(this.root, "blobs");
+    let bytes = 0;
+    for (const name of existsSync(folder) ? readdirSync(folder) : []) {
+      const path = join(folder, name);
+      const { size, mtimeMs } = statSync(path);
+      if (named.has(name) || Date.now() - mtimeMs < YOUNG_MS) continue;
+      rmSync(path, { force: true });
+      bytes += size;
+    }
+    return bytes;
+  }
+
+  #stored(): StoredImage[] {
+    const folder = join(this.root, "images");
+    const names = existsSync(folder) ? readdirSync(folder) : [];
+    return names.flatMap((name) => {
+      try {
+        const stored = JSON.parse(readFileSync(join(folder, name), "utf8")) as StoredImage;
+        return stored.format === FORMAT ? [stored] : [];
+      } catch {
+        return [];
+      }
+    });
   }
 
   #read(stored: StoredImage): GuestImage {

@@ -15,7 +15,7 @@ const Type = {
   FILE: 0o100000,
   LINK: 0o120000,
 } as const;
-const HEADER_SIZE = 110;
+export const CPIO_HEADER_SIZE = 110;
 const TRAILER = "TRAILER!!!";
 
 interface Entry {
@@ -72,7 +72,7 @@ export class CpioArchive {
     entries.forEach((entry, index) => {
       const inode = entry === trailer ? 0 : index + 1;
       out.set(new TextEncoder().encode(`${header(entry, inode)}${entry.name}\0`), at);
-      out.set(entry.data, at + align4(HEADER_SIZE + nameSize(entry)));
+      out.set(entry.data, at + align4(CPIO_HEADER_SIZE + nameSize(entry)));
       at += entrySize(entry);
     });
     return out;
@@ -100,25 +100,65 @@ export function joinArchives(...archives: readonly Uint8Array[]): Uint8Array {
 }
 
 function header(entry: Entry, inode: number): string {
+  return cpioHeader({
+    inode,
+    mode: entry.mode,
+    uid: 0,
+    gid: 0,
+    links: 1,
+    mtime: 0,
+    size: entry.data.length,
+    device: entry.device,
+    nameSize: nameSize(entry),
+  });
+}
+
+export interface CpioFields {
+  readonly inode: number;
+  /** Type and permissions. */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly links: number;
+  /** Seconds since 1970. */
+  readonly mtime: number;
+  readonly size: number;
+  readonly device: readonly [major: number, minor: number];
+  /** With the zero at its end. */
+  readonly nameSize: number;
+}
+
+/** The fixed part of an entry: CPIO_HEADER_SIZE characters. */
+export function cpioHeader({
+  inode,
+  mode,
+  uid,
+  gid,
+  links,
+  mtime,
+  size,
+  ...more
+}: CpioFields): string {
+  // Between size and device: the device that holds the file; at the end a checksum, unused in this format.
   const fields = [
     inode,
-    entry.mode,
-    0, // uid
-    0, // gid
-    1, // links
-    0, // modification time
-    entry.data.length,
-    0, // device that holds the file: major, minor
+    mode,
+    uid,
+    gid,
+    links,
+    mtime,
+    size,
     0,
-    ...entry.device,
-    nameSize(entry),
-    0, // checksum, unused in this format
+    0,
+    ...more.device,
+    more.nameSize,
+    0,
   ];
-  return `070701${fields.map((field) => field.toString(16).padStart(8, "0")).join("")}`;
+  return `070701${fields.map((field) => (field >>> 0).toString(16).padStart(8, "0")).join("")}`;
 }
 
 function entrySize(entry: Entry): number {
-  return align4(HEADER_SIZE + nameSize(entry)) + align4(entry.data.length);
+  return align4(CPIO_HEADER_SIZE + nameSize(entry)) + align4(entry.data.length);
 }
 
 function nameSize(entry: Entry): number {

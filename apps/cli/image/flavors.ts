@@ -26,8 +26,15 @@ export const NETWORK_DRIVERS: readonly string[] = ["virtio_pci", "virtio_net"];
 /** For the socket device, by which the agent in the guest is reached. */
 export const SOCKET_DRIVERS: readonly string[] = ["virtio_pci", "vmw_vsock_virtio_transport"];
 
+/** For an image as a disk: its file system, and what makes it writable. */
+export const ROOT_DRIVERS: readonly string[] = [
+  ...["virtio_pci", "virtio_blk", "crc32c_generic", "erofs", "overlay"],
+];
+
 /** What a run may load; it takes what its devices need. */
-const DRIVERS: readonly string[] = [...new Set([...DISK_DRIVERS, ...NETWORK_DRIVERS, ...SOCKET_DRIVERS])];
+const DRIVERS: readonly string[] = [
+  ...new Set([...DISK_DRIVERS, ...NETWORK_DRIVERS, ...SOCKET_DRIVERS, ...ROOT_DRIVERS]),
+];
 
 /** The first is the default. */
 export const FLAVORS: readonly Flavor[] = [

@@ -5,10 +5,7 @@
 import type { Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { HypolithError } from "../../../src/base/errors.ts";
-import type {
-  ConnectionEvents,
-  GuestConnection,
-} from "../../../src/control/machine-client.ts";
+import type { ConnectionEvents, GuestConnection } from "../../../src/control/machine-client.ts";
 import { SOCKET_WINDOW } from "../../../src/control/protocol.ts";
 import { AGENT_PORT } from "../guest/agent/agent-protocol.ts";
 

@@ -61,7 +61,10 @@ export class Attachments {
 
   #take(socket: Socket, type: number, payload: Buffer): void {
     if (type === HostFrame.STDIN) {
-      if (payload.length === 0) return this.#input.end();
+      if (payload.length === 0) {
+        this.#input.end();
+        return;
+      }
       const bytes = Buffer.from(payload);
       this.#input.bytes(bytes, () => {
         if (socket.writable) socket.write(encodeFrame(AgentFrame.TAKEN, numbers(bytes.length)));

@@ -9,7 +9,7 @@ import {
   LineReader,
   type MachineInfo,
 } from "./door-protocol.ts";
-import { doorPath, machineNames } from "./runtime-folder.ts";
+import { doorPath, isMachineName, machineNames } from "./runtime-folder.ts";
 
 const ANSWER_MS = 5000;
 /** These take as long as they take. */
@@ -36,6 +36,7 @@ interface Exchange {
 }
 
 async function exchange(name: string, request: DoorRequest): Promise<Exchange> {
+  if (!isMachineName(name)) throw failure(name, new Error("that is no name of a machine"));
   const path = doorPath(name);
   const { socket, reply } = await talk(path, request).catch((cause: NodeJS.ErrnoException) => {
     throw failure(name, cause);
@@ -92,8 +93,8 @@ function talk(
     socket.once("connect", () => socket.write(`${JSON.stringify({ id: 1, ...request })}\n`));
     const take = (bytes: Buffer): void => {
       const line = reader.take(bytes);
-      if (line === null) return fail(new Error("an answer without an end"));
-      if (line === undefined) return;
+      if (line === null) fail(new Error("an answer without an end"));
+      if (line === undefined || line === null) return;
       socket.setTimeout(0);
       socket.pause();
       socket.off("data", take);

@@ -22,6 +22,8 @@ export interface MachineInfo {
   /** What programs in the guest find, unless told otherwise. */
   readonly environment: Readonly<Record<string, string>>;
   readonly folder: string;
+  /** As for --user; null: root. */
+  readonly user: string | null;
 }
 
 export interface MachineStats {

@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
 import { chmodSync, existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { connect } from "node:net";
+import { connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { HypolithError } from "../../../src/base/errors.ts";
 import type { ServicesReport } from "../../../src/control/protocol.ts";
-import { openDoor } from "./door.ts";
-import { ask, chooseMachine, runningMachines } from "./door-client.ts";
+import { type DoorService, openDoor } from "./door.ts";
+import { ask, chooseMachine, openStream, runningMachines } from "./door-client.ts";
 import type { MachineInfo } from "./door-protocol.ts";
 import { doorPath, isMachineName, openRuntimeFolder, runtimeFolder } from "./runtime-folder.ts";
 import { formatMachines, formatServices } from "./tables.ts";
@@ -45,9 +46,8 @@ function home(t: TestContext): void {
 
 async function open(t: TestContext, name: string): Promise<{ drilled: string[] }> {
   const drilled: string[] = [];
-  const info: MachineInfo = { name, pid: 1, started: 0, what: "debian", memoryBytes: 1 << 29 };
   const close = await openDoor({
-    info,
+    ...fakeService(name),
     services: async () => REPORT,
     drill: async (service, drill) => {
       drilled.push(`${drill} ${service}`);
@@ -56,6 +56,29 @@ async function open(t: TestContext, name: string): Promise<{ drilled: string[] }
   });
   t.after(close);
   return { drilled };
+}
+
+function fakeInfo(name: string): MachineInfo {
+  return {
+    ...{ name, pid: 1, started: 0, what: "debian", memoryBytes: 1 << 29, state: "running" },
+    ...{ hasTerminal: false, takesInput: false, hasAgent: false },
+    ...{ environment: {}, folder: "/", user: null },
+  };
+}
+
+function fakeService(name: string): DoorService {
+  const refuse = (): never => {
+    throw new HypolithError("no-agent", "there is none", { hint: "another machine" });
+  };
+  return {
+    name,
+    info: () => fakeInfo(name),
+    services: async () => REPORT,
+    drill: async () => null,
+    ...{ stats: refuse, kill: refuse, openAgent: refuse },
+    ...{ stop: () => {}, pause: () => {}, unpause: () => {}, attach: () => {} },
+    ended: new Promise(() => {}),
+  };
 }
 
 test("a machine is listed, told about and drilled through its door", async (t) => {
@@ -70,7 +93,7 @@ test("a machine is listed, told about and drilled through its door", async (t) =
   await ask("web", { verb: "drill", service: "console", drill: "kill" });
   await assert.rejects(ask("web", { verb: "drill", service: "x", drill: "hang" }), {
     code: "drill-refused",
-    message: "there is no service x",
+    message: "web: there is no service x",
   });
   assert.deepEqual(drilled, ["kill console", "hang x"]);
 });
@@ -139,13 +162,67 @@ test("names of machines are names of files, and no paths", () => {
 });
 
 test("tables for a person", () => {
-  const info = { name: "web", pid: 12, started: 0, what: "debian -- sh", memoryBytes: 1 << 29 };
+  const rest = { pid: 12, started: 0, memoryBytes: 1 << 29 };
+  const running = { ...rest, status: "running", ended: null, exitCode: null } as const;
+  const ended = { ...rest, status: "ended", ended: 60_000, exitCode: 3 } as const;
   assert.equal(
-    formatMachines([info], 90_000),
-    "NAME  PID  AGE   MEMORY   RUNS\nweb   12   90 s  512 MiB  debian -- sh",
+    formatMachines(
+      [
+        { ...running, name: "web", what: "debian -- sh" },
+        { ...ended, name: "a", what: "x\x1b[2J\ny" },
+      ],
+      90_000,
+    ),
+    `NAME  STATUS              PID  AGE   MEMORY   RUNS
+web   running             12   90 s  512 MiB  debian -- sh
+a     ended (3) 30 s ago  12   60 s  512 MiB  x [2J y`,
   );
   const text = formatServices(REPORT);
   assert.match(text, /console +worker +5000 +2500 +200\.0 +10\.0 % +1 +12\.3 +lines 4 streams 0/);
   assert.match(text, /guest 1500\.0 ms \(75\.0 %\), micro-hypervisor 300\.0 ms \(15\.0 %\)/);
   assert.match(text, /console: last restart: killed/);
+});
+
+test("what a machine says against a request arrives with its hint", async (t) => {
+  home(t);
+  await open(t, "a");
+  await assert.rejects(openStream("a", "agent"), {
+    code: "no-agent",
+    message: "a: there is none",
+    hint: "another machine",
+  });
+  await assert.rejects(ask("../a", { verb: "info" }), { code: "no-such-machine" });
+});
+
+test("who waits is told the exit code when the machine ends, and who is attached sees the door close", async (t) => {
+  home(t);
+  let end: (code: number) => void = () => {};
+  const ended = new Promise<number>((resolve) => {
+    end = resolve;
+  });
+  const sockets: Socket[] = [];
+  const close = await openDoor({
+    ...fakeService("a"),
+    ended,
+    attach: (socket) => sockets.push(socket),
+  });
+  const waiting = ask("a", { verb: "wait" });
+  const attached = await openStream("a", "attach");
+  const gone = new Promise((resolve) => attached.once("end", resolve));
+  attached.resume();
+  end(7);
+  assert.deepEqual(await waiting, { exitCode: 7 });
+  assert.equal(sockets.length, 1);
+  await close();
+  await gone;
+  await assert.rejects(ask("a", { verb: "info" }), { code: "no-such-machine" });
+});
+
+test("a door of somebody else's, and one that nobody answers, are told apart", async (t) => {
+  home(t);
+  openRuntimeFolder();
+  const silent = createServer(() => {});
+  await new Promise<void>((resolve) => silent.listen(doorPath("silent"), resolve));
+  t.after(() => silent.close());
+  await assert.rejects(ask("silent", { verb: "info" }), { code: "door-silent" });
 });

@@ -6,7 +6,12 @@ import { HypolithError } from "../../../src/base/errors.ts";
 import { DRILLS, type DrillName, type ServicesReport } from "../../../src/control/protocol.ts";
 import type { AgentLine } from "./agent-line.ts";
 import { isAnswered } from "./door-client.ts";
-import { type DoorReply, LineReader, type MachineInfo, type MachineStats } from "./door-protocol.ts";
+import {
+  type DoorReply,
+  LineReader,
+  type MachineInfo,
+  type MachineStats,
+} from "./door-protocol.ts";
 import { doorPath, openRuntimeFolder } from "./runtime-folder.ts";
 
 /** What is behind the door. Where it throws HypolithError, that is the answer. */

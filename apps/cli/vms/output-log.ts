@@ -4,7 +4,15 @@
  * Chunk: stream u32 (1 output, 2 errors), length u32, milliseconds since 1970 f64, bytes; little-endian. A chunk that is cut off (its writer was
  * killed) ends the file.
  */
-import { closeSync, fstatSync, openSync, readFileSync, readSync, renameSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  fstatSync,
+  openSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
 
 const FILE = "output.log";

@@ -60,7 +60,7 @@ export class StreamClient {
       if (!decoder.push(bytes)) this.#finish({ kind: "lost" });
     });
     socket.on("error", () => this.#finish({ kind: "lost" }));
-    socket.on("close", () => this.#finish({ kind: "lost" }));
+    for (const event of ["end", "close"]) socket.on(event, () => this.#finish({ kind: "lost" }));
     for (const out of [ends.stdout, ends.stderr]) out.on("drain", this.#drained);
     if (ends.stdin) this.#listen(ends.stdin);
   }
@@ -141,7 +141,10 @@ export class StreamClient {
       const here = block.subarray(0, most);
       if (here.length < block.length) stdin.unshift(block.subarray(here.length));
       const bytes = filter ? filter(here) : here;
-      if (bytes === null) return this.detach();
+      if (bytes === null) {
+        this.detach();
+        return;
+      }
       if (bytes.length === 0) continue;
       this.#room -= bytes.length;
       this.#send(HostFrame.STDIN, bytes);

@@ -1,18 +1,63 @@
 /** What `hypo ps` and `hypo services` print. */
 import type { ServiceReport, ServicesReport } from "../../../src/control/protocol.ts";
 import { formatSize } from "../../common/size.ts";
-import type { MachineInfo } from "./door-protocol.ts";
+import type { MachineSummary, MachineUsage } from "./verbs.ts";
 
-export function formatMachines(machines: readonly MachineInfo[], now: number): string {
-  const rows = machines.map(({ name, pid, started, memoryBytes, what }) => [
-    name,
-    String(pid),
-    formatAge(now - started),
-    formatSize(memoryBytes),
-    what,
+export function formatMachines(machines: readonly MachineSummary[], now: number): string {
+  const rows = machines.map((machine) => [
+    machine.name,
+    statusText(machine, now),
+    String(machine.pid),
+    formatAge((machine.ended ?? now) - machine.started),
+    formatSize(machine.memoryBytes),
+    oneLine(machine.what),
   ]);
-  return formatTable([["NAME", "PID", "AGE", "MEMORY", "RUNS"], ...rows]);
+  return formatTable([["NAME", "STATUS", "PID", "AGE", "MEMORY", "RUNS"], ...rows]);
 }
+
+function statusText({ status, exitCode, ended }: MachineSummary, now: number): string {
+  if (status === "ended") return `ended (${exitCode}) ${formatAge(now - ended!)} ago`;
+  return status === "died" ? "died" : status;
+}
+
+/** Nothing that a terminal would take for a command. */
+function oneLine(text: string): string {
+  const plain = text.replaceAll(/[\p{Cc}\p{Cf}]+/gu, " ");
+  return plain.length > LONGEST_WHAT ? `${plain.slice(0, LONGEST_WHAT - 3)}...` : plain;
+}
+
+const LONGEST_WHAT = 60;
+
+export function formatStats(rows: readonly MachineUsage[]): string {
+  const lines = rows.map((row) => [
+    row.name,
+    `${row.cpuPercent.toFixed(1)} %`,
+    formatSize(roundToMebi(row.residentBytes)),
+    formatSize(row.memoryBytes),
+    formatAge(row.upMs),
+    (row.cpuMs / 1000).toFixed(1),
+    `${percent(row.guestMs, total(row))} ${percent(row.kernelMs, total(row))} ${percent(row.servicesMs, total(row))}`,
+    String(row.restarts),
+    String(row.pid),
+  ]);
+  const titles = [
+    "NAME",
+    "CPU",
+    "RESIDENT",
+    "MEMORY",
+    "UP",
+    "CPU S",
+    "GUEST KERNEL SERVICES",
+    "RESTARTS",
+    "PID",
+  ];
+  return formatTable([titles, ...lines]);
+}
+
+const total = ({ guestMs, kernelMs, servicesMs }: MachineUsage): number =>
+  guestMs + kernelMs + servicesMs;
+
+const roundToMebi = (bytes: number): number => Math.round(bytes / (1 << 20)) * (1 << 20);
 
 export function formatServices(report: ServicesReport): string {
   const { activeMs, guestMs, kernelMs, services } = report;
@@ -45,7 +90,7 @@ function percent(part: number, whole: number): string {
   return whole > 0 ? `${((100 * part) / whole).toFixed(1)} %` : "-";
 }
 
-function formatAge(ms: number): string {
+export function formatAge(ms: number): string {
   const seconds = Math.max(0, Math.floor(ms / 1000));
   if (seconds < 120) return `${seconds} s`;
   const minutes = Math.floor(seconds / 60);
