@@ -13,6 +13,7 @@ import { deterministic, engines } from "./runs/deterministic.ts";
 import { disks } from "./runs/disks.ts";
 import { dmesg } from "./runs/dmesg.ts";
 import { idle } from "./runs/idle.ts";
+import { images } from "./runs/images.ts";
 import { kernels } from "./runs/kernels.ts";
 import { network, virtioNetwork } from "./runs/network.ts";
 import { serviceDrill } from "./runs/service-drill.ts";
@@ -28,6 +29,7 @@ const RUNS: Readonly<Record<string, (report: Report) => Promise<void>>> = {
   stress,
   idle,
   disks,
+  images,
   "service-drill": serviceDrill,
   network,
   "virtio-network": virtioNetwork,

@@ -12,6 +12,7 @@ Examples:
   hypo run -d --name box              a machine in the background
   hypo exec -it box sh                a shell in it; hypo cp copies files, hypo stop ends it
   hypo ps                             what is running
+  hypo run alpine                     an image of a registry; hypo images lists what has been pulled
   hypo doctor                         what works on this machine
 
 Environment: HYPO_HOME (where hypo keeps its files), HYPO_DEBIAN_MIRROR, NO_COLOR.
@@ -22,6 +23,9 @@ export const RUN_EXAMPLES = `
 Images:
 ${FLAVORS.map(({ image, short, description }) => `  ${image.padEnd(20)} --flavor ${short.padEnd(9)} ${description}`).join("\n")}
   debian               the first of these
+  ./FOLDER FILE.tar    an OCI layout, or what docker save wrote; also oci:PATH:NAME, docker-archive:PATH:NAME
+  all other names      images of registries, as docker has them: alpine, debian:bookworm, localhost:5000/app.
+                       They bring files and a command; kernel and init are ours
 
 Examples:
   hypo run                                        a root shell; 'poweroff' or Ctrl-A X ends it
@@ -30,6 +34,10 @@ Examples:
   tar c src | hypo run -- tar tv                  standard input and output are the command's
   hypo run -t -- vi                               a command with a terminal
   hypo run debian:686-pae                         another kernel
+  hypo run alpine                                 an image of a registry: its own command
+  hypo run alpine -- cat /etc/os-release          another command in it
+  hypo run --platform linux/386 alpine            for 32-bit programs
+  hypo run ./layout                               an OCI layout; also archives: hypo run saved.tar
   hypo run --memory 1g --append 'maxcpus=1'       more memory, more for the kernel's command line
   hypo run --kernel bzImage --initrd root.cpio    a machine of your own
   hypo run --initrd root.cpio -- python3 -V       a command in a root file system of your own

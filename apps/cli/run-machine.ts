@@ -53,6 +53,8 @@ export interface MachineRun {
   readonly folder: string;
   /** Who they are, as for --user; undefined: root. */
   readonly user: string | undefined;
+  /** What asks the command to end, without "SIG"; default: TERM. */
+  readonly stopSignal?: string;
   /** What it was started with, for `hypo inspect`. */
   readonly settings: Readonly<Record<string, unknown>>;
 }
@@ -103,6 +105,8 @@ class RunningMachine implements DoorService {
   #complaint: string | undefined;
   #isPaused = false;
   #isOver = false;
+  /** It never began: its name is taken, or it could not be kept. */
+  #isRefused = false;
   readonly ended = new Promise<number>((resolve) => {
     this.#tellEnd = resolve;
   });
@@ -126,6 +130,7 @@ class RunningMachine implements DoorService {
       profile: (json) => run.profile?.write(json),
       log: (level, text) => messages.log(level, text),
       started: () => {
+        this.#keeper.hasStarted = true;
         if (run.isBackground) announceStart(run.name);
       },
       stopped: (reason) => this.#stopped(reason),
@@ -172,6 +177,7 @@ class RunningMachine implements DoorService {
       this.#closeDoor = await openDoor(this);
     } catch (error) {
       if (this.#run.isKept || (error instanceof HypolithError && error.code === "name-taken")) {
+        this.#isRefused = true;
         await this.#client.kill();
         throw error;
       }
@@ -296,7 +302,9 @@ class RunningMachine implements DoorService {
       this.#client.pressPowerButton();
       return true;
     }
-    return this.#run.mode === "pipes" ? this.#control.signal("TERM") : this.#control.powerOff();
+    return this.#run.mode === "pipes"
+      ? this.#control.signal(this.#run.stopSignal ?? "TERM")
+      : this.#control.powerOff();
   }
 
   #jobSignal(name: string): boolean {
@@ -404,6 +412,7 @@ class RunningMachine implements DoorService {
   }
 
   async #stopped(reason: StopReason): Promise<void> {
+    if (this.#isRefused) return;
     clearTimeout(this.#timer);
     this.#isOver = true;
     this.#terminal.close();

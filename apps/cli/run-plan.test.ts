@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { HypolithError } from "../../src/base/errors.ts";
-import { planRun, type RunOptions, type RunPlan } from "./run-plan.ts";
+import { parseEnvironment, planRun, type RunOptions, type RunPlan } from "./run-plan.ts";
 
 const DEFAULTS: RunOptions = {
   memory: "512m",
@@ -181,4 +181,46 @@ test("a profile has a file, an interval and symbols; its options need it", () =>
   assert.throws(() => plan({ profile: "" }), hasCode("usage"));
   assert.throws(() => plan({ symbols: ["a"] }), hasCode("usage"));
   assert.throws(() => plan({ profileEvery: "7" }), hasCode("usage"));
+});
+
+test("in the background: always a terminal for a shell, kept unless --rm, and its name from who started it", () => {
+  const detached = plan({ detach: true }, { terminal: false });
+  assert.deepEqual(
+    [detached.isDetached, detached.isBackground, detached.isKept],
+    [true, false, true],
+  );
+  assert.deepEqual([detached.mode, detached.job?.argv], ["console", ["sh", "-l"]]);
+  const there = plan(
+    { detach: true, inBackground: "vm-1", interactive: true },
+    { terminal: false },
+  );
+  assert.deepEqual([there.isDetached, there.isBackground, there.name], [false, true, "vm-1"]);
+  assert.equal(there.takesInput, true);
+  assert.equal(plan({ detach: true, rm: true }).isKept, false);
+  assert.equal(plan({ name: "a" }).isKept, true);
+  assert.equal(plan({}).isKept, false);
+  assert.equal(plan({ detach: true }, { command: ["x"] }).mode, "pipes");
+});
+
+test("environment, folder and user of the command are checked", () => {
+  const { job } = plan(
+    { env: ["A=1=2", "B="], workdir: "/tmp", user: "web:1000" },
+    { command: ["x"] },
+  );
+  assert.deepEqual(job?.environment, { A: "1=2", B: "" });
+  assert.deepEqual([job?.workdir, job?.user], ["/tmp", "web:1000"]);
+  assert.deepEqual(parseEnvironment(["OURS", "NOT_OURS"], { OURS: "o" }), { OURS: "o" });
+  for (const options of [
+    { env: ["1=2"] },
+    { env: ["=x"] },
+    { workdir: "tmp" },
+    { user: "a b" },
+    { user: "" },
+  ])
+    assert.throws(
+      () => plan(options, { command: ["x"] }),
+      hasCode("usage"),
+      JSON.stringify(options),
+    );
+  assert.throws(() => plan({ kernel: "k", user: "web" }), hasCode("usage"));
 });

@@ -114,16 +114,17 @@ function programDefaults(
   plan: RunPlan,
   job: GuestJob | undefined,
   root: RunRoot | undefined,
-): Pick<MachineRun, "environment" | "folder" | "user"> {
+): Pick<MachineRun, "environment" | "folder" | "user" | "stopSignal"> {
   if (!root) {
     const environment = job?.environment ?? {};
     return { environment, folder: job?.workdir ?? "/", user: plan.job?.user };
   }
-  const { environment, workdir, user } = root.guest.process;
+  const { environment, workdir, user, stopSignal } = root.guest.process;
   return {
     environment: Object.fromEntries(environment),
     folder: workdir,
     user: `${user.uid}:${user.gid}`,
+    stopSignal,
   };
 }
 

@@ -70,3 +70,39 @@ test("a whole array is handed over, a window of a larger one is copied, and noth
     ["start", "powerButton"],
   );
 });
+
+test("connections are told apart, and end with the machine", () => {
+  const { client, posted } = open();
+  const said: unknown[] = [];
+  const connect = (name: string) =>
+    client.connect(5, {
+      opened: () => said.push([name, "opened"]),
+      data: (bytes) => said.push([name, ...bytes]),
+      taken: (bytes) => said.push([name, "taken", bytes]),
+      ended: () => said.push([name, "ended"]),
+      closed: () => said.push([name, "closed"]),
+    });
+  const [a, b] = [connect("a"), connect("b")];
+  const [first, second] = posted.map((message) => (message as { id: number }).id);
+  client.receive({ type: "socketOpen", id: second! });
+  client.receive({ type: "socketData", id: first!, data: Uint8Array.of(4) });
+  client.receive({ type: "socketTaken", id: second!, bytes: 3 });
+  client.receive({ type: "socketEnded", id: second! });
+  a.close();
+  client.receive({ type: "socketData", id: first!, data: Uint8Array.of(5) });
+  a.write(Uint8Array.of(1));
+  b.write(Uint8Array.of(2));
+  client.lost({ kind: "killed" });
+  client.receive({ type: "socketData", id: second!, data: Uint8Array.of(6) });
+  assert.deepEqual(said, [
+    ["b", "opened"],
+    ["a", 4],
+    ["b", "taken", 3],
+    ["b", "ended"],
+    ["b", "closed"],
+  ]);
+  assert.deepEqual(posted.slice(2), [
+    { type: "socketClosed", id: first },
+    { type: "socketData", id: second, data: Uint8Array.of(2) },
+  ]);
+});

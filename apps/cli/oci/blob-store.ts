@@ -66,6 +66,18 @@ export class BlobStore {
     return undefined;
   }
 
+  /** Removes those that are not what their digests say; answers how many. */
+  removeDamaged(digests: readonly string[]): number {
+    let damaged = 0;
+    for (const digest of digests) {
+      const path = this.pathOf(digest);
+      if (!existsSync(path) || fileMatches(path, digest)) continue;
+      rmSync(path, { force: true });
+      damaged++;
+    }
+    return damaged;
+  }
+
   /** For a blob at hand. Throws if it is not what the digest says. */
   write(digest: string, bytes: Uint8Array, what: string): void {
     const writer = this.begin(digest, false);
@@ -225,6 +237,21 @@ export class BlobWriter {
     if (this.#size === 0) rmSync(this.#path, { force: true });
     // Process id 0 is nobody's: the next writer may have it.
     else renameSync(this.#path, join(dirname(this.#path), abandonedName(basename(this.#path))));
+  }
+}
+
+function fileMatches(path: string, digest: string): boolean {
+  const check = new DigestCheck(digest);
+  const descriptor = openSync(path, "r");
+  try {
+    const buffer = Buffer.alloc(1 << 20);
+    for (let got = 1; got > 0; ) {
+      got = readSync(descriptor, buffer, 0, buffer.length, null);
+      check.update(buffer.subarray(0, got));
+    }
+    return check.matches();
+  } finally {
+    closeSync(descriptor);
   }
 }
 

@@ -9,7 +9,7 @@ import { resolveUser } from "./users.ts";
 
 const FILES = {
   passwd:
-    "root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1001::/home/bob:/bin/sh\nbad line\n77:x:5:6::/odd:\n",
+    "root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1001::/var/bob:/bin/sh\nbad line\n77:x:5:6::/odd:\n",
   group: "root:x:0:\nbob:x:1001:\nvideo:x:44:alice,bob\nwheel:x:10:root\n",
 };
 const WORDS: ProcessWords = {
@@ -35,13 +35,13 @@ function plan(config: object, words: Partial<ProcessWords> = {}): ImageProcess {
 test("a user is found by name or number, and has the groups that it is a member of", () => {
   const user = (spec: string) => resolveUser(spec, FILES);
   assert.deepEqual(user(""), { uid: 0, gid: 0, groupsOf: "root", home: "/root" });
-  assert.deepEqual(user("bob"), { uid: 1000, gid: 1001, groupsOf: "bob", home: "/home/bob" });
+  assert.deepEqual(user("bob"), { uid: 1000, gid: 1001, groupsOf: "bob", home: "/var/bob" });
   assert.deepEqual(user("1000"), user("bob"));
   assert.deepEqual(user("bob:video"), {
     uid: 1000,
     gid: 44,
     groupsOf: undefined,
-    home: "/home/bob",
+    home: "/var/bob",
   });
   assert.deepEqual(user("4711"), { uid: 4711, gid: 0, groupsOf: undefined, home: "/" });
   assert.deepEqual(user("4711:22"), { uid: 4711, gid: 22, groupsOf: undefined, home: "/" });
@@ -76,11 +76,23 @@ test("the environment is the image's with ours on top, and HOME that of the user
     HOSTNAME: "hypolith",
     A: "2",
     "odd.name": "ü = x",
-    HOME: "/home/bob",
+    HOME: "/var/bob",
   });
   assert.ok("TERM" in Object.fromEntries(plan(config, { hasTerminal: true }).environment));
-  assert.equal(plan({ ...config, WorkingDir: "work" }).workdir, "/work");
+  assert.equal(plan({ ...config, WorkingDir: "place" }).workdir, "/place");
   assert.equal(plan(config, { workdir: "/w" }).workdir, "/w");
+});
+
+test("the signal that asks it to end is the image's, if it is one", () => {
+  const signal = (StopSignal?: string) => plan({ Cmd: ["x"], StopSignal }).stopSignal;
+  assert.deepEqual(["SIGQUIT", "INT", "3", "SIGRTMIN+3"].map(signal), [
+    "QUIT",
+    "INT",
+    "3",
+    "RTMIN+3",
+  ]);
+  for (const bad of [undefined, "", "TERM; rm -rf /", "A\npoweroff"])
+    assert.equal(signal(bad), "TERM");
 });
 
 test("a configuration with other types than the specification's is refused", () => {

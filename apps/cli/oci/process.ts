@@ -23,8 +23,12 @@ export interface ImageProcess {
   readonly environment: ReadonlyArray<readonly [name: string, value: string]>;
   readonly user: ProcessUser;
   readonly workdir: string;
+  /** What asks it to end, without "SIG": "TERM", "QUIT", "RTMIN+3", "15". */
+  readonly stopSignal: string;
 }
 
+/** It travels on a line of words. */
+const SIGNAL = /^(?:SIG)?([A-Z][A-Z0-9]{1,8}(?:[+-]\d{1,2})?|\d{1,2})$/;
 const PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 export const HOST_NAME = "hypolith";
 
@@ -47,6 +51,7 @@ export function planProcess(
     environment: environmentOf(config, words, user),
     user,
     workdir: workdir.startsWith("/") ? workdir : `/${workdir}`,
+    stopSignal: SIGNAL.exec(config.stopSignal ?? "")?.[1] ?? "TERM",
   };
 }
 

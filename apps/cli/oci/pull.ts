@@ -6,7 +6,7 @@
 import { HypolithError } from "../../../src/base/errors.ts";
 import type { Progress } from "../image/progress.ts";
 import type { BlobStore } from "./blob-store.ts";
-import { digestOf, isDigest, wrongDigest } from "./digest.ts";
+import { DigestCheck, digestOf, isDigest, wrongDigest } from "./digest.ts";
 import { type ImageContent, rootKey, withLayers } from "./image-content.ts";
 import type { ImageNames, NamedImage } from "./image-names.ts";
 import {
@@ -133,10 +133,11 @@ async function findManifest(
 
 async function checkedManifest(registry: Registry, wanted: string, name: string): Promise<Buffer> {
   const bytes = await registry.manifest(wanted);
-  if (isDigest(wanted) && wanted.startsWith("sha256:") && digestOf(bytes) !== wanted) {
-    throw wrongDigest(`the manifest of ${name}`, wanted);
-  }
-  return bytes;
+  if (!isDigest(wanted)) return bytes;
+  const check = new DigestCheck(wanted);
+  check.update(bytes);
+  if (check.matches()) return bytes;
+  throw wrongDigest(`the manifest of ${name}`, wanted);
 }
 
 async function fetchConfig(

@@ -8,7 +8,7 @@ import { Progress } from "../image/progress.ts";
 import { recordedMessages, scratchFolder } from "../testing/scratch.ts";
 import { BlobStore } from "./blob-store.ts";
 import type { Credentials } from "./credentials.ts";
-import { splitDigest } from "./digest.ts";
+import { digestOf, splitDigest } from "./digest.ts";
 import { ImageNames } from "./image-names.ts";
 import { type PullContext, pullImage, storedImage } from "./pull.ts";
 import { parseReference } from "./reference.ts";
@@ -18,7 +18,7 @@ import {
   type FakeRegistryOptions,
   startRegistry,
 } from "./testing/fake-registry.ts";
-import { makeImage } from "./testing/image-maker.ts";
+import { makeImage, makeIndex } from "./testing/image-maker.ts";
 
 const AMD64 = { os: "linux", architecture: "amd64" };
 const ALICE: Credentials = { user: "alice", password: "s3cret:x", identityToken: undefined };
@@ -107,6 +107,11 @@ test("a digest in the name is checked, whatever the registry answers", async (t)
   const liar = await stand(t, { manifestInstead: OTHER.blobs.get(OTHER.manifest.digest)! });
   await assert.rejects(liar.pull(name), { code: "digest-mismatch" });
   assertUntouched(liar);
+  // An index is not kept: nothing else would notice.
+  const other = await stand(t, { manifestInstead: makeIndex([OTHER, IMAGE]) });
+  await assert.rejects(other.pull(`team/app@${digestOf(makeIndex([IMAGE]))}`), {
+    code: "digest-mismatch",
+  });
 });
 
 test("a manifest that is none is refused: no JSON, no image, sizes and digests that cannot be", async (t) => {

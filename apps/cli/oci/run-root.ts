@@ -2,6 +2,7 @@
  * `hypo run IMAGE`: from the image that a plan names to what the machine needs for it: a disk or an archive with its files, and the process.
  */
 import { tmpdir } from "node:os";
+import { HypolithError } from "../../../src/base/errors.ts";
 import type { DiskConfig } from "../../../src/control/protocol.ts";
 import { type GuestRoot, ROOT_FOLDER } from "../guest/root.ts";
 import { defaultCacheRoot } from "../image/cache.ts";
@@ -38,20 +39,43 @@ const MEMORY_SHARE = 0.4;
 const FIRST_DISK = "a".charCodeAt(0);
 
 export async function supplyRoot(root: RootPlan, words: Words, context: Context): Promise<RunRoot> {
-  const shelf = shelfOf(context.options);
-  const image = await contentOf(root, shelf, context);
   const run = root.form === "disk" ? onDisk : inMemory;
-  return run({ ...context, root, words, shelf, image });
+  const shelf = shelfOf(context.options);
+  return withContent(root, shelf, context, (image) =>
+    run({ ...context, root, words, shelf, image }),
+  );
 }
 
 /** What can take long, for a machine that starts elsewhere. */
 export async function prepareRoot(root: RootPlan, context: Context): Promise<void> {
   const shelf = shelfOf(context.options);
-  const image = await contentOf(root, shelf, context);
   const { messages, signal } = context;
-  if (root.form === "disk")
+  await withContent(root, shelf, context, async (image) => {
+    if (root.form !== "disk") return;
     await shelf.roots.supply(image, { progress: new Progress(messages), signal });
+  });
 }
+
+/** Layers in the store that have been damaged since they were pulled are fetched once more. */
+async function withContent<T>(
+  root: RootPlan,
+  shelf: ImageShelf,
+  context: Context,
+  use: (image: ImageContent) => Promise<T>,
+): Promise<T> {
+  const image = await contentOf(root, shelf, context);
+  try {
+    return await use(image);
+  } catch (error) {
+    const isDamage = error instanceof HypolithError && DAMAGE.has(error.code);
+    const named = shelf.names.list().find(({ digest }) => digest === image.digest);
+    if (root.word.kind !== "registry" || !isDamage || !named) throw error;
+    if (shelf.store.removeDamaged(named.blobs) === 0) throw error;
+    return use(await contentOf(root, shelf, context));
+  }
+}
+
+const DAMAGE = new Set(["digest-mismatch", "image-unsound"]);
 
 interface Order extends Context {
   readonly root: RootPlan;

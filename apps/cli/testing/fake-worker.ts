@@ -137,8 +137,8 @@ const PARTS: Readonly<Record<string, Part>> = {
 
 parentPort!.on("message", (message: ToMachine) => {
   if (message.type === "start") {
-    send({ type: "started" });
     const part = /\bfake=(\S+)/.exec(message.config.cmdline)?.[1] ?? "";
+    if (part !== "refuse") send({ type: "started" });
     PARTS[part]!(message.config);
   } else if (message.type === "input") {
     hear(message.port, Buffer.from(message.data));

@@ -11,7 +11,7 @@ import {
 } from "./door-protocol.ts";
 import { doorPath, isMachineName, machineNames } from "./runtime-folder.ts";
 
-const ANSWER_MS = 5000;
+const ANSWER_MS = 3000;
 /** These take as long as they take. */
 const PATIENT: ReadonlySet<DoorRequest["verb"]> = new Set(["wait", "agent"]);
 

@@ -19,6 +19,8 @@ export interface KeptMachine {
 
 export class MachineKeeper {
   readonly started = Date.now();
+  /** What never ran leaves nothing. */
+  hasStarted = false;
   readonly #machine: KeptMachine;
   #record: MachineRecord | undefined;
   #log: OutputLog | undefined;
@@ -45,7 +47,7 @@ export class MachineKeeper {
     this.#log?.close();
     const record = this.#record;
     if (!record) return;
-    if (!record.isKept) {
+    if (!record.isKept || !this.hasStarted) {
       removeRecord(record.name);
       return;
     }

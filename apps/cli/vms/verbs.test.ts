@@ -1,26 +1,34 @@
 /** The verbs about machines as their user has them: bin/hypo as processes, with a fake machine. */
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
+  HYPO,
   hypo,
   makeWorld,
   play,
   type Result,
+  Running,
   startHypo,
   type World,
 } from "../testing/hypo-process.ts";
 
+const HAS_SCRIPT = spawnSync("script", ["--version"]).status === 0;
+
 /** A world whose machines end with the test. */
 async function world(t: TestContext): Promise<World> {
-  const made = await makeWorld(t);
+  let made: World | undefined;
+  // Registered first, so that it is done before the folder is removed.
   t.after(async () => {
+    if (!made) return;
     const { stdout } = await hypo(made, "ps", "-aq");
     const names = stdout.split("\n").filter((name) => name !== "");
     if (names.length > 0) await hypo(made, "rm", "-f", ...names);
   });
+  made = await makeWorld(t);
   return made;
 }
 
@@ -123,6 +131,29 @@ test("attach: what is typed goes in, what is written comes out, and the end brin
   assert.equal((await attached.ended).code, 5);
   assert.equal((await looking.ended).code, 5);
   assert.match((await hypo(made, "logs", "tty")).stdout, /^console up\r\n<hello>/);
+});
+
+test("in a terminal, Ctrl-P Ctrl-Q leaves the machine running and the terminal as it was", {
+  skip: HAS_SCRIPT ? false : "there is no script(1)",
+}, async (t) => {
+  const made = await world(t);
+  await background(made, "tty", "console", "-t");
+  const command = `stty -a >before; '${process.execPath}' '${HYPO}' attach tty; echo $? >code; stty -a >after`;
+  writeFileSync(join(made.folder, "session"), command);
+  const run = new Running(made, ["script", "-qec", "sh session", "/dev/null"], "pipe");
+  await until(async () => {
+    run.child.stdin!.write("k");
+    return run.stdout.includes("<k");
+  });
+  run.child.stdin!.write("\x03");
+  await run.says("\x03");
+  run.child.stdin!.write("\x10\x11");
+  await run.ended;
+  const [before, after, code] = ["before", "after", "code"].map((name) =>
+    readFileSync(join(made.folder, name), "utf8"),
+  );
+  assert.deepEqual([after, code], [before, "0\n"]);
+  assert.equal((await machines(made))[0]?.status, "running");
 });
 
 test("with -d -i the job reads what is typed in attach, up to its end", async (t) => {

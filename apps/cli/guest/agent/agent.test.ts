@@ -157,6 +157,18 @@ for (const { bits, path, skip } of agents) {
     assert.ok(existsSync(mark));
   });
 
+  test(`${bits} bits: becomes another user's program`, {
+    skip: skip || (process.getuid!() === 0 ? false : "only root can become somebody else"),
+  }, () => {
+    const become = (user: string, ...words: string[]) =>
+      spawnSync(path, [user, ...words], { encoding: "utf8", env: { A: "1" } });
+    const script = 'id -u; id -g; id -G; echo "$A|$1|$2"';
+    const { stdout, status } = become("=1000:100,5,27", "/bin/sh", "-c", script, "sh", "a b", "");
+    assert.deepEqual([status, stdout], [0, "1000\n100\n100 5 27\n1|a b|\n"]);
+    assert.equal(become("=4294967294:0", "/bin/sh", "-c", "id -u").stdout, "4294967294\n");
+    assert.equal(become("=1:1", "/nowhere").status, 126);
+  });
+
   test(`${bits} bits: nonsense ends the session`, { skip }, async () => {
     for (const bytes of [
       Buffer.from([1, 0, 0, 0, 0]),

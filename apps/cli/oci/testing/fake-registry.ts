@@ -45,6 +45,15 @@ export async function startRegistry(
   test: TestContext,
   options: FakeRegistryOptions,
 ): Promise<FakeRegistry> {
+  const registry = await serveRegistry(options);
+  test.after(() => registry.close());
+  return registry;
+}
+
+/** Until `close`. */
+export async function serveRegistry(
+  options: FakeRegistryOptions,
+): Promise<FakeRegistry & { close(): void }> {
   const requests: SeenRequest[] = [];
   const answers = new Answers(options);
   const server = createServer((request, response) => {
@@ -53,13 +62,13 @@ export async function startRegistry(
     answers.answer(request, response);
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  test.after(() => {
-    server.closeAllConnections();
-    server.close();
-  });
   const { port } = server.address() as AddressInfo;
   answers.origin = `http://127.0.0.1:${port}`;
-  return { host: `localhost:${port}`, origin: answers.origin, requests };
+  const close = (): void => {
+    server.closeAllConnections();
+    server.close();
+  };
+  return { host: `localhost:${port}`, origin: answers.origin, requests, close };
 }
 
 class Answers {
