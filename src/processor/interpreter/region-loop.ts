@@ -9,10 +9,10 @@
  * left for good at any depth: its frames just return.
  */
 
-import type { FunctionBuilder } from "../ir/function.ts";
 import type { ModuleBuilder } from "../ir/module.ts";
 import type { Val } from "../ir/value.ts";
 import { contextOf, jumpCacheOffset } from "../memory/tlb.ts";
+import { Procedure } from "../semantics/procedure.ts";
 import {
   type Field,
   Head,
@@ -51,24 +51,23 @@ const MAX_STEPS = 0x7fff_ffff;
 /** Calls of regions by regions at a time; a frame takes up to 2 KB of the embedder's stack. */
 const MAX_DEPTH = 150;
 
-const get = (fn: FunctionBuilder, field: Field): Val => fn.load(`${field.type}.load`, 0, field.at);
-const set = (fn: FunctionBuilder, field: Field, value: Val | number): void =>
-  fn.store(`${field.type}.store`, 0, value, field.at);
-const count = (fn: FunctionBuilder, field: Field, n: Val = fn.i64(1)): void =>
-  set(fn, field, get(fn, field).add(n));
+const count = (p: Procedure, field: Field, n: Val = p.i64(1)): void =>
+  p.set(field, p.get(field).add(n));
 
 /** The jump cache's context has the code mode in it: the same address may be 64-bit code now and 32-bit code later. */
-function jumpContext(fn: FunctionBuilder, rip: Val): Val {
-  const mode = get(fn, S.MODE).shl(JUMP_MODE_SHIFT);
+function jumpContext(p: Procedure, rip: Val): Val {
+  const { fn } = p;
+  const mode = p.get(S.MODE).shl(JUMP_MODE_SHIFT);
   const low = fn.load("i32.load", 0, S.CONTEXT.at);
   return contextOf(rip, low, fn.load("i32.load", 0, S.HIGH_CONTEXT.at)).or(mode);
 }
 
 /** Table slot of the region at S.RIP, or -1. */
-function regionAt(fn: FunctionBuilder, module: ModuleBuilder): Val {
-  const rip = get(fn, S.RIP);
+function regionAt(p: Procedure): Val {
+  const { fn, module } = p;
+  const rip = p.get(S.RIP);
   const at = jumpCacheOffset(rip);
-  const context = jumpContext(fn, rip);
+  const context = jumpContext(p, rip);
   const isHit = fn
     .load("i64.load", at, JUMP_CACHE)
     .eq(rip)
@@ -85,13 +84,14 @@ function regionAt(fn: FunctionBuilder, module: ModuleBuilder): Val {
 /** findRegion(): the same without the jump cache, which it is entered into. */
 function defineFindRegion(module: ModuleBuilder, regionHandler: number): void {
   module.function("findRegion", [], ["i32"], (fn) => {
-    const rip = get(fn, S.RIP);
+    const p = new Procedure(module, fn);
+    const rip = p.get(S.RIP);
     const at = jumpCacheOffset(rip);
-    const context = jumpContext(fn, rip);
+    const context = jumpContext(p, rip);
     const block = fn.call(module.get("lookup"));
     fn.if(block.leU(Found.VM_EXIT), () => {
       // The run loop finds the fault again.
-      set(fn, S.PENDING, Pending.NONE);
+      p.set(S.PENDING, Pending.NONE);
       fn.return(-1);
     });
     fn.if(fn.load("i32.load16_u", block, Rec.HANDLER).ne(regionHandler), () => fn.return(-1));
@@ -105,26 +105,27 @@ function defineFindRegion(module: ModuleBuilder, regionHandler: number): void {
 
 function defineRunRegions(module: ModuleBuilder): void {
   module.function("runRegions", ["i32"], ["i32"], (fn) => {
+    const p = new Procedure(module, fn);
     const slot = fn.paramVariable(0);
-    const entered = get(fn, S.BUDGET);
+    const entered = p.get(S.BUDGET);
     const links = fn.variable("i64", 0n);
     const leave = (stop: number): void => {
-      count(fn, S.REGION_ENTRIES);
-      count(fn, S.REGION_LINKS, links.peek());
-      count(fn, S.REGION_INSTRUCTIONS, entered.sub(get(fn, S.BUDGET)).extU());
-      if (stop === RegionStop.INTERPRET) count(fn, S.REGION_BAILS);
+      count(p, S.REGION_ENTRIES);
+      count(p, S.REGION_LINKS, links.peek());
+      count(p, S.REGION_INSTRUCTIONS, entered.sub(p.get(S.BUDGET)).extU());
+      if (stop === RegionStop.INTERPRET) count(p, S.REGION_BAILS);
       fn.return(stop);
     };
-    set(fn, S.REGION_DEPTH, 0);
+    p.set(S.REGION_DEPTH, 0);
     fn.loop((again) => {
-      const before = get(fn, S.BUDGET);
+      const before = p.get(S.BUDGET);
       const code = fn.callIndirect(module.get("regionShape"), slot.peek(), before);
-      fn.if(code.or(get(fn, S.BUDGET).eq(before)), () => {
+      fn.if(code.or(p.get(S.BUDGET).eq(before)), () => {
         fn.if(code.eq(RegionExit.VM_EXIT), () => leave(RegionStop.VM_EXIT));
         fn.if(code.ne(RegionExit.ANEW), () => leave(RegionStop.INTERPRET));
-        fn.if(get(fn, S.SLOW).or(get(fn, S.STEPPING)), () => leave(RegionStop.RESUME));
+        fn.if(p.get(S.SLOW).or(p.get(S.STEPPING)), () => leave(RegionStop.RESUME));
       });
-      slot.set(regionAt(fn, module));
+      slot.set(regionAt(p));
       fn.if(slot.peek().geS(0), () => {
         links.set(links.peek().add(1));
         fn.br(again);
@@ -140,23 +141,24 @@ function defineCallRegion(module: ModuleBuilder): void {
     ["i64"],
     ["i32"],
     (fn) => {
+      const p = new Procedure(module, fn);
       const site = fn.param(0);
-      const depth = get(fn, S.REGION_DEPTH);
+      const depth = p.get(S.REGION_DEPTH);
       fn.if(depth.geS(MAX_DEPTH), () => fn.return(RegionExit.ANEW));
-      const slot = fn.variable("i32", regionAt(fn, module));
+      const slot = fn.variable("i32", regionAt(p));
       fn.if(slot.peek().ltS(0), () => fn.return(RegionExit.ANEW));
-      set(fn, S.REGION_DEPTH, depth.add(1));
+      p.set(S.REGION_DEPTH, depth.add(1));
       fn.loop((again) => {
-        count(fn, S.REGION_LINKS);
-        const before = get(fn, S.BUDGET);
+        count(p, S.REGION_LINKS);
+        const before = p.get(S.BUDGET);
         const code = fn.callIndirect(module.get("regionShape"), slot.peek(), before);
         fn.if(code, () => fn.return(code));
-        fn.if(get(fn, S.RIP).eq(site), () => {
-          set(fn, S.REGION_DEPTH, depth);
+        fn.if(p.get(S.RIP).eq(site), () => {
+          p.set(S.REGION_DEPTH, depth);
           fn.return(RegionExit.RESUME);
         });
-        fn.if(get(fn, S.BUDGET).eq(before), () => fn.return(RegionExit.INTERPRET));
-        slot.set(regionAt(fn, module));
+        fn.if(p.get(S.BUDGET).eq(before), () => fn.return(RegionExit.INTERPRET));
+        slot.set(regionAt(p));
         fn.brIf(slot.peek().geS(0), again);
       });
       fn.return(RegionExit.ANEW);
@@ -172,13 +174,14 @@ function defineStep(module: ModuleBuilder, regionHandler: number, firstCold: num
     [],
     ["i32"],
     (fn) => {
-      const budget = get(fn, S.BUDGET);
-      fn.if(budget.leS(0).or(get(fn, S.SLOW)).or(get(fn, S.STEPPING)), () =>
+      const p = new Procedure(module, fn);
+      const budget = p.get(S.BUDGET);
+      fn.if(budget.leS(0).or(p.get(S.SLOW)).or(p.get(S.STEPPING)), () =>
         fn.return(RegionExit.INTERPRET),
       );
       const pc = fn.call(module.get("lookup"));
       fn.if(pc.leU(Found.VM_EXIT), () => {
-        set(fn, S.PENDING, Pending.NONE);
+        p.set(S.PENDING, Pending.NONE);
         fn.return(RegionExit.INTERPRET);
       });
       const header = pc.sub(RECORD_BYTES);
@@ -190,25 +193,25 @@ function defineStep(module: ModuleBuilder, regionHandler: number, firstCold: num
       fn.if(slot.ltS(0), () => fn.return(RegionExit.INTERPRET));
       // As if the rest of the block came after it.
       const length = fn.load("i32.load16_u", header, RECORD_BYTES + Head.COUNT);
-      set(fn, S.BUDGET, budget.sub(length));
+      p.set(S.BUDGET, budget.sub(length));
       const status = fn.callIndirect(module.get("coldShape"), slot, pc);
-      set(fn, S.BUDGET, budget.sub(1));
+      p.set(S.BUDGET, budget.sub(1));
       fn.if(status.eqz(), () => {
-        set(fn, S.REGION_STEPS, get(fn, S.REGION_STEPS).add(1).and(MAX_STEPS));
-        const next = get(fn, S.RIP).add(fn.load("i64.load8_u", pc, Rec.LENGTH));
-        const isLong = get(fn, S.MODE).and(Mode.CODE_MASK).eq(Mode.CODE64);
-        set(fn, S.RIP, isLong.select(next, next.and(0xffff_ffffn)));
-        const isSlow = get(fn, S.SLOW).or(get(fn, S.STEPPING));
+        p.set(S.REGION_STEPS, p.get(S.REGION_STEPS).add(1).and(MAX_STEPS));
+        const next = p.get(S.RIP).add(fn.load("i64.load8_u", pc, Rec.LENGTH));
+        const isLong = p.get(S.MODE).and(Mode.CODE_MASK).eq(Mode.CODE64);
+        p.set(S.RIP, isLong.select(next, next.and(0xffff_ffffn)));
+        const isSlow = p.get(S.SLOW).or(p.get(S.STEPPING));
         fn.return(isSlow.select(fn.i32(RegionExit.ANEW), fn.i32(RegionExit.RESUME)));
       });
       fn.if(status.eq(Status.FAULT).or(status.eq(Status.EXIT)), () => {
         // Nothing has changed: the interpreter comes to the same.
-        set(fn, S.PENDING, Pending.NONE);
-        set(fn, S.BUDGET, budget);
+        p.set(S.PENDING, Pending.NONE);
+        p.set(S.BUDGET, budget);
         fn.return(RegionExit.INTERPRET);
       });
       fn.if(status.eq(Status.EXIT_AFTER), () => {
-        set(fn, S.EXIT_LENGTH, fn.load("i32.load8_u", pc, Rec.LENGTH));
+        p.set(S.EXIT_LENGTH, fn.load("i32.load8_u", pc, Rec.LENGTH));
         fn.return(RegionExit.VM_EXIT);
       });
       fn.return(RegionExit.ANEW);

@@ -45,8 +45,6 @@ export interface Discovery {
   readonly indirect: ReadonlyMap<number, readonly number[]>;
   /** Where the region goes on after it was left: behind calls, and behind instructions it does not execute. */
   readonly continuations: ReadonlySet<number>;
-  /** Targets of the direct calls that leave the region. */
-  readonly callees: ReadonlySet<number>;
 }
 
 /** Target offset of a relative jump or call. */
@@ -60,7 +58,6 @@ class Search {
   readonly calls: Call[] = [];
   readonly indirect = new Map<number, readonly number[]>();
   readonly continuations = new Set<number>();
-  readonly callees = new Set<number>();
   readonly #view: CodeView;
   readonly #stopsAt: (offset: number) => boolean;
   readonly #work: number[] = [];
@@ -95,10 +92,7 @@ class Search {
       this.calls.push(call);
       this.#add(target);
       this.#add(site);
-    } else {
-      this.callees.add(target);
-      this.#continueAt(site);
-    }
+    } else this.#continueAt(site);
   }
 
   #hasRoom(instructions = 1): boolean {
