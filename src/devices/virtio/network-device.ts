@@ -9,6 +9,7 @@
  */
 import { restoreState, saveState } from "../state.ts";
 import { internetChecksum } from "./checksum.ts";
+import { endReceiving, transmitWaiting } from "./packet-queues.ts";
 import { DeviceType, type VirtioDevice, type VirtioLink } from "./virtio-device.ts";
 
 /** Feature bits. */
@@ -92,10 +93,7 @@ export class NetworkDevice implements VirtioDevice {
       }
       taken++;
     }
-    // Only a receiver that ran dry needs to hear of new buffers.
-    this.#state.isReceiverFull = taken < frames.length && !queue.setNotify(true);
-    if (!this.#state.isReceiverFull) queue.setNotify(false);
-    queue.flush();
+    this.#state.isReceiverFull = endReceiving(queue, taken < frames.length);
     return taken;
   }
 
@@ -115,17 +113,11 @@ export class NetworkDevice implements VirtioDevice {
   resume(): void {
     const queue = this.#link?.queues[TRANSMIT];
     if (!queue || !this.#link?.isActive) return;
-    do {
-      while (this.#canTransmit()) {
-        const chain = queue.pop();
-        if (!chain) break;
-        const frame = this.#frameOf(chain);
-        if (frame && this.#state.isLinkUp) this.#wires.transmit(frame);
-        queue.push(chain, 0);
-      }
-    } while (this.#canTransmit() && queue.setNotify(true));
-    this.#state.isHeldBack = !this.#canTransmit();
-    queue.flush();
+    const canTransmit = (): boolean => this.#wires.canTransmit?.() ?? true;
+    this.#state.isHeldBack = transmitWaiting(queue, canTransmit, (chain) => {
+      const frame = this.#frameOf(chain);
+      if (frame && this.#state.isLinkUp) this.#wires.transmit(frame);
+    });
   }
 
   /** The wire had no room: frames may wait, and the driver was not asked to tell of more. Only `resume` ends it. */
@@ -145,10 +137,6 @@ export class NetworkDevice implements VirtioDevice {
   restore(state: unknown): void {
     restoreState(this.#state, state);
     this.#describeLink();
-  }
-
-  #canTransmit(): boolean {
-    return this.#wires.canTransmit?.() ?? true;
   }
 
   #fill(chain: { write(offset: number, bytes: Uint8Array): boolean }, frame: Uint8Array): number {

@@ -7,6 +7,7 @@
  */
 import { restoreState, saveState } from "../state.ts";
 import type { DescriptorChain } from "./descriptor-chain.ts";
+import { endReceiving, transmitWaiting } from "./packet-queues.ts";
 import { SOCKET_HEADER_BYTES } from "./socket-packet.ts";
 import { DeviceType, type VirtioDevice, type VirtioLink } from "./virtio-device.ts";
 
@@ -57,9 +58,7 @@ export class SocketDevice implements VirtioDevice {
       if (!chain) break;
       queue.push(chain, chain.write(0, packets[taken]) ? packets[taken].length : 0);
     }
-    this.#state.isReceiverFull = taken < packets.length && !queue.setNotify(true);
-    if (!this.#state.isReceiverFull) queue.setNotify(false);
-    queue.flush();
+    this.#state.isReceiverFull = endReceiving(queue, taken < packets.length);
     return taken;
   }
 
@@ -80,17 +79,10 @@ export class SocketDevice implements VirtioDevice {
     const queue = this.#link?.queues[TRANSMIT];
     if (!queue || !this.#link?.isActive) return;
     const canTransmit = (): boolean => this.#wires.canTransmit?.() ?? true;
-    do {
-      while (canTransmit()) {
-        const chain = queue.pop();
-        if (!chain) break;
-        const packet = this.#packetOf(chain);
-        if (packet) this.#wires.transmit(packet);
-        queue.push(chain, 0);
-      }
-    } while (canTransmit() && queue.setNotify(true));
-    this.#state.isHeldBack = !canTransmit();
-    queue.flush();
+    this.#state.isHeldBack = transmitWaiting(queue, canTransmit, (chain) => {
+      const packet = this.#packetOf(chain);
+      if (packet) this.#wires.transmit(packet);
+    });
   }
 
   /** The wire had no room: packets may wait, and the driver was not asked to tell of more. Only `resume` ends it. */
