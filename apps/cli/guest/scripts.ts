@@ -6,7 +6,7 @@
  *          standard output leaves on ttyS1, its standard error on ttyS2, and its standard input comes in on ttyS1.
  * launch   becomes the job: process id noted, environment set, command looked up like execvp does.
  *
- * Control line (ttyS3), lines of text. To the host: "ready" (before the job starts), "in" (send the next block of standard input),
+ * Control line (ttyS3), lines of text. To the host: "ready" (before the job starts, from when on it can get a signal), "in" (send the next block of standard input),
  * "exit N", "off" (somebody turned the machine off). From the host: "size ROWS COLS", "signal NAME", "poweroff".
  * A block of standard input is "LENGTH\n" and that many raw bytes on ttyS1; LENGTH 0 ends it. The guest asks for each block, so no
  * more is under way than the kernel's receive buffer holds, and no flow control by characters disturbs the bytes.
@@ -99,7 +99,6 @@ control &
 control=$!
 if [ "$mode" = console ]; then
   stty -F /dev/ttyS0 sane rows "$rows" cols "$columns"
-  echo ready >&3
   setsid -c /hypo/launch </dev/ttyS0 >/dev/ttyS0 2>&1 3>&-
   code=$?
   # Setting a line waits until what was written to it has left.
@@ -118,7 +117,6 @@ else
     input=$run/in
     pump <>/dev/ttyS1 >$run/in &
   fi
-  echo ready >&3
   setsid /hypo/launch <$input >$run/out 2>$run/err 3>&-
   code=$?
   end_strays
@@ -134,6 +132,7 @@ poweroff -f
 
 export const LAUNCH_SCRIPT = `#!/hypo/busybox sh
 echo $$ >/hypo/run/job
+echo ready >/dev/ttyS3
 if [ -f /hypo/root-job ]; then
   [ -f /hypo/root-ready ] && exec env -i chroot /hypo/root sh /proc/self/fd/9 9</hypo/root-job
   echo "hypo: the image's root file system cannot be mounted in the guest" >&2

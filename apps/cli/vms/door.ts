@@ -54,10 +54,13 @@ export async function openDoor(service: DoorService): Promise<() => Promise<void
     serve(socket, service);
   });
   await listen(server, path);
-  process.once("exit", () => rmSync(path, { force: true }));
+  // Once only: the next machine of this name has its door at the same place.
+  const removeDoor = (): void => rmSync(path, { force: true });
+  process.once("exit", removeDoor);
   return async () => {
     server.close();
-    rmSync(path, { force: true });
+    removeDoor();
+    process.off("exit", removeDoor);
     const gone = [...sockets].map(
       (socket) => new Promise((resolve) => socket.once("close", resolve)),
     );

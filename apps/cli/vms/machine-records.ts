@@ -56,7 +56,7 @@ export async function createRecord(fields: NewRecord): Promise<MachineRecord> {
     format: FORMAT,
     ...fields,
     pid: process.pid,
-    pidStart: processStart(process.pid),
+    pidStart: processStatus(process.pid).start,
   };
   const folder = machineFolder(fields.name);
   if (!reserve(folder)) {
@@ -147,15 +147,19 @@ export function isAlive({ pid, pidStart }: MachineRecord): boolean {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EPERM") return false;
   }
-  return pidStart === "" || processStart(pid) === pidStart;
+  const { state, start } = processStatus(pid);
+  // In a container often nobody waits for orphans: what has ended stays in the list of processes.
+  if (state === "Z" || state === "X") return false;
+  return pidStart === "" || start === pidStart;
 }
 
-/** Field 22 of /proc/PID/stat; the second one may hold anything, up to its last parenthesis. */
-function processStart(pid: number): string {
+/** Fields 3 and 22 of /proc/PID/stat; the second one may hold anything, up to its last parenthesis. */
+function processStatus(pid: number): { readonly state: string; readonly start: string } {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? "";
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return { state: fields[0] ?? "", start: fields[19] ?? "" };
   } catch {
-    return "";
+    return { state: "", start: "" };
   }
 }

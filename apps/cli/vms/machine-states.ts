@@ -51,8 +51,9 @@ function stateOf(record: MachineRecord, info: MachineInfo | undefined): MachineS
   const { name } = record;
   if (record.ended !== undefined) return { name, status: "ended", record };
   if (info) return { name, status: info.state, info, record };
-  if (isAlive(record)) return { name, status: "silent", record };
-  // It may have ended while we asked.
+  const isThere = isAlive(record);
+  // It may have ended while we asked; a process that ends in order says so first.
   const now = readRecord(name) ?? record;
-  return { name, status: now.ended === undefined ? "died" : "ended", record: now };
+  if (now.ended !== undefined) return { name, status: "ended", record: now };
+  return { name, status: isThere ? "silent" : "died", record: now };
 }

@@ -49,6 +49,12 @@ async function until(what: () => Promise<boolean>): Promise<void> {
   }
 }
 
+/** One that nobody has waited for is not. */
+function isRunning(pid: number): boolean {
+  const path = `/proc/${pid}/stat`;
+  return existsSync(path) && !/\) [ZX] /.test(readFileSync(path, "latin1"));
+}
+
 const fails = ({ code, stderr }: Result, status: number, told: RegExp): void => {
   assert.equal(code, status, stderr);
   assert.match(stderr, told);
@@ -98,7 +104,9 @@ test("stop asks, and insists after its time; kill does not ask; both answer with
   await background(made, "polite", "polite");
   await until(async () => (await hypo(made, "logs", "polite")).stdout === "started\n");
   fails(await hypo(made, "rm", "polite"), 1, /polite is running[\s\S]*hypo stop polite/);
+  const pid = Number((await machines(made))[0]!.pid);
   assert.equal((await hypo(made, "stop", "polite")).stdout, "polite\n");
+  assert.equal(isRunning(pid), false, "stop answers before the process is gone");
   assert.equal((await hypo(made, "wait", "polite")).stdout, "0\n");
   await background(made, "stubborn", "stubborn");
   await until(async () => (await hypo(made, "logs", "stubborn")).stdout === "started\n");

@@ -135,11 +135,19 @@ function summary({ name, status, info, record }: MachineState): MachineSummary {
 }
 
 async function stop(vm: string, seconds: number): Promise<string> {
-  const { status } = await machineState(vm);
-  if (status === "ended" || status === "died") return vm;
-  await ask(vm, { verb: "stop", seconds });
+  if (isOver(await machineState(vm))) return vm;
+  await ask(vm, { verb: "stop", seconds }).catch(async (error: HypolithError) => {
+    // It has just ended by itself: that is what was wanted.
+    const isGone = error.code === "no-such-machine";
+    const state = isGone ? await machineState(vm).catch(() => undefined) : await machineState(vm);
+    if (state && !isOver(state)) throw error;
+  });
   await untilGone(vm, seconds * 1000 + GONE_MS);
   return vm;
+}
+
+function isOver({ status }: MachineState): boolean {
+  return status === "ended" || status === "died";
 }
 
 async function kill(vm: string, signal: string): Promise<string> {
@@ -148,12 +156,12 @@ async function kill(vm: string, signal: string): Promise<string> {
   return vm;
 }
 
-/** Until its process is gone. */
+/** Until its process is gone: it says how it ended a moment before that. */
 async function untilGone(vm: string, ms: number): Promise<void> {
   const deadline = performance.now() + ms;
   while (performance.now() < deadline) {
     const state = await machineState(vm).catch(() => undefined);
-    if (!state || state.status === "ended" || state.status === "died") return;
+    if (!state || (isOver(state) && !(state.record && isAlive(state.record)))) return;
     await sleep(POLL_MS);
   }
   throw new HypolithError("still-there", `the machine ${vm} does not end`, {
@@ -162,8 +170,9 @@ async function untilGone(vm: string, ms: number): Promise<void> {
 }
 
 async function remove(vm: string, isForced: boolean): Promise<string> {
-  const { status, record, info } = await machineState(vm);
-  if (status !== "ended" && status !== "died") {
+  const state = await machineState(vm);
+  const { status, record, info } = state;
+  if (!isOver(state)) {
     if (!isForced) {
       throw new HypolithError("machine-runs", `the machine ${vm} is ${status}`, {
         hint: `hypo stop ${vm} first, or hypo rm -f ${vm}`,
