@@ -20,6 +20,7 @@ import { V2_TERMS } from "./even-terms.ts";
 import { QEMU_NAME } from "./guests.ts";
 import { benchImage } from "./image-bench.ts";
 import { programImage, realImage } from "./images.ts";
+import { benchIo, printIo } from "./io-bench.ts";
 import type { BenchOptions } from "./options.ts";
 import { workloadOf } from "./program-table.ts";
 import { NAMES, type Selection, select } from "./selection.ts";
@@ -73,6 +74,7 @@ async function main(): Promise<void> {
   const cold = selection.hasCold ? await benchCold(options) : undefined;
   const boot = selection.hasBoot ? await benchBoot(options) : undefined;
   const services = selection.hasServices ? await benchServices(options) : undefined;
+  const io = selection.io.length > 0 ? await benchIo(selection.io, options) : undefined;
   const v86Rows = await v86RowsOf(selection, options);
   options.progress("");
   const qemu = options.withQemu ? [QEMU_NAME] : [];
@@ -83,11 +85,14 @@ async function main(): Promise<void> {
   if (cold) printCold(cold);
   if (boot) printBoot(boot);
   if (services) printServices(services);
+  if (io) printIo(io, options);
   const path = values.json ?? join(outputFolder("bench"), "latest.json");
-  const report = { date: new Date().toISOString(), machine, groups, cold, boot, services };
+  const report = { date: new Date().toISOString(), machine, groups, cold, boot, services, io };
   writeFileSync(path, `${JSON.stringify(report, undefined, 1)}\n`);
   console.log(`\nJSON: ${path}`);
-  const failures = [...rows, ...(cold ? [cold] : [])].flatMap((row) => Object.keys(row.failures));
+  const failures = [...rows, ...(cold ? [cold] : []), ...(io ?? [])].flatMap((row) =>
+    Object.keys(row.failures),
+  );
   // What v86 itself cannot run is its own affair.
   failures.push(...v86Rows.flatMap((row) => Object.keys(row.failures).filter(isNotV86)));
   if (failures.length > 0) process.exitCode = 1;

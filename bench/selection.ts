@@ -1,5 +1,6 @@
 /** Which benchmarks a person asked for: by group or by row, all without a name. */
 import { HypolithError } from "../src/base/errors.ts";
+import { IO_ROWS, type IoRow } from "./io-table.ts";
 import { type BenchProgram, PROGRAMS } from "./program-table.ts";
 import { REAL } from "./real-table.ts";
 import type { Workload } from "./workload.ts";
@@ -13,11 +14,13 @@ export interface Selection {
   readonly hasBoot: boolean;
   readonly hasCold: boolean;
   readonly hasServices: boolean;
+  readonly io: readonly IoRow[];
 }
 
 const BOOT = "boot";
 const COLD = "python-cold";
 const SERVICES = "services";
+const IO = "io";
 const V86 = "v86";
 const V86_MICRO = "v86-micro";
 const V86_REAL = "v86-real";
@@ -30,6 +33,7 @@ export const NAMES: readonly (readonly [group: string, names: readonly string[]]
   [COLD, []],
   [BOOT, []],
   [SERVICES, []],
+  [IO, IO_ROWS.map(({ name }) => name)],
   [V86, [V86_MICRO, V86_REAL]],
 ];
 
@@ -58,5 +62,6 @@ export function select(asked: readonly string[]): Selection {
     hasBoot: wanted.has(BOOT),
     hasCold: wanted.has(COLD),
     hasServices: wanted.has(SERVICES),
+    io: IO_ROWS.filter(({ name }) => wanted.has(name) || wanted.has(IO)),
   };
 }

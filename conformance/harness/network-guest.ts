@@ -23,11 +23,11 @@ const BOOT_SECONDS = 180;
 /** Modules of the cards that QEMU can have. */
 export const CARD_MODULES = ["virtio_pci", "virtio_net", "e1000"];
 
-/** Prints what DHCP gave. */
-const DHCP_SCRIPT = `#!/bin/sh
+/** For udhcpc: sets the card up, and prints what DHCP gave. */
+export const DHCP_SCRIPT = `#!/bin/sh
 [ "$1" = bound ] || [ "$1" = renew ] || exit 0
 ip addr flush dev $interface
-ip addr add $ip/$mask broadcast $broadcast dev $interface
+ip addr add $ip/$mask broadcast + dev $interface
 [ -n "$mtu" ] && ip link set $interface mtu $mtu
 ip route add default via $router dev $interface
 mkdir -p /etc

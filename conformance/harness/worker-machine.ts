@@ -11,19 +11,24 @@ export class WorkerMachine implements GuestMachine {
   /** For what a session does not do: services, drills. */
   readonly client: VmClient;
   readonly #listeners: TextListener[] = [];
+  readonly #onConsole: (text: string) => void;
   #console = "";
 
-  /** `changes`: to the configuration that a run has without a word. */
-  constructor(files: BootFiles, cpuModel = "x86-64-v2", changes: Partial<MachineConfig> = {}) {
+  /** `changes`: to the configuration that a run has without a word. `onConsole`: what consoleText() grows by. */
+  constructor(
+    files: BootFiles,
+    cpuModel = "x86-64-v2",
+    changes: Partial<MachineConfig> = {},
+    onConsole: (text: string) => void = () => {},
+  ) {
+    this.#onConsole = onConsole;
     let stop = (_reason: StopReason): void => {};
     this.stopped = new Promise((resolve) => {
       stop = resolve;
     });
     this.client = new VmClient(machineWorkerUrl(), {
       output: (port, data) => this.#output(port, Buffer.from(data).toString("latin1")),
-      log: (_level, text) => {
-        this.#console += `[machine] ${text}\n`;
-      },
+      log: (_level, text) => this.#say(`[machine] ${text}\n`),
       stopped: (reason) => stop(reason),
     });
     this.client.start({
@@ -40,8 +45,13 @@ export class WorkerMachine implements GuestMachine {
     });
   }
 
+  #say(text: string): void {
+    this.#console += text;
+    this.#onConsole(text);
+  }
+
   #output(port: number, text: string): void {
-    if (port === SerialUse.CONSOLE) this.#console += text;
+    if (port === SerialUse.CONSOLE) this.#say(text);
     else if (port === SerialUse.JOB) for (const hear of this.#listeners) hear(text, undefined);
   }
 
