@@ -5,7 +5,8 @@ import { BootSelector } from "../src/machine/boot/boot-state.ts";
 import { type Assembler, addr, asm64, imm } from "../src/processor/isa/assemble.ts";
 import { ExitReason } from "../src/processor/isa/exit-reasons.ts";
 import { al, ax, eax, rax, rcx, rdi, rsp, ss } from "../src/processor/isa/registers.ts";
-import { Field, PrimaryControl, VendorField } from "../src/processor/isa/vmcs-fields.ts";
+import { VendorField } from "../src/processor/isa/vendor.ts";
+import { Field, PrimaryControl } from "../src/processor/isa/vmcs-fields.ts";
 import type { Vmcs } from "../src/processor/vmx/vmcs.ts";
 import { EXIT_PORT, runBareMetal } from "./bare-metal.ts";
 

@@ -3,10 +3,7 @@
  */
 import type { TscClock } from "../processor/vmx/engine-port.ts";
 
-export interface MachineClock extends TscClock {
-  /** Nothing happens before `until`: a virtual clock jumps there. Answers how many ns to really wait. */
-  idle(until: number, retired: number): number;
-}
+export type MachineClock = TscClock;
 
 /** Time is the number of retired instructions, one a nanosecond, plus what was skipped while idle. Runs are reproducible. */
 export class DeterministicClock implements MachineClock {

@@ -3,12 +3,8 @@
  * A reply can name only the groups of its portal; control fields, host addresses and bitmaps are in no group.
  */
 
-import {
-  Field,
-  INTERRUPTION_VALID,
-  InterruptionType,
-  VendorField,
-} from "../../processor/isa/vmcs-fields.ts";
+import { VendorField } from "../../processor/isa/vendor.ts";
+import { Field, INTERRUPTION_VALID, InterruptionType } from "../../processor/isa/vmcs-fields.ts";
 import { GPR, PendingDebug, S } from "../../processor/state/layout.ts";
 import { checkInjection } from "../../processor/vmx/entry-checks.ts";
 import type { Vmcs } from "../../processor/vmx/vmcs.ts";

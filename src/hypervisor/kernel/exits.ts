@@ -4,11 +4,11 @@
  */
 
 import { ExitReason, exitReasonName } from "../../processor/isa/exit-reasons.ts";
+import { VendorField } from "../../processor/isa/vendor.ts";
 import {
   Field,
   INTERRUPTION_ERROR_CODE,
   INTERRUPTION_VALID,
-  VendorField,
 } from "../../processor/isa/vmcs-fields.ts";
 import { GPR, S } from "../../processor/state/layout.ts";
 import type { Engine } from "../../processor/vmx/engine-port.ts";

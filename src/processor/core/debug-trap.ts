@@ -5,7 +5,7 @@
  * Interrupts When Switching Stacks"; Vol. 3C, "Monitor Trap Flag", "Guest Non-Register State" (pending debug exceptions).
  *
  * The careful path calls instructionDone, then (unless the instruction's device writes have to be carried out first) instructionBoundary, which
- * answers NEXT, FAULT (#DB is pending) or EXIT (monitor trap flag). What is due waits in S.PENDING_DEBUG. Only the careful path does so:
+ * answers NEXT, FAULT (#DB is pending) or EXIT (monitor trap flag, privilege level). What is due waits in S.PENDING_DEBUG. Only the careful path does so:
  * whatever is looked for here keeps S.SLOW or S.STEPPING from being zero.
  */
 
@@ -13,9 +13,9 @@ import type { Cpu } from "../semantics/cpu.ts";
 import { Vector } from "../semantics/cpu.ts";
 import { Flag } from "../semantics/flags.ts";
 import type { Procedure } from "../semantics/procedure.ts";
-import { callVoid, type ProcedureText } from "../semantics/system/procedure-text.ts";
+import { call, callVoid, type ProcedureText } from "../semantics/system/procedure-text.ts";
 import { Blocking, raise } from "../semantics/system/state.ts";
-import { PendingDebug, S, Slow } from "../state/layout.ts";
+import { PendingDebug, S, Slow, Status } from "../state/layout.ts";
 
 const EXIT_MONITOR_TRAP = 37;
 const MONITOR_TRAP_FLAG = 1 << 27;
@@ -46,6 +46,7 @@ function instructionBoundary(p: Procedure): void {
   const { fn } = p;
   const monitors = p.get(S.NON_ROOT).ne(0).and(p.get(S.CTL_PRIMARY).and(MONITOR_TRAP_FLAG).ne(0));
   fn.if(fn.param(0).ne(0).and(monitors), () => p.vmExit(EXIT_MONITOR_TRAP));
+  fn.if(p.get(S.CPL_CAUSE), () => fn.if(call(p, "cplBoundary"), () => p.leave(Status.EXIT)));
   const pending = p.get(S.PENDING_DEBUG);
   const isFree = p.get(S.INTERRUPTIBILITY).and(Blocking.MOV_SS).eqz();
   fn.if(pending.ne(0).and(isFree), () => {

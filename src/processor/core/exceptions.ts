@@ -10,9 +10,11 @@
  */
 
 import type { Val } from "../ir/value.ts";
+import { TransitionCause } from "../isa/vendor.ts";
 import { type Cpu, Vector } from "../semantics/cpu.ts";
 import { Flag } from "../semantics/flags.ts";
 import type { Procedure } from "../semantics/procedure.ts";
+import { Primary } from "../semantics/system/common.ts";
 import { call, type ProcedureText } from "../semantics/system/procedure-text.ts";
 import {
   Blocking,
@@ -29,7 +31,8 @@ import {
   SYS,
   TASK_FAULT,
 } from "../semantics/system/state.ts";
-import { NO_BUDGET, Pending, S, Status } from "../state/layout.ts";
+import { noteTransition } from "../semantics/system/transition.ts";
+import { NO_BUDGET, Pending, S, Slow, Status } from "../state/layout.ts";
 import { dropTrap } from "./debug-trap.ts";
 import { Kind } from "./interrupts.ts";
 
@@ -130,7 +133,7 @@ function recordCause(p: Cpu, vector: Val, address: Val): void {
 }
 
 /** An event has reached its handler. */
-function delivered(p: Cpu, type: Val): void {
+function delivered(p: Cpu, type: Val, vector: Val): void {
   p.set(S.PENDING, Pending.NONE);
   p.set(S.VECTORING, 0);
   p.set(SYS.EXT, 0);
@@ -141,6 +144,13 @@ function delivered(p: Cpu, type: Val): void {
   const after = before.and(~(Blocking.STI | Blocking.MOV_SS)).or(nmi);
   p.set(S.INTERRUPTIBILITY, after);
   p.fn.if(after.ne(before), () => p.fn.callVoid(p.module.get("updateSlow")));
+  noteTransition(p, type.or(TransitionCause.EVENT).or(vector.shl(8)));
+  // The boundary before the handler is one for the monitor trap flag.
+  const monitors = p.get(S.NON_ROOT).ne(0).and(p.get(S.CTL_PRIMARY).and(Primary.MONITOR_TRAP));
+  p.fn.if(monitors, () => {
+    p.set(S.STEPPING, Slow.SINGLE_STEP);
+    p.set(S.STEP_BLOCKING, 0);
+  });
 }
 
 function deliverPending(p: Procedure): void {
@@ -180,7 +190,7 @@ function deliverPending(p: Procedure): void {
     const kind = hasError.mul(Kind.ERROR).or(isFault.mul(Kind.RF));
     const status = call(p, "deliverEvent", vector, kind, error, p.get(S.RIP));
     fn.if(status.eq(Status.JUMP), () => {
-      delivered(p, type);
+      delivered(p, type, vector);
       fn.return(Status.JUMP);
     });
     fn.if(status.eq(Status.EXIT), () => {
@@ -229,7 +239,7 @@ function deliverSoftware(p: Procedure): void {
     status.set(call(p, "deliverEvent", vector, kind, 0, rip));
   });
   const result = status.read();
-  fn.if(result.eq(Status.JUMP), () => delivered(p, type));
+  fn.if(result.eq(Status.JUMP), () => delivered(p, type, vector));
   fn.if(result.eq(TASK_FAULT).eqz(), () => p.set(SYS.EXT, 0));
   fn.return(result);
 }
@@ -260,7 +270,7 @@ function injectEvent(p: Procedure): void {
       p.set(SYS.EXT, 1);
       const hasError = info.shrU(11).and(1);
       const result = call(p, "deliverEvent", vector, hasError.mul(Kind.ERROR), error, p.get(S.RIP));
-      fn.if(result.eq(Status.JUMP), () => delivered(p, type));
+      fn.if(result.eq(Status.JUMP), () => delivered(p, type, vector));
       status.set(result);
     },
   );

@@ -109,6 +109,7 @@ export function defineMode(module: ModuleBuilder): void {
         .ne(0)
         .and(blocking.and(BLOCKING_BY_NMI).eqz())
         .and(nonRoot);
+      const interrupt = p.get(S.INTERRUPT_WAITS).ne(0).and(rflags.and(Flag.IF).ne(0));
       const step = rflags.and(Flag.TF).or(primary.and(MONITOR_TRAP).and(nonRoot.neg()));
       p.set(
         S.SLOW,
@@ -118,7 +119,9 @@ export function defineMode(module: ModuleBuilder): void {
           .or(flag(nmiWindow, Slow.NMI_WINDOW))
           .or(flag(p.get(S.DR7).and(DR7_ENABLES).ne(0), Slow.BREAKPOINTS))
           .or(flag(p.get(S.PENDING_DEBUG), Slow.PENDING_DEBUG))
-          .or(flag(p.get(S.DEVICE_WRITE_COUNT), Slow.STOP)),
+          .or(flag(p.get(S.DEVICE_WRITE_COUNT), Slow.STOP))
+          .or(flag(p.get(S.CPL_CAUSE), Slow.CPL))
+          .or(flag(interrupt, Slow.INTERRUPT)),
       );
     },
     true,

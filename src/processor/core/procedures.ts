@@ -18,6 +18,7 @@ import {
 } from "../semantics/system/procedure-text.ts";
 import { processorProcedures } from "../semantics/system/processor.ts";
 import { stackProcedures } from "../semantics/system/stack-frame.ts";
+import { cplExitProcedures } from "./cpl-exit.ts";
 import { debugTrapProcedures } from "./debug-trap.ts";
 import { exceptionProcedures } from "./exceptions.ts";
 import { farProcedures } from "./far-transfer.ts";
@@ -40,6 +41,7 @@ const PROCEDURES: readonly ProcedureText[] = [
   ...redirectProcedures,
   ...exceptionProcedures,
   ...debugTrapProcedures,
+  ...cplExitProcedures,
   ...taskProcedures,
   ...syscallProcedures,
   ...controlProcedures,

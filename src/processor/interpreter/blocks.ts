@@ -18,6 +18,7 @@ import {
   DEVICE,
   Ea,
   Head,
+  INTERRUPT_TAKEN,
   Mode,
   Pending,
   RECORD_BYTES,
@@ -31,7 +32,7 @@ import {
 } from "../state/layout.ts";
 
 /** Answers of lookup and slowEnter below any block address. */
-export const Found = { PENDING: 0, AGAIN: 2, VM_EXIT: 3 } as const;
+export const Found = { PENDING: 0, SPENT: 1, AGAIN: 2, VM_EXIT: 3 } as const;
 
 /** Bucket address of a block. The embedder-side twin is in code-cache.ts. */
 export function bucketAddress(physical: Val, mode: Val): Val {
@@ -231,6 +232,8 @@ function defineSlowEnter(module: ModuleBuilder): void {
     });
     fn.if(due, () => fn.return(Found.PENDING));
     fn.if(stepping, () => fn.return(Found.AGAIN));
+    // What ends a run comes before windows and the next instruction.
+    fn.if(p.get(S.BUDGET).leS(0), () => fn.return(Found.SPENT));
     const slow = p.get(S.SLOW);
     const exit = (bit: number, reason: number): void =>
       fn.if(slow.and(bit).ne(0).and(slow.and(Slow.SHADOW).eqz()), () => {
@@ -241,6 +244,7 @@ function defineSlowEnter(module: ModuleBuilder): void {
       });
     exit(Slow.NMI_WINDOW, NMI_WINDOW);
     exit(Slow.INTERRUPT_WINDOW, INTERRUPT_WINDOW);
+    exit(Slow.INTERRUPT, INTERRUPT_TAKEN);
     fn.if(slow.and(Slow.BREAKPOINTS), () => {
       fn.if(fn.call(module.get("instructionBreakpoint")), () => fn.return(Found.PENDING));
     });

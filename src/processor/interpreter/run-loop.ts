@@ -254,7 +254,14 @@ export function defineRunLoop(
                   pc.set(fn.call(module.get("slowEnter")));
                   syncIn(fn, partial as RunContext);
                 },
-                () => pc.set(fn.call(module.get("lookup"))),
+                () => {
+                  pc.set(fn.call(module.get("lookup")));
+                  // A fetch that faults belongs to an instruction that does not come any more.
+                  fn.if(pc.read().eqz().and(budget.peek().leS(0)), () => {
+                    fn.store("i32.store", 0, Pending.NONE, S.PENDING.at);
+                    pc.set(Found.SPENT);
+                  });
+                },
               );
               fn.if(pc.read().leU(Found.VM_EXIT), () => {
                 linkFrom.set(0);
@@ -263,6 +270,7 @@ export function defineRunLoop(
                 fn.brIf(found.eqz(), pending);
                 fn.brIf(found.eq(Found.AGAIN), resume);
                 syncOut(fn, partial as RunContext);
+                fn.if(found.eq(Found.SPENT), () => fn.return(RunExit.BUDGET));
                 fn.return(RunExit.VM_EXIT);
               });
               link(fn, partial as RunContext, page);

@@ -1,3 +1,5 @@
+import { VendorExit } from "./vendor.ts";
+
 /** Basic exit reasons. SDM Vol. 3D, appendix "VMX Basic Exit Reasons". */
 export const ExitReason = {
   EXCEPTION_OR_NMI: 0,
@@ -60,7 +62,7 @@ export const ExitReason = {
 export const ENTRY_FAILURE = 0x8000_0000;
 
 const names = new Map<number, string>(
-  Object.entries(ExitReason).map(([name, code]) => [code, name]),
+  Object.entries({ ...ExitReason, ...VendorExit }).map(([name, code]) => [code, name]),
 );
 
 /** Name of a basic exit reason for logs and dumps. */

@@ -159,17 +159,6 @@ export const Field = {
   HOST_RIP: 0x6c16,
 } as const;
 
-/**
- * Vendor fields (indices the SDM leaves unused): access assist of EPT violations on pages marked as devices.
- * DEVICE_ACCESS: bit 0 = the exit has access assist, bit 1 = write. For a read, put the answer into DEVICE_READ_REPLY and enter again.
- */
-export const VendorField = {
-  DEVICE_ACCESS: 0x4480,
-  DEVICE_SIZE: 0x4482,
-  DEVICE_WRITE_DATA: 0x2480,
-  DEVICE_READ_REPLY: 0x2080,
-} as const;
-
 export const PinControl = {
   EXTERNAL_INTERRUPT: 1 << 0,
   NMI: 1 << 3,

@@ -236,6 +236,12 @@ export const S = {
   STI_BUDGET: f(0x7b4, "i32"),
   /** Regions that have called the one being executed. */
   REGION_DEPTH: f(0x7b0, "i32"),
+  /** Exit on privilege level: the control, the level at the last boundary that was looked at, and what may have changed it since (0 = nothing): cause, vector << 8, bit 31. */
+  CTL_CPL_EXIT: f(0x7bc, "i32"),
+  CPL_LAST: f(0x7c0, "i32"),
+  CPL_CAUSE: f(0x7c4, "i32"),
+  /** An interrupt waits that the guest itself takes: the run is left at the first boundary where it can. */
+  INTERRUPT_WAITS: f(0x7c8, "i32"),
 } as const satisfies Record<string, Field>;
 
 /** Replies and queued writes of device accesses: 128 entries of 16 bytes, enough for the
@@ -299,7 +305,12 @@ export const Slow = {
   STOP: 32,
   PENDING_DEBUG: 64,
   TRAP: 128,
+  CPL: 256,
+  INTERRUPT: 512,
 } as const;
+
+/** S.EXIT_REASON of what is no VM exit: the run is left because the guest can take the interrupt that waits (S.INTERRUPT_WAITS). */
+export const INTERRUPT_TAKEN = 0x1_0000;
 
 /** Pending debug exceptions. SDM Vol. 3C, "Format of Pending-Debug-Exceptions": bits 3:0 as in DR6; ENABLED = an enabled breakpoint was met. */
 export const PendingDebug = { HITS: 0xf, ENABLED: 0x1000, BS: 0x4000 } as const;

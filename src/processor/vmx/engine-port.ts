@@ -38,4 +38,6 @@ export interface TscClock {
   tsc(retired: number): number;
   /** Instructions that may run before the TSC can reach `deadline`; at least 1 if it is in the future. */
   budgetUntil(deadline: number, retired: number): number;
+  /** Nothing happens before `until`: a virtual clock jumps there. Answers how many ns to really wait. */
+  idle(until: number, retired: number): number;
 }

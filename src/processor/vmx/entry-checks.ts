@@ -4,6 +4,7 @@
  * Not checked: host state (root mode is not x86 code here) and fields of controls that are not offered.
  */
 
+import { CplExit, VendorField } from "../isa/vendor.ts";
 import {
   EntryControl,
   ExitControl,
@@ -68,7 +69,10 @@ export function checkControls(vmcs: Vmcs): string | null {
       "NMI-window exiting requires virtual NMIs",
     ],
     [(primary & PrimaryControl.TPR_SHADOW) !== 0, "TPR shadow is not offered"],
-    [(primary & PrimaryControl.HLT) === 0, "HLT exiting must be 1"],
+    [
+      (vmcs.number(VendorField.CPL_EXIT_CONTROLS) & CplExit.RESERVED) !== 0,
+      "reserved bits of the CPL-exit controls",
+    ],
     [vmcs.number(Field.CR3_TARGET_COUNT) > 4, "CR3-target count"],
     [
       (secondary & SecondaryControl.UNRESTRICTED_GUEST) !== 0 &&

@@ -8,6 +8,7 @@
  */
 import { invariant } from "../../base/invariant.ts";
 import { ENTRY_FAILURE, ExitReason } from "../isa/exit-reasons.ts";
+import { CplExit, VendorExit, VendorField } from "../isa/vendor.ts";
 import {
   ExitControl,
   Field,
@@ -17,34 +18,45 @@ import {
   PinControl,
   PrimaryControl,
   SecondaryControl,
-  VendorField,
 } from "../isa/vmcs-fields.ts";
 import { EptEntry, walkEpt } from "../memory/ept.ts";
 import {
   DEVICE_ENTRIES,
   DEVICE_REPLIES,
   DEVICE_WRITES,
+  INTERRUPT_TAKEN,
   NO_BUDGET,
   Page,
   PendingDebug,
   PHYSICAL_MAP,
   PHYSICAL_MAP_PAGES,
   S,
+  Slow,
   Status,
 } from "../state/layout.ts";
 import type { Engine, EngineServices, TscClock } from "./engine-port.ts";
 import { checkControls, checkGuestState, checkInjection } from "./entry-checks.ts";
+import { doorbellPort, type InterruptPort, Request } from "./interrupt-port.ts";
 import type { Vmcs } from "./vmcs.ts";
+import { VmmTimer } from "./vmm-timer.ts";
 
-/** Preemption-timer rate: TSC ticks per count = 2^PREEMPTION_SHIFT (IA32_VMX_MISC bits 4:0). */
-export const PREEMPTION_SHIFT = 0;
 /** Longest run between two looks at the embedder's requests, in instructions. */
 const MAX_RUN = 400_000;
-/** Vector of the one external interrupt source there is: the embedder's doorbell. */
-export const DOORBELL_VECTOR = 0xf0;
+/** TSC multipliers are fixed-point numbers with so many fraction bits. */
+const MULTIPLIER_FRACTION = 48n;
+/** #boundary: the guest goes on. */
+const GO_ON = -1;
 
 const BLOCKING_BY_STI = 1;
 const BLOCKING_BY_MOV_SS = 2;
+const BLOCKING_BY_NMI = 8;
+const NMI_VECTOR = 2;
+const RFLAGS_IF = 0x200;
+/** S.CPL_CAUSE of VM entry. */
+const CPL_ENTRY = 0x8000_0000;
+/** Activity states. SDM Vol. 3C, "Guest Non-Register State". */
+const Activity = { ACTIVE: 0, HLT: 1, SHUTDOWN: 2, WAIT_FOR_SIPI: 3 } as const;
+const LONGEST_PAUSE_NS = 1e6;
 const RFLAGS_RF = 0x1_0000;
 /** Hardware exceptions that are not faults: #DB, NMI, #DF, #MC. */
 const NO_FAULTS = (1 << 1) | (1 << 2) | (1 << 8) | (1 << 18);
@@ -57,6 +69,8 @@ const KEEPS_RF = new Set<number>([
   ExitReason.NMI_WINDOW,
   ExitReason.MTF,
   ExitReason.PREEMPTION_TIMER,
+  VendorExit.VMM_DEADLINE,
+  VendorExit.CPL_TRANSITION,
 ]);
 
 /** VM-instruction errors. SDM Vol. 3C, "VM-Instruction Error Numbers". */
@@ -70,14 +84,32 @@ export interface Sampler {
   take(rip: bigint, cpl: number): void;
 }
 
+export interface ProcessorOptions {
+  readonly clock: TscClock;
+  readonly entropy: () => bigint;
+  /** Where external interrupts come from. Without it: from `doorbell`, with one vector. */
+  readonly interrupts?: InterruptPort;
+  readonly doorbell?: () => boolean;
+  /** TSC ticks per count of the preemption timer are 2^this (IA32_VMX_MISC bits 4:0). Default: 0. */
+  readonly preemptionShift?: number;
+  /** A halted guest of a wall clock has nothing to do for so long. Default: the interrupt port is asked again at once. */
+  readonly pause?: (ns: number) => void;
+}
+
 export class Processor implements EngineServices {
   #engine: Engine | null = null;
   readonly #clock: TscClock;
   readonly #entropy: () => bigint;
-  readonly #doorbell: () => boolean;
+  readonly #interrupts: InterruptPort;
+  readonly #timer: VmmTimer;
+  readonly #pause: (ns: number) => void;
   #current: Vmcs | null = null;
   #eptp = 0n;
   #tscOffset = 0;
+  /** Fixed-point, null for one. */
+  #tscMultiplier: bigint | null = null;
+  /** Exit on privilege level, CplExit bits. */
+  #cplControl = 0;
   #cr = { cr0: 0, cr3: 0, cr4: 0, efer: 0 };
   /** Instructions executed since the processor was made. */
   retired = 0;
@@ -85,10 +117,12 @@ export class Processor implements EngineServices {
   /** The value of `retired` at which the next sample is due. */
   #sampleAt = Infinity;
 
-  constructor(options: { clock: TscClock; entropy: () => bigint; doorbell: () => boolean }) {
+  constructor(options: ProcessorOptions) {
     this.#clock = options.clock;
     this.#entropy = options.entropy;
-    this.#doorbell = options.doorbell;
+    this.#interrupts = options.interrupts ?? doorbellPort(options.doorbell ?? (() => false));
+    this.#timer = new VmmTimer(options.preemptionShift ?? 0);
+    this.#pause = options.pause ?? (() => {});
   }
 
   attach(engine: Engine): void {
@@ -131,10 +165,20 @@ export class Processor implements EngineServices {
   }
 
   readTsc(retired: number): void {
-    const tsc = this.#clock.tsc(this.retired + retired) + this.#tscOffset;
+    const now = this.#clock.tsc(this.retired + retired);
+    // Whoever reads the deadline has reached it: a clock that goes on by itself stands still just before it until the run has ended.
+    const tsc = this.#toGuest(now < this.#timer.deadline ? now : this.#timer.deadline - 1);
     const view = this.view;
     view.setUint32(S.TSC.at, tsc >>> 0, true);
     view.setUint32(S.TSC.at + 4, Math.floor(tsc / 0x1_0000_0000), true);
+  }
+
+  #toGuest(tsc: number): number {
+    const scaled =
+      this.#tscMultiplier === null
+        ? tsc
+        : Number((BigInt(tsc) * this.#tscMultiplier) >> MULTIPLIER_FRACTION);
+    return scaled + this.#tscOffset;
   }
 
   random(): bigint {
@@ -171,20 +215,27 @@ export class Processor implements EngineServices {
       if (failed !== null) return failed;
     }
     if (this.#reportQueuedWrite(vmcs)) return InstructionError.NONE;
-    const start = this.#clock.tsc(this.retired);
-    const pin = vmcs.number(Field.PIN_CONTROLS);
-    let deadline = Infinity;
-    if (pin & PinControl.PREEMPTION_TIMER) {
-      deadline = start + vmcs.number(Field.PREEMPTION_TIMER) * 2 ** PREEMPTION_SHIFT;
-    }
+    this.#timer.arm(vmcs, this.tsc());
     view.setUint32(S.VECTORING.at, 0, true);
+    view.setUint32(S.EXIT_INTERRUPTION.at, 0, true);
+    if (this.#cplControl !== 0) this.#latchLevel();
     this.#collectBreakpoints();
     const injection = checkInjection(vmcs);
     if (injection !== null) return this.#refuse(vmcs, InstructionError.INVALID_CONTROLS);
     if (!this.#inject(vmcs)) return InstructionError.NONE;
     if (vmcs.number(VendorField.DEVICE_ACCESS) !== 0) this.#answerDeviceRead(vmcs);
-    this.#runUntilExit(vmcs, pin, deadline);
+    this.#runUntilExit(vmcs);
     return InstructionError.NONE;
+  }
+
+  /** The level that transitions of this stay are compared with; some criteria may ask about it at once. */
+  #latchLevel(): void {
+    const { view } = this;
+    const asks = (this.#cplControl & CplExit.AT_ENTRY) !== 0;
+    view.setUint32(S.CPL_LAST.at, view.getUint32(S.CPL.at, true), true);
+    view.setUint32(S.CPL_CAUSE.at, asks ? CPL_ENTRY : 0, true);
+    const slow = view.getUint32(S.SLOW.at, true);
+    view.setUint32(S.SLOW.at, asks ? slow | Slow.CPL : slow & ~Slow.CPL, true);
   }
 
   /** Accesses that the VMM has made in the guest's stead (engine.hostRead, hostWrite) are the guest's to its breakpoints. */
@@ -263,7 +314,12 @@ export class Processor implements EngineServices {
       [S.CTL_CR3_TARGET3.at, Field.CR3_TARGET3],
     ];
     for (const [at, field] of wide) view.setBigUint64(at, vmcs.big(field), true);
+    this.#cplControl = vmcs.number(VendorField.CPL_EXIT_CONTROLS);
+    view.setInt32(S.CTL_CPL_EXIT.at, this.#cplControl, true);
+    view.setUint32(S.CPL_CAUSE.at, 0, true);
     view.setUint32(S.NON_ROOT.at, 1, true);
+    this.#tscMultiplier =
+      secondary & SecondaryControl.TSC_SCALING ? vmcs.big(Field.TSC_MULTIPLIER) : null;
     this.#tscOffset =
       primary & PrimaryControl.TSC_OFFSETTING
         ? Number(BigInt.asIntN(64, vmcs.big(Field.TSC_OFFSET)))
@@ -318,35 +374,146 @@ export class Processor implements EngineServices {
     view.setUint32(S.DEVICE_REPLY_NEXT.at, 0, true);
   }
 
-  #runUntilExit(vmcs: Vmcs, pin: number, deadline: number): void {
+  #runUntilExit(vmcs: Vmcs): void {
     const { view } = this;
     for (;;) {
-      if ((pin & PinControl.EXTERNAL_INTERRUPT) !== 0 && this.#doorbell()) {
-        this.#externalInterrupt(vmcs);
-        return;
-      }
-      let budget = Math.min(MAX_RUN, this.#sampleAt - this.retired);
-      if (deadline !== Infinity) {
-        const until = this.#clock.budgetUntil(deadline, this.retired);
-        if (until <= 0) {
-          this.#finishExit(vmcs, ExitReason.PREEMPTION_TIMER);
-          return;
-        }
-        budget = Math.min(budget, until);
-      }
       const replies = view.getUint32(S.DEVICE_REPLY_COUNT.at, true);
-      const exit = this.#run(replies > 0 ? 1 : budget);
+      // The instruction that has asked completes before anything else.
+      let budget = 1;
+      if (replies === 0) {
+        const request = this.#interrupts.request();
+        budget = this.#budget();
+        const activity = view.getUint32(S.ACTIVITY.at, true);
+        if (budget <= 0 || request !== 0 || activity !== 0 || this.#interrupts.nmi) {
+          const reason = this.#boundary(vmcs, request);
+          if (reason !== GO_ON) {
+            this.#finishExit(vmcs, reason);
+            return;
+          }
+          if (view.getUint32(S.ACTIVITY.at, true) !== 0) this.#rest();
+          else if (budget > 0) budget = this.#budget();
+          if (budget <= 0 || view.getUint32(S.ACTIVITY.at, true) !== 0) continue;
+        }
+      }
+      const exit = this.#run(budget);
       if (this.retired >= this.#sampleAt) this.#sample();
-      if (exit !== 0) {
+      if (exit !== 0 && !this.#staysInGuest()) {
         this.#finishExit(vmcs, view.getUint32(S.EXIT_REASON.at, true));
         return;
       }
       if (replies > 0) {
-        // The instruction that asked has completed.
         view.setUint32(S.DEVICE_REPLY_COUNT.at, 0, true);
         view.setUint32(S.DEVICE_REPLY_NEXT.at, 0, true);
       }
     }
+  }
+
+  /** Instructions up to the next look at the world outside; 0 or less if the deadline has come. */
+  #budget(): number {
+    const until = Math.min(this.#timer.deadline, this.#interrupts.nextAt);
+    const budget = Math.min(MAX_RUN, this.#sampleAt - this.retired);
+    return until === Infinity
+      ? budget
+      : Math.min(budget, this.#clock.budgetUntil(until, this.retired));
+  }
+
+  /** The run was left for what is no VM exit: a halt, or an interrupt that the guest takes. */
+  #staysInGuest(): boolean {
+    const reason = this.view.getUint32(S.EXIT_REASON.at, true);
+    if (reason === INTERRUPT_TAKEN) return true;
+    return reason === ExitReason.HLT && this.view.getUint32(S.ACTIVITY.at, true) === Activity.HLT;
+  }
+
+  /**
+   * The boundary before the next instruction where something from outside the guest may have come. SDM Vol. 3C, "Other Causes of VM Exits",
+   * and Vol. 3A, "Priority Among Concurrent Events". Answers an exit reason or GO_ON.
+   */
+  #boundary(vmcs: Vmcs, request: number): number {
+    const { view } = this;
+    const slowNow = (): number => view.getUint32(S.SLOW.at, true);
+    // Monitor trap flag, privilege level, debug traps.
+    if (slowNow() !== 0 || view.getUint32(S.STEPPING.at, true) !== 0)
+      if (this.#run(0) !== 0) return view.getUint32(S.EXIT_REASON.at, true);
+    const activity = view.getUint32(S.ACTIVITY.at, true);
+    view.setBigUint64(S.EXIT_QUALIFICATION.at, 0n, true);
+    if (activity === Activity.WAIT_FOR_SIPI) return GO_ON;
+    if (this.tsc() >= this.#timer.deadline) return this.#timer.reason;
+    const slow = slowNow();
+    const isFree = (slow & Slow.SHADOW) === 0;
+    if (isFree && (slow & Slow.NMI_WINDOW) !== 0) return ExitReason.NMI_WINDOW;
+    if (this.#interrupts.nmi) {
+      const reason = this.#nmi(vmcs);
+      if (reason !== GO_ON) return reason;
+    }
+    if (activity === Activity.SHUTDOWN) return GO_ON;
+    if (isFree && (slow & Slow.INTERRUPT_WINDOW) !== 0) return ExitReason.INTERRUPT_WINDOW;
+    return request === Request.NONE ? this.#expect(false) : this.#externalInterrupt(vmcs);
+  }
+
+  /** Whether an interrupt waits for the guest to be able to take it. */
+  #expect(waits: boolean): number {
+    const { view } = this;
+    if ((view.getUint32(S.INTERRUPT_WAITS.at, true) !== 0) !== waits) {
+      view.setUint32(S.INTERRUPT_WAITS.at, waits ? 1 : 0, true);
+      this.engine.updateMode();
+    }
+    return GO_ON;
+  }
+
+  #nmi(vmcs: Vmcs): number {
+    const { view } = this;
+    const pin = vmcs.number(Field.PIN_CONTROLS);
+    const blocking = view.getUint32(S.INTERRUPTIBILITY.at, true);
+    const exits = (pin & PinControl.NMI) !== 0;
+    // With virtual NMIs the blocking is that of virtual ones.
+    const isBlocked = (blocking & BLOCKING_BY_NMI) !== 0 && (pin & PinControl.VIRTUAL_NMI) === 0;
+    if (isBlocked || (!exits && (blocking & BLOCKING_BY_MOV_SS) !== 0)) return GO_ON;
+    this.#interrupts.takeNmi();
+    const info = INTERRUPTION_VALID + (InterruptionType.NMI << 8) + NMI_VECTOR;
+    if (!exits) return this.#deliver(info);
+    view.setUint32(S.EXIT_INTERRUPTION.at, info, true);
+    return ExitReason.EXCEPTION_OR_NMI;
+  }
+
+  /**
+   * SDM Vol. 3C, "Other Causes of VM Exits": with external-interrupt exiting neither RFLAGS.IF nor blocking by STI or MOV SS holds the exit
+   * back (of the latter the manual lets a processor choose).
+   */
+  #externalInterrupt(vmcs: Vmcs): number {
+    const { view } = this;
+    if ((vmcs.number(Field.PIN_CONTROLS) & PinControl.EXTERNAL_INTERRUPT) === 0) {
+      const flags = view.getUint32(S.RFLAGS_REST.at, true);
+      const blocking = view.getUint32(S.INTERRUPTIBILITY.at, true);
+      const isOpen =
+        (flags & RFLAGS_IF) !== 0 && (blocking & (BLOCKING_BY_STI | BLOCKING_BY_MOV_SS)) === 0;
+      if (!isOpen) return this.#expect(true);
+      this.#expect(false);
+      return this.#deliver(INTERRUPTION_VALID + this.#interrupts.acknowledge());
+    }
+    const acknowledges =
+      (vmcs.number(Field.EXIT_CONTROLS) & ExitControl.ACKNOWLEDGE_INTERRUPT) !== 0;
+    if (acknowledges)
+      view.setUint32(
+        S.EXIT_INTERRUPTION.at,
+        INTERRUPTION_VALID + this.#interrupts.acknowledge(),
+        true,
+      );
+    return ExitReason.EXTERNAL_INTERRUPT;
+  }
+
+  /** Through the guest's IDT. Answers GO_ON, or the reason of an exit during delivery. */
+  #deliver(info: number): number {
+    const status = this.engine.injectEvent(info | 0, 0, 0);
+    return status === Status.EXIT ? this.view.getUint32(S.EXIT_REASON.at, true) : GO_ON;
+  }
+
+  /** Halted: time passes without instructions. */
+  #rest(): void {
+    const { deadline } = this.#timer;
+    const activity = this.view.getUint32(S.ACTIVITY.at, true);
+    const own = activity === Activity.WAIT_FOR_SIPI ? Infinity : deadline;
+    const wait = this.#clock.idle(Math.min(own, this.#interrupts.nextAt), this.retired);
+    if (wait > 0) this.#pause(Math.min(wait, LONGEST_PAUSE_NS));
   }
 
   /** Runs end where a sample is due, so it is never late. */
@@ -405,20 +572,10 @@ export class Processor implements EngineServices {
     if (reason !== ExitReason.IO) view.setUint32(S.IO_HITS.at, 0, true);
   }
 
-  #externalInterrupt(vmcs: Vmcs): void {
-    const acknowledges =
-      (vmcs.number(Field.EXIT_CONTROLS) & ExitControl.ACKNOWLEDGE_INTERRUPT) !== 0;
-    this.#finishExit(vmcs, ExitReason.EXTERNAL_INTERRUPT);
-    this.view.setUint32(
-      S.EXIT_INTERRUPTION.at,
-      acknowledges ? INTERRUPTION_VALID + DOORBELL_VECTOR : 0,
-      true,
-    );
-  }
-
   #finishExit(vmcs: Vmcs, reason: number): void {
     const view = this.view;
     vmcs.set(Field.EXIT_REASON, reason);
+    this.#timer.save(vmcs, this.tsc());
     this.#settleResumeFlag(reason);
     this.#settleBreakpoints(reason);
     if (reason === ExitReason.EPT_VIOLATION) this.#describeDeviceAccess(vmcs);

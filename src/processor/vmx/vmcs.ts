@@ -8,7 +8,8 @@
  * Numbers: `number` is exact up to 2^53 (wide fields with more bits need `big`).
  */
 import { invariant } from "../../base/invariant.ts";
-import { Field, fieldWidth, VendorField } from "../isa/vmcs-fields.ts";
+import { VendorField } from "../isa/vendor.ts";
+import { Field, fieldWidth } from "../isa/vmcs-fields.ts";
 import {
   GPR,
   S,
@@ -120,7 +121,11 @@ for (const encoding of [
   Field.GUEST_PHYSICAL_ADDRESS,
   Field.INSTRUCTION_ERROR,
   Field.IDT_VECTORING_INFO,
-  ...Object.values(VendorField),
+  VendorField.VMM_DEADLINE,
+  VendorField.DEVICE_ACCESS,
+  VendorField.DEVICE_SIZE,
+  VendorField.DEVICE_WRITE_DATA,
+  VendorField.DEVICE_READ_REPLY,
 ])
   slotAt(encoding)!.isClean = true;
 

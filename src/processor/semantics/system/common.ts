@@ -9,6 +9,7 @@ import { type Cpu, Vector } from "../cpu.ts";
 import { arithmeticImage, Flag, setArithmeticImage } from "../flags.ts";
 import type { Insn } from "../insn.ts";
 import { TASK_FAULT } from "./state.ts";
+import { noteTransition } from "./transition.ts";
 
 /** Bits of the VM-execution controls. SDM Vol. 3C, "Processor-Based VM-Execution Controls". */
 export const Primary = {
@@ -26,6 +27,7 @@ export const Primary = {
   MOV_DR: 1 << 23,
   UNCONDITIONAL_IO: 1 << 24,
   IO_BITMAPS: 1 << 25,
+  MONITOR_TRAP: 1 << 27,
   MSR_BITMAPS: 1 << 28,
   MONITOR: 1 << 29,
   PAUSE: 1 << 30,
@@ -100,8 +102,8 @@ export function ring0(p: Cpu): void {
   p.faultIf(p.get(S.CPL), Vector.GP);
 }
 
-/** Ends with a status that a transfer procedure has answered. */
-export function endTransfer(insn: Insn, status: Val): void {
+/** Ends with a status that a transfer procedure has answered. `cause`: a TransitionCause, unless an event was delivered, which says so itself. */
+export function endTransfer(insn: Insn, status: Val, cause?: number): void {
   const { fn } = insn;
   fn.if(status.eq(Status.FAULT), () => insn.leave(Status.FAULT));
   fn.if(status.eq(Status.EXIT), () => insn.leave(Status.EXIT));
@@ -109,7 +111,9 @@ export function endTransfer(insn: Insn, status: Val): void {
     // The instruction is over: its task is not the current one. An exit must not go back to it.
     const next = fn.call(insn.module.get("deliverPending"));
     fn.if(next.eq(Status.EXIT), () => insn.leave(Status.EXIT_AFTER));
+    insn.leave(Status.JUMP);
   });
+  if (cause !== undefined) noteTransition(insn, cause);
   insn.leave(Status.JUMP);
 }
 

@@ -8,6 +8,7 @@
  */
 
 import type { Val } from "../../ir/value.ts";
+import { TransitionCause } from "../../isa/vendor.ts";
 import { Cr0, Cr4, Efer } from "../../state/control-bits.ts";
 import { DEVICE, type Field, Page, S, Seg, Status } from "../../state/layout.ts";
 import { type Cpu, Vector } from "../cpu.ts";
@@ -28,6 +29,7 @@ import { call, callVoid, type ProcedureText, perform } from "./procedure-text.ts
 import { Rights } from "./rights.ts";
 import { checkUmip } from "./segments.ts";
 import { hasWideTss, in64, longMode } from "./state.ts";
+import { noteTransition } from "./transition.ts";
 
 const CR0_BITS =
   Cr0.PE | Cr0.MP | Cr0.EM | Cr0.TS | Cr0.NE | Cr0.WP | Cr0.AM | Cr0.NW | Cr0.CD | Cr0.PG;
@@ -134,6 +136,7 @@ function changeCr0(p: Procedure): void {
   const lma = pg.and(isLme).select(p.i64(Efer.LMA), p.i64(0));
   p.set(S.EFER, p.get(S.EFER).and(~Efer.LMA).or(lma));
   fn.if(pe.eqz(), () => p.set(S.CPL, 0));
+  fn.if(has(changed, Cr0.PE), () => noteTransition(p, TransitionCause.MOV_CR0));
   fn.if(has(changed, Cr0.PG | Cr0.PE | Cr0.WP), () => callVoid(p, "flushTlb", 0));
 }
 

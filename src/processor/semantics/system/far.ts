@@ -4,12 +4,16 @@
  */
 
 import type { Val } from "../../ir/value.ts";
+import { TransitionCause } from "../../isa/vendor.ts";
 import { elementFlags, Vector } from "../cpu.ts";
 import { readOf } from "../flags.ts";
 import type { Insn, Semantics, SemanticsTable } from "../insn.ts";
 import { endTransfer } from "./common.ts";
 import { call } from "./procedure-text.ts";
 import { EventType } from "./state.ts";
+
+const { FAR_CALL, FAR_JUMP, FAR_RETURN, IRET, SYSCALL, SYSRET, SYSENTER, SYSEXIT } =
+  TransitionCause;
 
 /** Selector and offset of a far pointer, in the instruction or in memory. Immediate 1 of the former is the selector. */
 function farPointer(insn: Insn): { selector: Val; offset: Val } {
@@ -29,17 +33,21 @@ function farPointer(insn: Insn): { selector: Val; offset: Val } {
 
 function jmpf(insn: Insn): void {
   const { selector, offset } = farPointer(insn);
-  endTransfer(insn, call(insn, "farJump", selector, offset, insn.nextRip()));
+  endTransfer(insn, call(insn, "farJump", selector, offset, insn.nextRip()), FAR_JUMP);
 }
 
 function callf(insn: Insn): void {
   const { selector, offset } = farPointer(insn);
-  endTransfer(insn, call(insn, "farCall", selector, offset, insn.shape.opsize, insn.nextRip()));
+  endTransfer(
+    insn,
+    call(insn, "farCall", selector, offset, insn.shape.opsize, insn.nextRip()),
+    FAR_CALL,
+  );
 }
 
 function retf(insn: Insn): void {
   const release = insn.kind(0) === "i" ? insn.immediate(0).and(0xffff) : insn.i32(0);
-  endTransfer(insn, call(insn, "farReturn", insn.shape.opsize, release));
+  endTransfer(insn, call(insn, "farReturn", insn.shape.opsize, release), FAR_RETURN);
 }
 
 function softwareInterrupt(vector: number | null, type: number): Semantics {
@@ -57,13 +65,13 @@ export const FAR: SemanticsTable = {
   jmpf,
   callf,
   retf,
-  iret: (insn) => endTransfer(insn, call(insn, `iret${insn.shape.opsize}`, insn.nextRip())),
+  iret: (insn) => endTransfer(insn, call(insn, `iret${insn.shape.opsize}`, insn.nextRip()), IRET),
   int: softwareInterrupt(null, EventType.SOFTWARE_INTERRUPT),
   int3: softwareInterrupt(Vector.BP, EventType.SOFTWARE_EXCEPTION),
   int1: softwareInterrupt(Vector.DB, EventType.PRIVILEGED_SOFTWARE),
   into: (insn) => insn.fn.if(readOf(insn), () => overflow(insn)),
-  syscall: (insn) => endTransfer(insn, call(insn, "sysCall", insn.nextRip())),
-  sysret: (insn) => endTransfer(insn, call(insn, "sysReturn", insn.shape.opsize)),
-  sysenter: (insn) => endTransfer(insn, call(insn, "sysEnter")),
-  sysexit: (insn) => endTransfer(insn, call(insn, "sysExit", insn.shape.opsize)),
+  syscall: (insn) => endTransfer(insn, call(insn, "sysCall", insn.nextRip()), SYSCALL),
+  sysret: (insn) => endTransfer(insn, call(insn, "sysReturn", insn.shape.opsize), SYSRET),
+  sysenter: (insn) => endTransfer(insn, call(insn, "sysEnter"), SYSENTER),
+  sysexit: (insn) => endTransfer(insn, call(insn, "sysExit", insn.shape.opsize), SYSEXIT),
 };

@@ -70,7 +70,10 @@ function sti(insn: Insn): void {
     ownsInterruptFlag(insn),
     () => {
       fn.if(rest.and(Flag.IF).eqz(), () => {
-        const waits = insn.get(S.SLOW).or(insn.get(S.CTL_PRIMARY).and(WINDOWS));
+        const waits = insn
+          .get(S.SLOW)
+          .or(insn.get(S.CTL_PRIMARY).and(WINDOWS))
+          .or(insn.get(S.INTERRUPT_WAITS));
         insn.rarely(waits, () => {
           setRest(insn, rest.or(Flag.IF));
           insn.set(S.INTERRUPTIBILITY, insn.get(S.INTERRUPTIBILITY).or(Blocking.STI));
