@@ -41,6 +41,8 @@ export const ENGINES = ["auto", "interpreter", "jit"] as const;
 export type EngineName = (typeof ENGINES)[number];
 
 export interface MachineConfig {
+  /** Go on from this snapshot instead of booting: `kernel` is empty, and the rest is as it was (SnapshotConfig), but for what is about a run. */
+  readonly snapshot?: SnapshotPlace;
   /** bzImage, ELF with PVH or Multiboot entry: see machine/boot. */
   readonly kernel: Uint8Array;
   readonly initrd?: Uint8Array;
@@ -72,6 +74,11 @@ export interface MachineConfig {
   readonly sockets?: boolean;
   /** What the real-time clock shows at start, milliseconds since 1970 UTC. A constant in deterministic mode. */
   readonly rtcEpochMs: number;
+}
+
+/** A folder of the embedder's with a snapshot in it. */
+export interface SnapshotPlace {
+  readonly folder: string;
 }
 
 /** The user-mode network. */

@@ -7,7 +7,12 @@ export type MachineClock = TscClock;
 
 /** Time is the number of retired instructions, one a nanosecond, plus what was skipped while idle. Runs are reproducible. */
 export class DeterministicClock implements MachineClock {
-  #skipped = 0;
+  #skipped: number;
+
+  /** `skipped`: of a machine that goes on. */
+  constructor(skipped = 0) {
+    this.#skipped = skipped;
+  }
 
   tsc(retired: number): number {
     return retired + this.#skipped;
@@ -44,10 +49,10 @@ export class WallClock implements MachineClock {
   #readAt = Infinity;
   #readTime = 0;
 
-  /** `nowMs` is a monotonic clock in milliseconds, such as performance.now. */
-  constructor(nowMs: () => number) {
+  /** `nowMs` is a monotonic clock in milliseconds, such as performance.now. `startNs`: what the time is now. */
+  constructor(nowMs: () => number, startNs = 0) {
     this.#read = nowMs;
-    this.#start = nowMs();
+    this.#start = nowMs() - startNs / 1e6;
   }
 
   /** The clock is not read again for so few instructions that they cannot matter: kernels take a time stamp at every system call. */

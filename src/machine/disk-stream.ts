@@ -28,6 +28,10 @@ export class DiskStream {
     this.#wires = wires;
   }
 
+  get isBusy(): boolean {
+    return !this.#queue.isIdle;
+  }
+
   take(bytes: Uint8Array): void {
     const request = decodeRequest(bytes);
     if (!request) return;

@@ -74,6 +74,7 @@ function fillBitmaps(view: DataView): void {
   }
 }
 
+/** The VMCS of a guest that boots. */
 export function configureVmcs(
   vmcs: Vmcs,
   view: DataView,
@@ -81,6 +82,19 @@ export function configureVmcs(
   cpuid: CpuidModel,
   eptp: bigint,
 ): void {
+  prepareBlock(view, cpuid);
+  setControls(vmcs);
+  placeStructures(vmcs, eptp);
+  setRegisters(vmcs, boot);
+}
+
+/** The VMCS of a guest that goes on: its fields and state block have been restored, what they were pointing at is ours. */
+export function adoptVmcs(vmcs: Vmcs, view: DataView, cpuid: CpuidModel, eptp: bigint): void {
+  prepareBlock(view, cpuid);
+  placeStructures(vmcs, eptp);
+}
+
+function prepareBlock(view: DataView, cpuid: CpuidModel): void {
   view.setBigUint64(S.CR4_ALLOWED.at, allowed(cpuid, CR4_BITS), true);
   view.setBigUint64(S.EFER_ALLOWED.at, allowed(cpuid, EFER_BITS), true);
   view.setBigUint64(
@@ -90,11 +104,16 @@ export function configureVmcs(
   );
   view.setUint32(S.MXCSR_MASK.at, MXCSR_MASK, true);
   fillBitmaps(view);
-  setControls(vmcs, eptp);
-  setRegisters(vmcs, boot);
 }
 
-function setControls(vmcs: Vmcs, eptp: bigint): void {
+function placeStructures(vmcs: Vmcs, eptp: bigint): void {
+  vmcs.set(Field.IO_BITMAP_A, IO_BITMAP_A);
+  vmcs.set(Field.IO_BITMAP_B, IO_BITMAP_B);
+  vmcs.set(Field.MSR_BITMAP, MSR_BITMAP);
+  vmcs.setBig(Field.EPTP, eptp);
+}
+
+function setControls(vmcs: Vmcs): void {
   vmcs.set(
     Field.PIN_CONTROLS,
     PinControl.EXTERNAL_INTERRUPT | PinControl.NMI | PinControl.PREEMPTION_TIMER,
@@ -110,10 +129,6 @@ function setControls(vmcs: Vmcs, eptp: bigint): void {
     Field.EXIT_CONTROLS,
     ExitControl.SAVE_DEBUG | ExitControl.HOST_64 | ExitControl.ACKNOWLEDGE_INTERRUPT,
   );
-  vmcs.set(Field.IO_BITMAP_A, IO_BITMAP_A);
-  vmcs.set(Field.IO_BITMAP_B, IO_BITMAP_B);
-  vmcs.set(Field.MSR_BITMAP, MSR_BITMAP);
-  vmcs.setBig(Field.EPTP, eptp);
   vmcs.setBig(Field.VMCS_LINK, 0xffff_ffff_ffff_ffffn);
   vmcs.set(Field.VPID, 1);
 }

@@ -38,15 +38,29 @@ import { EptEntry, EptTables } from "../processor/memory/ept.ts";
 import { HYPERVISOR_BASE, HYPERVISOR_BYTES, RAM_BASE, S } from "../processor/state/layout.ts";
 import { Processor } from "../processor/vmx/processor.ts";
 import { Vmcs } from "../processor/vmx/vmcs.ts";
+import type { BlockPort } from "../storage/block-port.ts";
 import { loadKernel } from "./boot/load-kernel.ts";
 import { e820Map } from "./boot/memory-map.ts";
 import type { Decompressors } from "./boot/payload.ts";
 import { DeterministicClock, type MachineClock, WallClock } from "./clocks.ts";
-import { configureVmcs } from "./guest-state.ts";
+import { adoptVmcs, configureVmcs } from "./guest-state.ts";
 import { Profile } from "./profile.ts";
 import { canBeInterrupted, reportServices } from "./service-report.ts";
 import { servicesOf } from "./service-table.ts";
 import { createServices, type ServiceHost } from "./services.ts";
+import { type Checksum, crc32 } from "./snapshot/crc32.ts";
+import {
+  checkMachine,
+  loadBlock,
+  loadTranslations,
+  type MachineDescription,
+  type MachineState,
+  readDescription,
+  readState,
+  writeSnapshot,
+} from "./snapshot/machine-snapshot.ts";
+import type { SnapshotFile } from "./snapshot/snapshot-file.ts";
+import { StoredMemory } from "./snapshot/stored-memory.ts";
 import { SocketBridge } from "./socket-bridge.ts";
 import { hashState } from "./state-hash.ts";
 import {
@@ -71,6 +85,12 @@ export interface MachinePorts {
   /** In the order in which the guest finds them: vda, vdb, ... */
   readonly disks?: readonly MachineDisk[];
   readonly network?: MachineNetwork | undefined;
+  /** Milliseconds since 1970 UTC; without it snapshots do not know how old they are. */
+  realTimeMs?(): number;
+  /** What the machine goes on from, instead of booting; it stays open as long as the machine lives. */
+  readonly snapshot?: SnapshotFile | undefined;
+  /** For snapshots; default: our own. */
+  readonly checksum?: Checksum;
   /** Compiles regions beside the guest; without it that is done between its instructions. */
   readonly compiler?: (setup: CompilerSetup) => RegionBackend;
 }
@@ -95,6 +115,13 @@ export class Machine {
   readonly #kernel: Kernel;
   readonly #clock: MachineClock;
   readonly #ports: MachinePorts;
+  readonly #config: MachineConfig;
+  readonly #devices: ReadonlyMap<string, unknown>;
+  /** Of a deterministic machine: the processor's, the entropy device's. */
+  readonly #randoms: readonly PseudoRandom[];
+  /** Memory that is still in a snapshot. */
+  readonly #stored: StoredMemory | undefined;
+  readonly #resumed: readonly ServiceDomain[];
   readonly #input: readonly InputQueue[];
   readonly #powerButton: ServiceDomain | undefined;
   readonly #sockets: SocketBridge | undefined;
@@ -105,13 +132,22 @@ export class Machine {
 
   constructor(config: MachineConfig, ports: MachinePorts) {
     this.#ports = ports;
+    this.#config = config;
+    const { snapshot } = ports;
+    const then = snapshot && { description: readDescription(snapshot), ...readState(snapshot) };
     const memoryBytes = checkMemory(config.memoryBytes);
     const cpuid = parseCpuModel(config.cpuModel);
     const isDeterministic = config.clock === "deterministic";
-    this.#clock = isDeterministic ? new DeterministicClock() : new WallClock(() => ports.nowMs());
+    this.#clock = isDeterministic
+      ? new DeterministicClock(then?.skippedNs)
+      : new WallClock(() => ports.nowMs(), then?.nowNs);
+    this.#randoms = isDeterministic
+      ? [new PseudoRandom(then?.entropy[0]), new PseudoRandom(then?.entropy[1])]
+      : [];
+    const [ofProcessor, ofDevice] = this.#randoms;
     this.processor = new Processor({
       clock: this.#clock,
-      entropy: isDeterministic ? pseudoRandom() : () => ports.entropy(),
+      entropy: ofProcessor ? () => ofProcessor.next() : () => ports.entropy(),
       doorbell: () => ports.doorbell(),
     });
     this.#engine = createEngine(
@@ -134,7 +170,7 @@ export class Machine {
     );
     this.vm.vcpus.push(new Vcpu(0, vmcs, apic));
     const log = (text: string): void => ports.send({ type: "log", level: "info", text });
-    const entropy = isDeterministic ? pseudoRandom() : () => ports.entropy();
+    const entropy = ofDevice ? () => ofDevice.next() : () => ports.entropy();
     this.#sockets = config.sockets
       ? new SocketBridge(GUEST_CID, (message) => ports.send(message))
       : undefined;
@@ -148,6 +184,7 @@ export class Machine {
       },
       (stream, bytes) => this.#queueOf(stream)?.chunks.push(bytes),
     );
+    this.#devices = new Map(plans.map(({ name, device }) => [name, device]));
     const specs = servicesOf(plans);
     const domains = createServices(config, specs, this.vm.routes, { host: ports.services, log });
     this.vm.services.push(...domains);
@@ -158,16 +195,22 @@ export class Machine {
       })),
     );
     this.#powerButton = domains.find((_, i) => specs[i]!.powerButton);
-    this.#kernel = new Kernel(this.processor, this.vm, {
+    this.#resumed = domains.filter((_, i) => specs[i]!.hearsOfResuming);
+    if (snapshot) loadBlock(snapshot, this.#engine.view);
+    if (snapshot) this.#stored = this.#storedMemory(snapshot);
+    const kernelPorts = {
       now: () => this.#clock.tsc(this.processor.retired),
-      put: (stream, data) => {
+      put: (stream: number, data: Uint8Array) => {
         const server = servers.get(stream);
         if (server) server.take(data);
         else ports.send({ type: "output", port: stream as SerialPort, data });
       },
       log,
-    });
-    this.#load(config, vmcs, cpuid, memoryBytes);
+    };
+    if (then) this.#checkDescription(then.description);
+    this.#kernel = new Kernel(this.processor, this.vm, kernelPorts, then?.vm);
+    if (then) this.#resume(then, vmcs, cpuid);
+    else this.#load(config, vmcs, cpuid, memoryBytes);
     if (config.traceExits) this.vm.log.trace((line) => this.#traceLine(line));
     this.#reportsJit = config.reportJit === true;
     this.#profile = config.profile ? new Profile(config.profile) : null;
@@ -217,6 +260,7 @@ export class Machine {
       controllers: new InterruptControllers((message) => deliverInterrupt(vcpus, message)),
       cpuid,
       log: new ExitLog(),
+      pager: { ensure: (address, length) => this.#stored?.ensure(address, length) },
       ledger: new Ledger(() => this.#ports.nowMs()),
       end: null,
     };
@@ -250,8 +294,118 @@ export class Machine {
       decompressors: this.#ports.decompressors,
     });
     ram.write(acpi.base, acpi.image);
+    if (this.#randoms.length === 0) ram.write(MemoryMap.GENERATION_ID, this.#newGeneration());
     for (const text of boot.notes) this.#ports.send({ type: "log", level: "info", text });
     configureVmcs(vmcs, this.#engine.view, boot, cpuid, this.vm.ept.eptp);
+  }
+
+  // ---- snapshots ----
+
+  /** Of this machine as it is made; `kinds`: where its services run. */
+  #describe(): MachineDescription {
+    const { kernel, initrd, profile, traceExits, reportJit, snapshot, ...config } = this.#config;
+    return {
+      config,
+      cpu: [...this.vm.cpuid.features].sort(),
+      services: this.vm.services.map((service) => ({
+        name: service.name,
+        placement: placementOf(config, service.name),
+        device: this.#devices.get(service.name) ?? null,
+      })),
+      takenMs: this.#ports.realTimeMs?.() ?? 0,
+    };
+  }
+
+  #checkDescription(then: MachineDescription): void {
+    checkMachine(then, this.#describe());
+  }
+
+  #storedMemory(snapshot: SnapshotFile): StoredMemory {
+    const ram = new Uint8Array(this.#engine.view.buffer, RAM_BASE);
+    const stored = new StoredMemory(ram, snapshot);
+    this.processor.pager = (frame) => {
+      if (frame >= RAM_BASE) stored.ensure(frame - RAM_BASE, 1);
+    };
+    return stored;
+  }
+
+  /** Everything but memory is where it was; now the processor finds it. */
+  #resume(
+    then: MachineState & { description: MachineDescription },
+    vmcs: Vmcs,
+    cpuid: CpuidModel,
+  ): void {
+    const { view } = this.#engine;
+    adoptVmcs(vmcs, view, cpuid, this.vm.ept.eptp);
+    this.processor.resume(vmcs, then.retired);
+    for (const { stream, chunks, server } of then.streams) {
+      const queue = this.#queueOf(stream);
+      queue?.chunks.push(...chunks);
+      queue?.server?.restore?.(server);
+    }
+    if (this.#randoms.length > 0) {
+      // Translations name pages without asking: all of them have to be there.
+      this.#stored!.loadAll();
+      loadTranslations(this.#ports.snapshot!, view);
+      return;
+    }
+    const now = this.#ports.realTimeMs?.() ?? 0;
+    const { takenMs } = then.description;
+    const data = new Uint8Array(8);
+    const { GENERATION_ID } = MemoryMap;
+    this.#stored!.ensure(GENERATION_ID, GENERATION_BYTES);
+    this.#engine.noticeWrite(RAM_BASE + GENERATION_ID, GENERATION_BYTES);
+    new Uint8Array(view.buffer).set(this.#newGeneration(), RAM_BASE + GENERATION_ID);
+    const elapsedMs = takenMs > 0 ? Math.max(0, now - takenMs) : 0;
+    new DataView(data.buffer).setFloat64(0, elapsedMs, true);
+    for (const service of this.#resumed) this.#kernel.signal(service, SignalNumber.RESUMED, data);
+  }
+
+  /** A virtual machine generation ID that no other life has. */
+  #newGeneration(): Uint8Array {
+    const bytes = new Uint8Array(GENERATION_BYTES);
+    const view = new DataView(bytes.buffer);
+    for (let at = 0; at < GENERATION_BYTES; at += 8)
+      view.setBigUint64(at, this.#ports.entropy(), true);
+    return bytes;
+  }
+
+  /**
+   * Writes all that the machine is, but its disks, to an empty port; `about` is the application's. The machine goes on as if nothing had been.
+   * To be called between runs. Throws HypolithError "snapshot-busy", "snapshot-ended", and what the port throws.
+   */
+  snapshot(port: BlockPort, about: Uint8Array): void {
+    const busy = this.#input.find(({ server }) => server?.isBusy);
+    if (busy)
+      throw new HypolithError(
+        "snapshot-busy",
+        `${busy.service.name} is in the middle of something`,
+        {
+          hint: "try again in a moment",
+        },
+      );
+    const vm = this.#kernel.save();
+    if (!vm) throw new HypolithError("snapshot-ended", "the machine has ended");
+    this.#stored?.loadAll();
+    const { retired } = this.processor;
+    const isDeterministic = this.#randoms.length > 0;
+    const nowNs = this.#clock.tsc(retired);
+    writeSnapshot(port, this.#ports.checksum ?? crc32, {
+      about,
+      description: this.#describe(),
+      state: {
+        ...{ vm, retired, nowNs },
+        skippedNs: isDeterministic ? nowNs - retired : 0,
+        entropy: this.#randoms.map(({ state }) => state),
+        streams: this.#input.map(({ stream, chunks, server }) => ({
+          stream,
+          chunks: server?.isForgetful ? [] : chunks,
+          server: server?.save?.() ?? null,
+        })),
+      },
+      view: this.#engine.view,
+      keepsTranslations: isDeterministic,
+    });
   }
 
   #traceLine(line: string): void {
@@ -430,6 +584,7 @@ interface InputQueue {
 }
 
 const BITMAP_BYTES = 0x1_0000;
+const GENERATION_BYTES = 16;
 
 function checkMemory(bytes: number): number {
   if (bytes < MIN_MEMORY || bytes > MemoryMap.RAM_LIMIT) {
@@ -474,12 +629,23 @@ function createEngine(
 }
 
 /** xorshift64*: the entropy of a deterministic machine. */
-function pseudoRandom(): () => bigint {
-  let x = 0x9e37_79b9_7f4a_7c15n;
-  return () => {
+class PseudoRandom {
+  state: bigint;
+
+  constructor(state = 0x9e37_79b9_7f4a_7c15n) {
+    this.state = state;
+  }
+
+  next(): bigint {
+    let x = this.state;
     x ^= x >> 12n;
     x = BigInt.asUintN(64, x ^ (x << 25n));
     x ^= x >> 27n;
+    this.state = x;
     return BigInt.asUintN(64, x * 0x2545_f491_4f6c_dd1dn);
-  };
+  }
+}
+
+function placementOf({ services = {} }: Pick<MachineConfig, "services">, name: string): string {
+  return services[name] ?? services.all ?? "inline";
 }

@@ -28,6 +28,8 @@ export interface ServiceSpec {
   readonly input: readonly number[];
   /** Gets the power button. */
   readonly powerButton?: boolean;
+  /** Is told when the VM goes on from a snapshot. */
+  readonly hearsOfResuming?: boolean;
   /** Which plain data of the configuration it is told. */
   readonly options?: (config: { readonly rtcEpochMs: number }) => unknown;
   /** Services by name whose portals of the same kind it may pass events on to. */
@@ -72,6 +74,7 @@ export const SERVICES: readonly ServiceSpec[] = [
     memory: [span(MemoryMap.HPET_BASE, MemoryMap.HPET_SIZE)],
     input: [],
     powerButton: true,
+    hearsOfResuming: true,
     options: ({ rtcEpochMs }) => ({ rtcEpochMs }),
   },
   {
@@ -151,6 +154,7 @@ function virtioService({ name, device, memoryBytes }: VirtioDevicePlan, slot: nu
     ports: [],
     memory: [],
     input: [device.stream],
+    hearsOfResuming: device.kind === "socket",
     options: () => ({ device, gsi }) satisfies VirtioServiceOptions,
   };
 }

@@ -48,6 +48,13 @@ export interface StreamServer {
   /** For a server that keeps what it has until it is asked: bytes for the service, or null. */
   give?(): Uint8Array | null;
   readonly hasMore?: boolean;
+  /** Work is under way whose answer a snapshot could not keep: it is not the moment for one. */
+  readonly isBusy?: boolean;
+  /** What is on its way to the device is lost in a snapshot, and its guest lives with that. */
+  readonly isForgetful?: boolean;
+  /** What a snapshot keeps of this end beyond that: plain data (abi/state-codec.ts). Given to `restore` of a new one before anything else. */
+  save?(): unknown;
+  restore?(state: unknown): void;
 }
 
 export interface VirtioDevices {
@@ -105,6 +112,7 @@ function networkServer(network: MachineNetwork): StreamServer {
     // The service's own memory: it is written over by the next message.
     take: (frame) => network.send(frame),
     give: () => network.receive(),
+    isForgetful: true,
     get hasMore() {
       return network.hasFrames;
     },
@@ -114,8 +122,10 @@ function networkServer(network: MachineNetwork): StreamServer {
 /** The context of a machine's only guest. */
 export const GUEST_CID = 3;
 
+/** Its connections end with a snapshot: the device tells the guest (socket-device.ts). */
 function socketServer(sockets: SocketHost): StreamServer {
   return {
+    isForgetful: true,
     take: (packet) => sockets.receive(packet),
     give() {
       const packets: Uint8Array[] = [];

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { portAccesses, RecordingLine, TestClock, throughJson } from "../test-wires.ts";
-import { AcpiPm, Pm1Status } from "./acpi-pm.ts";
+import { AcpiPm, Gpe, Pm1Status } from "./acpi-pm.ts";
 
 const [STATUS, ENABLE, CONTROL, TIMER] = [0x600, 0x602, 0x604, 0x608];
 
@@ -92,4 +92,20 @@ test("any guest: values in range, deadlines ahead, restore continues", () => {
     }),
     { numRuns: 60 },
   );
+});
+
+test("a general purpose event raises SCI while it is enabled, until its status is written", () => {
+  const { pm, sci } = setUp();
+  const [GPE_STATUS, GPE_ENABLE] = [0x60c, 0x60d];
+  pm.raiseEvent(Gpe.GENERATION);
+  assert.equal(pm.readPort(GPE_STATUS, 1), 1 << Gpe.GENERATION);
+  assert.equal(sci.level, false);
+  pm.writePort(GPE_ENABLE, 1, 0xff);
+  assert.equal(sci.level, true);
+  assert.equal(pm.readPort(GPE_ENABLE, 1), 0xff);
+  pm.writePort(GPE_STATUS, 1, 0xfe);
+  assert.equal(sci.level, true);
+  pm.writePort(GPE_STATUS, 1, 1 << Gpe.GENERATION);
+  assert.equal(sci.level, false);
+  assert.equal(pm.readPort(GPE_STATUS, 1), 0);
 });

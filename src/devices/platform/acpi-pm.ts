@@ -1,11 +1,11 @@
 /**
- * ACPI fixed hardware: PM1 event and control blocks and the power management timer; SCI.
+ * ACPI fixed hardware: PM1 event and control blocks, the power management timer and a block of general purpose events; SCI.
  * Spec: ACPI Specification 6.x, "ACPI Hardware Specification", "Fixed Hardware Registers".
  *
  * The machine is in ACPI mode from the start (no SMI_CMD; SCI_EN reads as 1). Writing SLP_EN with the SLP_TYP of S5 pulls the
  * powerOff wire; other sleep types are not offered in \_Sx and do nothing. The timer is 32 bits wide at 3.579545 MHz; TMR_STS
  * is set when its top bit changes. Enable bits without a source are kept, because ACPICA reads back what it wrote.
- * Not here: general purpose events (there are none) and the reset register (reset-control.ts).
+ * Not here: what general purpose events mean (dsdt.ts) and the reset register (reset-control.ts).
  */
 import type { Clock, IrqLine, PortDevice, PortSize, Snapshottable, TimedDevice } from "../model.ts";
 import { restoreState, saveState } from "../state.ts";
@@ -20,6 +20,12 @@ export const Pm1Status = {
   SLEEP_BUTTON: 1 << 9,
   RTC: 1 << 10,
   WAKE: 1 << 15,
+} as const;
+
+/** General purpose events. */
+export const Gpe = {
+  /** The virtual machine generation ID is another one. */
+  GENERATION: 0,
 } as const;
 
 /** PM1 enable bits sit at their status bits' positions. */
@@ -49,6 +55,8 @@ export class AcpiPm implements PortDevice, TimedDevice, Snapshottable {
     control: Control.SCI_EN as number,
     /** half turns of the timer that TMR_STS has taken note of */
     halfTurns: 0,
+    gpeStatus: 0,
+    gpeEnable: 0,
   };
 
   constructor(wires: { sci: IrqLine; clock: Clock; powerOff: () => void }) {
@@ -57,6 +65,12 @@ export class AcpiPm implements PortDevice, TimedDevice, Snapshottable {
 
   pressPowerButton(): void {
     this.#state.status |= Pm1Status.POWER_BUTTON;
+    this.#updateSci();
+  }
+
+  /** `gpe`: a number of Gpe. */
+  raiseEvent(gpe: number): void {
+    this.#state.gpeStatus |= 1 << gpe;
     this.#updateSci();
   }
 
@@ -88,6 +102,9 @@ export class AcpiPm implements PortDevice, TimedDevice, Snapshottable {
     state.enable = ((state.enable & ~enable.mask) | enable.bits) & ENABLE_WRITABLE;
     const control = write(Port.PM1_CONTROL);
     if (control.mask) this.#writeControl((state.control & ~control.mask) | control.bits);
+    const gpe = write(Port.GPE0);
+    state.gpeStatus &= ~(gpe.bits & gpe.mask & 0xff);
+    state.gpeEnable = ((state.gpeEnable & ~(gpe.mask >> 8)) | (gpe.bits >> 8)) & 0xff;
     this.#updateSci();
   }
 
@@ -103,6 +120,8 @@ export class AcpiPm implements PortDevice, TimedDevice, Snapshottable {
     const { status, enable, control } = this.#state;
     const offset = port - Port.PM1_EVENT;
     if (offset < 0 || port >= Port.PM_END) return 0xff;
+    if (port === Port.GPE0) return this.#state.gpeStatus;
+    if (port === Port.GPE0 + 1) return this.#state.gpeEnable;
     const registers = [status, enable, control, 0];
     if (port < Port.PM_TIMER) return (registers[offset >> 1] >> (8 * (offset & 1))) & 0xff;
     return Math.floor((tick % TURN) / 2 ** (8 * (port - Port.PM_TIMER))) & 0xff;
@@ -128,8 +147,8 @@ export class AcpiPm implements PortDevice, TimedDevice, Snapshottable {
   }
 
   #updateSci(): void {
-    const { status, enable } = this.#state;
-    this.#wires.sci.set((status & enable) !== 0);
+    const { status, enable, gpeStatus, gpeEnable } = this.#state;
+    this.#wires.sci.set((status & enable) !== 0 || (gpeStatus & gpeEnable) !== 0);
   }
 }
 

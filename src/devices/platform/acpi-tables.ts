@@ -130,9 +130,11 @@ function buildFadt(facs: number, dsdt: number): Uint8Array {
   table.u32(56, Port.PM1_EVENT);
   table.u32(64, Port.PM1_CONTROL);
   table.u32(76, Port.PM_TIMER);
+  table.u32(80, Port.GPE0);
   table.u8(88, 4);
   table.u8(89, 2);
   table.u8(91, 4);
+  table.u8(92, 2);
   table.u16(96, NO_C2_US);
   table.u16(98, NO_C2_US);
   table.u8(108, RtcRegister.CENTURY);
@@ -146,6 +148,7 @@ function buildFadt(facs: number, dsdt: number): Uint8Array {
   table.ioRegister(148, Port.PM1_EVENT, 4, 2);
   table.ioRegister(172, Port.PM1_CONTROL, 2);
   table.ioRegister(208, Port.PM_TIMER, 4);
+  table.ioRegister(220, Port.GPE0, 2, 1);
   return writeHeader(table, "FACP", 5);
 }
 

@@ -22,10 +22,12 @@ const Op = {
   PACKAGE: 0x12,
   METHOD: 0x14,
   ROOT: 0x5c,
+  DUAL_NAME: 0x2e,
   EXT: 0x5b,
   EXT_DEVICE: 0x82,
   ARG0: 0x68,
   STORE: 0x70,
+  NOTIFY: 0x86,
   IF: 0xa0,
   RETURN: 0xa4,
 } as const;
@@ -54,12 +56,14 @@ export function eisaId(id: string): Aml {
   return integer(swap(product) * 0x1_0000 + swap(manufacturer));
 }
 
-/** `name` is at most four characters, or such with a leading backslash. */
+/** `name` is at most four characters, or two such with a dot between them, with a leading backslash or without. */
 export function path(name: string): Aml {
   const root = name.startsWith("\\");
-  const segment = root ? name.slice(1) : name;
-  invariant(/^[A-Z_][A-Z0-9_]{0,3}$/.test(segment), `bad AML name ${name}`);
-  return [...(root ? [Op.ROOT] : []), ...ascii(segment.padEnd(4, "_"))];
+  const segments = (root ? name.slice(1) : name).split(".");
+  const isGood = segments.every((segment) => /^[A-Z_][A-Z0-9_]{0,3}$/.test(segment));
+  invariant(isGood && segments.length <= 2, `bad AML name ${name}`);
+  const prefix = [...(root ? [Op.ROOT] : []), ...(segments.length === 2 ? [Op.DUAL_NAME] : [])];
+  return [...prefix, ...segments.flatMap((segment) => ascii(segment.padEnd(4, "_")))];
 }
 
 export const name = (at: string, value: Aml): Aml => [Op.NAME, ...path(at), ...value];
@@ -96,6 +100,11 @@ export const storeArg0 = (target: string): Aml => [Op.STORE, Op.ARG0, ...path(ta
 export const when = (predicate: Aml, ...terms: Aml[]): Aml => [
   Op.IF,
   ...withLength([...predicate, ...terms.flat()]),
+];
+export const notify = (target: string, value: number): Aml => [
+  Op.NOTIFY,
+  ...path(target),
+  ...integer(value),
 ];
 export const returns = (value: Aml): Aml => [Op.RETURN, ...value];
 

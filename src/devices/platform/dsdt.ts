@@ -3,8 +3,12 @@
  * Spec: ACPI Specification 6.x, "Device Configuration"; PCI Firmware Specification, "_PRT" and "_CRS of the host bridge".
  *
  * PCI interrupts are wired, not routed: IOAPIC pins once the OS says so through \_PIC, one shared ISA line until then.
+ * The generation counter says in memory which life of a snapshot this is; a general purpose event tells that it has changed (Microsoft,
+ * "Virtual Machine Generation ID").
  * IOAPIC, local APICs and PM registers are not repeated here; the OS reserves them from MADT and FADT.
  */
+
+import { Gpe } from "./acpi-pm.ts";
 import {
   type Aml,
   aPackage,
@@ -19,6 +23,7 @@ import {
   memoryWindow,
   method,
   name,
+  notify,
   path,
   resources,
   returns,
@@ -38,7 +43,16 @@ export function dsdtBody(cpuCount: number): Aml {
     ...name("PICF", integer(0)),
     ...method("_PIC", 1, storeArg0("PICF")),
     ...name("_S5", aPackage(integer(SLEEP_TYPE_S5), integer(0), integer(0), integer(0))),
-    ...scope("\\_SB", ...cpus, pciRoot(), ...isaDevices(), ...serialPorts(), motherboard()),
+    ...scope(
+      "\\_SB",
+      ...cpus,
+      pciRoot(),
+      ...isaDevices(),
+      ...serialPorts(),
+      motherboard(),
+      generationCounter(),
+    ),
+    ...scope("\\_GPE", method(`_E0${Gpe.GENERATION}`, 0, notify("\\_SB.VGEN", STATUS_CHANGED))),
   ];
 }
 
@@ -130,6 +144,20 @@ function serialPorts(): Aml[] {
       name("_UID", integer(i + 1)),
       name("_CRS", resources(ioPorts(port.base, 8), isaIrq(port.irq))),
     ),
+  );
+}
+
+/** Notification of a device: its status, or what it is there for, has changed. */
+const STATUS_CHANGED = 0x80;
+
+/** The name is Microsoft's; Linux looks for it in capitals. */
+function generationCounter(): Aml {
+  return device(
+    "VGEN",
+    name("_HID", string("HYPO0001")),
+    name("_CID", aPackage(string("VM_Gen_Counter"), string("VM_GEN_COUNTER"))),
+    name("_DDN", string("VM_Gen_Counter")),
+    name("ADDR", aPackage(integer(MemoryMap.GENERATION_ID), integer(0))),
   );
 }
 

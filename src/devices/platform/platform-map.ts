@@ -9,6 +9,8 @@ export const MemoryMap = {
   /** ACPI tables, RSDP first; reserved in the e820 map up to HIGH_RAM_BASE. */
   ACPI_TABLES_BASE: 0xe_0000,
   ACPI_TABLES_END: 0x10_0000,
+  /** 16 bytes behind the tables: which life of a snapshot this is. */
+  GENERATION_ID: 0xf_f000,
   HIGH_RAM_BASE: 0x10_0000,
   /** RAM never reaches past this. */
   RAM_LIMIT: 0xc000_0000,
@@ -41,8 +43,10 @@ export const Port = {
   PM1_EVENT: 0x600,
   PM1_CONTROL: 0x604,
   PM_TIMER: 0x608,
+  /** Status and enable of general purpose events 0..7, a byte each. */
+  GPE0: 0x60c,
   /** exclusive */
-  PM_END: 0x60c,
+  PM_END: 0x60e,
   PCI_ADDRESS: 0xcf8,
   RESET_CONTROL: 0xcf9,
   PCI_DATA: 0xcfc,

@@ -39,6 +39,21 @@ describe("time", () => {
     assert.equal(end.now(), "20 00 01 01 00 00 00 07");
   });
 
+  test("time that the world is ahead is added to the millisecond, unless the clock is being set", () => {
+    const { clock, rtc, now, write } = setUp();
+    rtc.skip(86_400_000 + 1500);
+    assert.equal(now(), "20 26 11 25 23 59 59 04");
+    clock.time = SECOND / 2 - 1;
+    assert.equal(now(), "20 26 11 25 23 59 59 04");
+    clock.time = SECOND / 2;
+    assert.equal(now(), "20 26 11 26 00 00 00 05");
+    rtc.skip(0);
+    assert.equal(now(), "20 26 11 26 00 00 00 05");
+    write(B, 0x82);
+    rtc.skip(10_000);
+    assert.equal(now(), "20 26 11 26 00 00 00 05");
+  });
+
   test("the format of register B holds for what is counted on, not for what stands there", () => {
     const { clock, write, read, now } = setUp("2026-01-01T12:30:10Z");
     write(B, 0x80 | 0x04);

@@ -101,6 +101,19 @@ export class RtcMc146818 implements PortDevice, TimedDevice, Snapshottable {
     this.#updateInterrupt();
   }
 
+  /** The world is `ms` ahead of this clock: it has stood still, as in a snapshot. */
+  skip(ms: number): void {
+    const state = this.#state;
+    const now = this.#sync(this.#clock.now());
+    const seconds = Math.floor(ms / 1000);
+    const phase = state.phase + Math.round((ms - seconds * 1000) * 1e6);
+    const more = Math.floor((now + phase) / NS_PER_SECOND);
+    const passed = seconds + more - Math.floor((now + state.phase) / NS_PER_SECOND);
+    state.phase = phase % NS_PER_SECOND;
+    if (passed > 0 && this.#timeRuns()) this.#addSeconds(passed);
+    this.#updateInterrupt();
+  }
+
   save(): unknown {
     return saveState(this.#state);
   }

@@ -73,6 +73,20 @@ describe("the device", () => {
     assert.equal(other.receive([packet]), 1);
   });
 
+  test("a guest whose transport was reset is told, and what it had sent is looked at again", () => {
+    const { driver, device, log, sent } = setUp();
+    device.resetTransport();
+    driver.add(2, [{ room: 4 }]);
+    device.resetTransport();
+    assert.deepEqual([...driver.collect(2)[0]!.data], [0, 0, 0, 0]);
+    log.room = 0;
+    driver.add(1, [{ bytes: packetOf() }]);
+    assert.equal(sent.length, 0);
+    log.room = 1;
+    device.resetTransport();
+    assert.equal(sent.length, 1);
+  });
+
   test("a wire without room", () => {
     const { driver, device, log, sent } = setUp();
     log.room = 1;

@@ -23,6 +23,10 @@ export interface SocketWires {
 const QUEUE_SIZE = 128;
 const RECEIVE = 0;
 const TRANSMIT = 1;
+const EVENT = 2;
+/** An event is its number, u32. Spec: "Device Operation: Device Events". */
+const EVENT_TRANSPORT_RESET = 0;
+const EVENT_BYTES = 4;
 /** Linux sends up to 64 KiB. */
 const MAX_DATA_BYTES = 64 << 10;
 
@@ -60,6 +64,21 @@ export class SocketDevice implements VirtioDevice {
     }
     this.#state.isReceiverFull = endReceiving(queue, taken < packets.length);
     return taken;
+  }
+
+  /** The other ends of all connections are gone: tells the guest, if it has a buffer for events. */
+  resetTransport(): void {
+    this.reset();
+    const queue = this.#link?.queues[EVENT];
+    if (!queue || !this.#link?.isActive) return;
+    const chain = queue.pop();
+    if (chain) {
+      const event = new Uint8Array(EVENT_BYTES).fill(EVENT_TRANSPORT_RESET);
+      queue.push(chain, chain.write(0, event) ? EVENT_BYTES : 0);
+    }
+    queue.flush();
+    // What the driver was to tell of may have been told already, to a device that is no more.
+    this.resume();
   }
 
   activate(): void {

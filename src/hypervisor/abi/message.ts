@@ -41,6 +41,8 @@ export const SignalNumber = {
   POWER_BUTTON: 1,
   /** The VM has ended: the last message, for what has been gathered and not been put yet. */
   STOPPING: 2,
+  /** The VM goes on from a snapshot, and is not the one it was taken of. Data: milliseconds of real time that have gone by, f64. */
+  RESUMED: 3,
 } as const;
 
 /** State groups, one bit each. Groups that are only ever sent to a service are marked "in". */

@@ -77,6 +77,7 @@ class Runtime {
       case EventKind.SIGNAL:
         if (message.argument === SignalNumber.POWER_BUTTON) program.onSignal?.("powerButton");
         if (message.argument === SignalNumber.STOPPING) program.onSignal?.("stopping");
+        if (message.argument === SignalNumber.RESUMED) program.onResumed?.(milliseconds(data));
         break;
       case EventKind.START:
         program.onStart?.();
@@ -183,6 +184,10 @@ class Calls implements Hypercalls {
   #add(kind: number, words: readonly number[], bytes?: Uint8Array): Status {
     return this.#effects.add(kind, words, bytes) ? Status.OK : Status.LIMIT;
   }
+}
+
+function milliseconds(data: Uint8Array): number {
+  return data.length === 8 ? new DataView(data.buffer).getFloat64(0, true) : 0;
 }
 
 function wide(value: number): [number, number] {

@@ -71,6 +71,8 @@ export interface ServiceProgram {
   onInput?(stream: number, bytes: Uint8Array): number;
   /** A signal of the embedder. "stopping" is the last message: what has been gathered leaves now or never. */
   onSignal?(signal: "powerButton" | "stopping"): void;
+  /** The VM goes on from a snapshot, `elapsedMs` of real time later: for devices that tell their guests. */
+  onResumed?(elapsedMs: number): void;
   /** All its state: numbers, strings, booleans, bigints, Uint8Arrays, arrays and plain objects. Sharing is not kept. */
   save(): unknown;
   /** Takes a state that `save` made, in a program that has just been made. No effects. */

@@ -23,6 +23,15 @@ export function encodeState(value: unknown, target: Uint8Array, from: number): n
   return writer.at <= target.length ? writer.at : -1;
 }
 
+/** The same as bytes of their own. */
+export function packState(value: unknown): Uint8Array {
+  const counter = new Writer(new Uint8Array(0), 0);
+  counter.value(value);
+  const bytes = new Uint8Array(counter.at);
+  encodeState(value, bytes, 0);
+  return bytes;
+}
+
 export function decodeState(source: Uint8Array): unknown {
   return new Reader(source).value();
 }

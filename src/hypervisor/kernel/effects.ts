@@ -160,6 +160,7 @@ export class EffectGate {
   /** In device space, like a device's: what is there that is not RAM is not written. */
   #write(address: number, bytes: Uint8Array): void {
     const engine = this.#engine;
+    this.#vm.pager?.ensure(address, bytes.length);
     const host = RAM_BASE + address;
     for (let at = 0; at < bytes.length; ) {
       const length = Math.min(bytes.length - at, PAGE - ((host + at) & (PAGE - 1)));

@@ -55,6 +55,12 @@ export class ExitLog {
     return this.#seq;
   }
 
+  /** Goes on with the numbers of another log; its records are not there. */
+  continueAt(seq: number): void {
+    this.#seq = seq;
+    for (const record of this.#records) record.seq = -1;
+  }
+
   /** Exits by basic reason, most frequent first. */
   counts(): [string, number][] {
     return [...this.#counts]
@@ -73,7 +79,11 @@ export class ExitLog {
   /** The last exits, oldest first. */
   last(count = 8): ExitRecord[] {
     const from = Math.max(0, this.#seq - Math.min(count, KEPT));
-    return Array.from({ length: this.#seq - from }, (_, i) => this.#records[(from + i) % KEPT]!);
+    const records = Array.from(
+      { length: this.#seq - from },
+      (_, i) => this.#records[(from + i) % KEPT]!,
+    );
+    return records.filter(({ seq }) => seq >= 0);
   }
 }
 

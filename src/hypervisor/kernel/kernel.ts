@@ -4,6 +4,7 @@
  * One vCPU per pCPU for now. The loop never waits: step() says until when there is nothing to do, and the embedder waits.
  */
 
+import { HypolithError } from "../../base/errors.ts";
 import { exitReasonName } from "../../processor/isa/exit-reasons.ts";
 import {
   Field,
@@ -20,6 +21,7 @@ import type { ServiceDomain } from "./service-domain.ts";
 import { GUEST } from "./transition-log.ts";
 import { VCPU_STATE_NAMES, type Vcpu, VcpuState } from "./vcpu.ts";
 import type { Vm } from "./vm.ts";
+import { restoreVm, saveVm, type VmState } from "./vm-state.ts";
 
 const RFLAGS_IF = 0x200;
 const BLOCKING_BY_NMI = 8;
@@ -40,14 +42,38 @@ export class Kernel {
   readonly #dispatcher: ExitDispatcher;
   readonly #calls: ServiceCalls;
 
-  /** Starts the VM's services. `ports.now` is virtual time. */
-  constructor(processor: Processor, vm: Vm, ports: EffectPorts) {
+  /**
+   * Starts the VM's services, or has the VM go on where `saved` was taken: its vCPUs' state blocks are there already. `ports.now` is virtual
+   * time. Throws HypolithError "snapshot-service".
+   */
+  constructor(processor: Processor, vm: Vm, ports: EffectPorts, saved?: VmState) {
     this.#processor = processor;
     this.#vm = vm;
     this.#calls = new ServiceCalls(vm, processor.engine, ports);
     this.#dispatcher = new ExitDispatcher(vm, processor.engine, this.#calls, () => this.now());
     for (const service of vm.services) this.#calls.prepare(service);
-    for (const service of vm.services) this.#calls.start(service);
+    if (saved) this.#resume(saved);
+    else for (const service of vm.services) this.#calls.start(service);
+  }
+
+  #resume(saved: VmState): void {
+    restoreVm(this.#vm, saved);
+    this.#calls.seq = saved.seq;
+    for (const [i, service] of this.#vm.services.entries()) {
+      const problem = this.#calls.resume(service, saved.services[i]!);
+      if (problem !== null)
+        throw new HypolithError(
+          "snapshot-service",
+          `the service ${service.name} cannot go on from the snapshot: ${problem}`,
+        );
+    }
+  }
+
+  /** Everything that is known here of the VM between two steps; null if it has ended, perhaps by this. */
+  save(): VmState | null {
+    const vm = this.#vm;
+    const isWhole = !vm.end && vm.services.every((service) => this.#calls.checkpoint(service));
+    return isWhole ? saveVm(vm, this.#calls.seq) : null;
   }
 
   /** Virtual time in ns. */
@@ -114,9 +140,9 @@ export class Kernel {
     return Math.min(service.message.argument, offered.length);
   }
 
-  /** A signal of the embedder to a service (SignalNumber). */
-  signal(service: ServiceDomain, signal: number): void {
-    if (!this.#vm.end) this.#signal(service, signal);
+  /** A signal of the embedder to a service (SignalNumber), with what it has to say. */
+  signal(service: ServiceDomain, signal: number, data?: Uint8Array): void {
+    if (!this.#vm.end) this.#signal(service, signal, data);
   }
 
   /** The VM has ended: its services say what they have to say. To be called once. */
@@ -129,11 +155,15 @@ export class Kernel {
     }
   }
 
-  #signal(service: ServiceDomain, signal: number): void {
+  #signal(service: ServiceDomain, signal: number, data?: Uint8Array): void {
     const message = this.#calls.open(service);
     if (!message) return;
     message.kind = EventKind.SIGNAL;
     message.argument = signal;
+    if (data) {
+      message.dataBytes = data.length;
+      message.bytes.set(data, HEADER_BYTES);
+    }
     this.#calls.call(service, null, null);
   }
 

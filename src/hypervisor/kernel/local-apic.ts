@@ -70,6 +70,15 @@ export interface IpiCommand {
   readonly shorthand: number;
 }
 
+/** Bits: IRR, ISR, TMR, LVT. Registers in the order of save(). Times: start and due time of the timer, ns. */
+export interface SavedApic {
+  readonly bits: readonly (readonly number[])[];
+  readonly registers: readonly number[];
+  readonly times: readonly number[];
+  readonly nmiPending: boolean;
+  readonly initPending: boolean;
+}
+
 export class LocalApic {
   readonly id: number;
   readonly #wires: LocalApicWires;
@@ -380,6 +389,34 @@ export class LocalApic {
       trigger: ((low >>> 15) & 1) as 0 | 1,
       shorthand: (low >>> 18) & 3,
     });
+  }
+
+  // ---- snapshots ----
+
+  save(): SavedApic {
+    return {
+      bits: [this.#irr, this.#isr, this.#tmr, this.#lvt].map((words) => [...words]),
+      registers: [
+        ...[this.#base, this.#tpr, this.#ldr, this.#dfr, this.#svr, this.#esr, this.#esrShadow],
+        ...[this.#icrLow, this.#icrHigh, this.#initial, this.#divide],
+      ],
+      times: [this.#started, this.#deadline],
+      nmiPending: this.nmiPending,
+      initPending: this.initPending,
+    };
+  }
+
+  /** A state that `save` made. */
+  restore({ bits, registers, times, nmiPending, initPending }: SavedApic): void {
+    for (const [i, words] of [this.#irr, this.#isr, this.#tmr, this.#lvt].entries())
+      words.set(bits[i]!);
+    const at = (i: number): number => registers[i]!;
+    [this.#base, this.#tpr, this.#ldr, this.#dfr] = [at(0), at(1), at(2), at(3)];
+    [this.#svr, this.#esr, this.#esrShadow] = [at(4), at(5), at(6)];
+    [this.#icrLow, this.#icrHigh, this.#initial, this.#divide] = [at(7), at(8), at(9), at(10)];
+    [this.#started, this.#deadline] = [times[0]!, times[1]!];
+    this.nmiPending = nmiPending;
+    this.initPending = initPending;
   }
 
   // ---- MSRs ----

@@ -61,6 +61,11 @@ export class RouteTable {
     this.#last = null;
   }
 
+  /** What services have had decoded, in order. */
+  get decoded(): readonly DecodedRange[] {
+    return this.#decoded;
+  }
+
   port(port: number): Portal | null {
     const n = this.#ports[port & 0xffff]!;
     return n === 0 ? this.#dynamic("ports", port & 0xffff) : this.#portals[n - 1]!;

@@ -19,6 +19,7 @@ import type { Portal } from "./portal.ts";
 import type { ServiceDomain } from "./service-domain.ts";
 import type { Vcpu } from "./vcpu.ts";
 import type { Vm } from "./vm.ts";
+import { restoreService, type SavedService } from "./vm-state.ts";
 
 /** The VM has ended instead of a reply. */
 export const DEAD = -1;
@@ -60,6 +61,22 @@ export class ServiceCalls {
     message.words.fill(0);
     message.kind = EventKind.START;
     if (this.call(service, null, null) !== DEAD) this.checkpoint(service);
+  }
+
+  /** Instead of start(): its life goes on from a snapshot. Answers why it cannot, or null. */
+  resume(service: ServiceDomain, saved: SavedService): string | null {
+    restoreService(service, saved);
+    if (service.placement!.restore(saved.state, START_DEADLINE_MS)) return null;
+    return service.placement!.failure || "its program refuses its state";
+  }
+
+  /** The number of the last message. */
+  get seq(): number {
+    return this.#seq;
+  }
+
+  set seq(seq: number) {
+    this.#seq = seq;
   }
 
   /**
@@ -315,6 +332,7 @@ export class ServiceCalls {
       message.bytes.set(bytes, target);
       return Status.OK;
     }
+    this.#vm.pager?.ensure(address, length);
     const bytes = new Uint8Array(this.#engine.view.buffer, RAM_BASE + address, length);
     message.bytes.set(bytes, target);
     service.journal.addRead(address, bytes);

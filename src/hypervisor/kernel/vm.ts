@@ -16,6 +16,12 @@ export interface VmEnd {
   readonly message: string;
 }
 
+/** Brings guest memory to where it belongs before anybody looks at it. */
+export interface Pager {
+  /** [address, address + length) of RAM is about to be read or written. */
+  ensure(address: number, length: number): void;
+}
+
 export interface Vm {
   readonly ept: EptTables;
   /** Bytes of RAM, from guest-physical 0. */
@@ -27,5 +33,7 @@ export interface Vm {
   readonly cpuid: CpuidModel;
   readonly log: ExitLog;
   readonly ledger: Ledger;
+  /** If its memory is still somewhere else, in part. */
+  readonly pager?: Pager | undefined;
   end: VmEnd | null;
 }

@@ -113,6 +113,8 @@ export class Processor implements EngineServices {
   #cr = { cr0: 0, cr3: 0, cr4: 0, efer: 0 };
   /** Instructions executed since the processor was made. */
   retired = 0;
+  /** Called with the host address of each page of memory before the guest reaches it for the first time since the last INVEPT. */
+  pager: ((frame: number) => void) | null = null;
   #sampler: Sampler | null = null;
   /** The value of `retired` at which the next sample is due. */
   #sampleAt = Infinity;
@@ -157,6 +159,7 @@ export class Processor implements EngineServices {
       else {
         const inside = level === 0 ? 0 : page & ((1 << (9 * level)) - 1);
         const frame = Number(leaf & 0x000f_ffff_ffff_f000n) + inside * 4096;
+        this.pager?.(frame);
         entry = frame | Number(leaf & 7n) | Page.KNOWN;
       }
     }
@@ -204,6 +207,20 @@ export class Processor implements EngineServices {
     this.#current?.deactivate();
     vmcs.activate(this.view);
     this.#current = vmcs;
+  }
+
+  /** The state block and the VMCS's fields are those of a processor that had retired so many instructions. Translations are forgotten. */
+  resume(vmcs: Vmcs, retired: number): void {
+    this.load(vmcs);
+    this.retired = retired;
+    this.#loadControls(vmcs);
+    this.#cr = {
+      cr0: vmcs.number(Field.GUEST_CR0),
+      cr3: vmcs.number(Field.GUEST_CR3),
+      cr4: vmcs.number(Field.GUEST_CR4),
+      efer: vmcs.number(Field.GUEST_EFER),
+    };
+    this.invalidateEpt();
   }
 
   /** VMLAUNCH / VMRESUME up to the next VM exit. Answers InstructionError.NONE, or why there was no entry. */

@@ -196,6 +196,25 @@ export class Vmcs {
     return this.#guest;
   }
 
+  /** Controls and host state by encoding, as far as they are not zero. Guest state is in the state block. */
+  saveFields(): [encoding: number, value: bigint][] {
+    const fields: [number, bigint][] = [];
+    for (const [encoding, index] of SLOT_INDEX.entries()) {
+      const slot = SLOTS[index];
+      if (!slot || slot.isGuest) continue;
+      const value = this.big(encoding);
+      if (value !== 0n) fields.push([encoding, value]);
+    }
+    return fields;
+  }
+
+  /** Fields that saveFields() answered; all others of them become zero. */
+  restoreFields(fields: readonly (readonly [encoding: number, value: bigint])[]): void {
+    new Uint8Array(this.#own.buffer).fill(0);
+    for (const [encoding, value] of fields) this.setBig(encoding, value);
+    this.isDirty = true;
+  }
+
   get isActive(): boolean {
     return this.#live !== null;
   }

@@ -2,7 +2,7 @@
 
 import { MmioBus } from "../../devices/mmio-bus.ts";
 import type { IrqLine, Snapshottable, TimedDevice } from "../../devices/model.ts";
-import { AcpiPm } from "../../devices/platform/acpi-pm.ts";
+import { AcpiPm, Gpe } from "../../devices/platform/acpi-pm.ts";
 import { HPET_FIRST_PIN, HPET_PINS, Hpet } from "../../devices/platform/hpet.ts";
 import { Pit8254 } from "../../devices/platform/pit-8254.ts";
 import { Irq, MemoryMap, Port } from "../../devices/platform/platform-map.ts";
@@ -31,6 +31,7 @@ class TimersService implements ServiceProgram {
   readonly #ports = new PortBus();
   readonly #memory = new MmioBus();
   readonly #pm: AcpiPm;
+  readonly #rtc: RtcMc146818;
   readonly #timed: readonly TimedDevice[];
   readonly #parts: Readonly<Record<string, Snapshottable>>;
   #timer = Number.POSITIVE_INFINITY;
@@ -46,12 +47,13 @@ class TimersService implements ServiceProgram {
       pins: Array.from({ length: HPET_PINS }, (_, i) => line(HPET_FIRST_PIN + i)),
     });
     const pit = new Pit8254({ irq: hpet.pitInput, clock });
-    const rtc = new RtcMc146818(
+    this.#rtc = new RtcMc146818(
       { irq: hpet.rtcInput, clock },
       { epochMs: options.rtcEpochMs, cmos: {} },
     );
     const powerOff = (): void => void hypercalls.stop("poweroff");
     this.#pm = new AcpiPm({ sci: line(Irq.SCI), clock, powerOff });
+    const rtc = this.#rtc;
     this.#timed = [hpet, pit, rtc, this.#pm];
     this.#parts = { hpet, pit, rtc, pm: this.#pm };
     this.#ports.map({ base: Port.PIT, length: 4 }, pit);
@@ -81,6 +83,12 @@ class TimersService implements ServiceProgram {
   onSignal(signal: "powerButton" | "stopping"): void {
     if (signal !== "powerButton") return;
     this.#pm.pressPowerButton();
+    this.#armTimer();
+  }
+
+  onResumed(elapsedMs: number): void {
+    this.#rtc.skip(elapsedMs);
+    this.#pm.raiseEvent(Gpe.GENERATION);
     this.#armTimer();
   }
 

@@ -20,6 +20,8 @@ export interface DeviceEnd {
   receive(bytes: Uint8Array): number;
   /** After each message. True: call again soon, something waits for room. */
   settle(): boolean;
+  /** The VM goes on from a snapshot. */
+  resumed?(): void;
 }
 
 /** Room that stays for what else a message may cause: used rings, a completion's status. */
@@ -138,6 +140,7 @@ function socketEnd(
       const taken = device.receive(packets);
       return taken === packets.length ? bytes.length : ends[taken];
     },
+    resumed: () => device.resetTransport(),
     settle() {
       if (device.isTransmitting) device.resume();
       return device.isTransmitting;

@@ -74,6 +74,11 @@ class VirtioService implements ServiceProgram {
     return taken;
   }
 
+  onResumed(): void {
+    this.#end.resumed?.();
+    this.#settle();
+  }
+
   onTimer(): void {
     this.#isTimerSet = false;
     this.#settle();
