@@ -48,14 +48,23 @@ export const EXIT_PORT = 0xf4;
 const BITMAPS = 0x1_0000;
 const FOUR_GIB = 0x1_0000_0000;
 
-export function runBareMetal(options: BareMetalOptions): BareMetalResult {
-  const { ramBytes = 16 << 20, limit = 50_000_000, address = 0x10_0000 } = options;
+export interface BareMetalParts {
+  readonly processor: Processor;
+  readonly vmcs: Vmcs;
+  readonly view: DataView;
+  readonly ept: EptTables;
+}
+
+/** A pCPU with a flat guest in its memory and a VMCS that is ready to be entered. */
+export function assembleBareMetal(
+  options: Pick<
+    BareMetalOptions,
+    "image" | "mode" | "address" | "ramBytes" | "cpuModel" | "engine"
+  >,
+  processor: Processor,
+): BareMetalParts {
+  const { ramBytes = 16 << 20, address = 0x10_0000 } = options;
   const cpuid = parseCpuModel(options.cpuModel ?? "max");
-  const processor = new Processor({
-    clock: new DeterministicClock(),
-    entropy: () => 42n,
-    doorbell: () => processor.retired > limit,
-  });
   const engine = new Interpreter({
     ramBytes,
     features: cpuid.features,
@@ -63,24 +72,32 @@ export function runBareMetal(options: BareMetalOptions): BareMetalResult {
     ...(options.engine === "jit" ? { regions: compileAtOnce } : {}),
   });
   processor.attach(engine);
-  const ept = new EptTables(
-    engine.view,
-    HYPERVISOR_BASE + BITMAPS,
-    HYPERVISOR_BASE + HYPERVISOR_BYTES,
-  );
+  const { view } = engine;
+  const ept = new EptTables(view, HYPERVISOR_BASE + BITMAPS, HYPERVISOR_BASE + HYPERVISOR_BYTES);
   ept.markDevice(0, FOUR_GIB);
   ept.map(0, RAM_BASE, ramBytes, EptEntry.READ | EptEntry.WRITE | EptEntry.EXECUTE);
   const ram = {
     size: ramBytes,
     write: (gpa: number, bytes: Uint8Array): void =>
-      new Uint8Array(engine.view.buffer).set(bytes, RAM_BASE + gpa),
+      new Uint8Array(view.buffer).set(bytes, RAM_BASE + gpa),
   };
   const boot = loadFlat(ram, options.image, address, options.mode);
   const vmcs = new Vmcs();
   processor.load(vmcs);
-  configureVmcs(vmcs, engine.view, boot, cpuid, ept.eptp);
+  configureVmcs(vmcs, view, boot, cpuid, ept.eptp);
   vmcs.set(Field.PIN_CONTROLS, PinControl.EXTERNAL_INTERRUPT | PinControl.NMI);
-  options.prepare?.(vmcs, engine.view);
+  return { processor, vmcs, view, ept };
+}
+
+export function runBareMetal(options: BareMetalOptions): BareMetalResult {
+  const { limit = 50_000_000 } = options;
+  const processor = new Processor({
+    clock: new DeterministicClock(),
+    entropy: () => 42n,
+    doorbell: () => processor.retired > limit,
+  });
+  const { vmcs, view } = assembleBareMetal(options, processor);
+  options.prepare?.(vmcs, view);
   processor.sampler = options.sampler ?? null;
   let output = "";
   const done = (code: number, reason: string): BareMetalResult => ({

@@ -8,6 +8,13 @@ import { bootWithServices } from "./p1-a5-boot.ts";
 import { ledgerSums } from "./p1-a6-ledger.ts";
 import { hangLeavesOthersAlone } from "./p1-a7-hang.ts";
 
+import { timerUnit } from "./p7-a1-timer.ts";
+import { timerRates } from "./p7-a2-rates.ts";
+import { wedgedGuests } from "./p7-a3-wedged.ts";
+import { savedQuantum } from "./p7-a4-quantum.ts";
+import { noInterrupt } from "./p7-a5-no-interrupt.ts";
+import { slices, twoVcpus } from "./untried.ts";
+
 export const CRITERIA: readonly Criterion[] = [
   exitLog,
   privilegeProof,
@@ -16,4 +23,11 @@ export const CRITERIA: readonly Criterion[] = [
   bootWithServices,
   ledgerSums,
   hangLeavesOthersAlone,
+  twoVcpus,
+  timerUnit,
+  timerRates,
+  wedgedGuests,
+  savedQuantum,
+  noInterrupt,
+  slices,
 ];

@@ -1,0 +1,17 @@
+/** The criteria that take seconds hold at every test run. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Criterion } from "./criterion.ts";
+import { timerRates } from "./p7-a2-rates.ts";
+import { wedgedGuests } from "./p7-a3-wedged.ts";
+import { savedQuantum } from "./p7-a4-quantum.ts";
+import { noInterrupt } from "./p7-a5-no-interrupt.ts";
+
+const QUICK: readonly Criterion[] = [timerRates, wedgedGuests, savedQuantum, noInterrupt];
+
+for (const { id, title, run } of QUICK) {
+  test(`${id}: ${title}`, async () => {
+    const { passed, measured, details } = await run({ seed: 7, progress: () => {} });
+    assert.ok(passed, [measured, ...(details ?? [])].join("\n"));
+  });
+}
