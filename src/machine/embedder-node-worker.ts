@@ -126,6 +126,11 @@ function giveBackMemory(): void {
   (runInNewContext("gc") as () => void)();
 }
 
+/** Frees the buffer of an image that is loaded: whoever still refers to it, as frames that live long do, keeps an empty one. */
+function release(image: Uint8Array): void {
+  if (image.buffer instanceof ArrayBuffer) structuredClone(null, { transfer: [image.buffer] });
+}
+
 function apply(machine: Machine, m: ToMachine): void {
   if (m.type === "input") machine.input(m.port, m.data);
   else if (m.type === "powerButton") machine.powerButton();
@@ -164,6 +169,7 @@ function start(
       disks: openDisks(config.disks ?? []),
       ...(network ? { network } : {}),
     });
+    for (const image of [config.kernel, config.initrd]) if (image) release(image);
     giveBackMemory();
     send({ type: "started" });
     return { machine, network };

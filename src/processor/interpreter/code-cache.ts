@@ -43,6 +43,11 @@ const GRANULE_SHIFT = 6;
 const GRANULE = 1 << GRANULE_SHIFT;
 const MAX_INSTRUCTION = 15;
 const ENDS_BLOCK = new Set([...NEAR_TRANSFERS, ...FAR_TRANSFERS, "rsm"]);
+/**
+ * What fills the arena before it is first emptied; each emptying doubles what it may take. A boot runs most of its code once: what stays
+ * beyond this size is memory of the host's for nothing. Regions count on their blocks' heat: with a region tier all of it is used at once.
+ */
+const FIRST_FILL_BYTES = 12 << 20;
 const DECODE_MODES: readonly DecodeMode[] = [16, 32, 64, 64];
 
 /** What makes code of hot blocks. */
@@ -82,6 +87,7 @@ export class CodeCache {
   /** Blocks by host page. */
   readonly #pages = new Map<number, number[]>();
   #next = ARENA;
+  #limit = ARENA + FIRST_FILL_BYTES;
   #regions: RegionTier | null = null;
 
   constructor(
@@ -101,6 +107,7 @@ export class CodeCache {
   /** Gives hot blocks to a region tier. */
   useRegions(tier: RegionTier): void {
     this.#regions = tier;
+    this.#limit = ARENA + ARENA_BYTES;
   }
 
   /** A block's heat is used up. */
@@ -190,7 +197,7 @@ export class CodeCache {
 
   /** Decodes the block at a host address. Answers its address, or 0 with a fault pending. */
   translate(host: number, mode: number): number {
-    if (this.#next + (MAX_BLOCK + 2) * RECORD_BYTES > ARENA + ARENA_BYTES) this.flush();
+    if (this.#next + (MAX_BLOCK + 2) * RECORD_BYTES > this.#limit) this.flush();
     const block = this.#next + RECORD_BYTES;
     const page = hostPageOf(host);
     const end = page + PAGE;
@@ -423,6 +430,7 @@ export class CodeCache {
     }
     this.#pages.clear();
     this.#next = ARENA;
+    this.#limit = Math.min(ARENA + 2 * (this.#limit - ARENA), ARENA + ARENA_BYTES);
     this.#view.setUint32(S.ARENA_EMPTIED.at, 1, true);
     this.stats.flushes++;
   }
