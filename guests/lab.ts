@@ -154,6 +154,11 @@ export class Lab {
     this.view.setBigUint64(gprAt(n), BigInt.asUintN(64, value), true);
   }
 
+  /** Address of guest memory in the view. */
+  host(at: number): number {
+    return RAM_BASE + at;
+  }
+
   /** Guest memory. */
   read(at: number): bigint {
     return this.view.getBigUint64(RAM_BASE + at, true);

@@ -8,6 +8,11 @@ import { bootWithServices } from "./p1-a5-boot.ts";
 import { ledgerSums } from "./p1-a6-ledger.ts";
 import { hangLeavesOthersAlone } from "./p1-a7-hang.ts";
 
+import { transitionMatrix } from "./p6-a1-matrix.ts";
+import { levelAtEntry } from "./p6-a2-at-entry.ts";
+import { injectedIncrease } from "./p6-a3-injection.ts";
+import { transitionCollisions } from "./p6-a4-collisions.ts";
+import { declineMask } from "./p6-a6-decline.ts";
 import { timerUnit } from "./p7-a1-timer.ts";
 import { timerRates } from "./p7-a2-rates.ts";
 import { wedgedGuests } from "./p7-a3-wedged.ts";
@@ -23,7 +28,12 @@ export const CRITERIA: readonly Criterion[] = [
   bootWithServices,
   ledgerSums,
   hangLeavesOthersAlone,
+  transitionMatrix,
+  levelAtEntry,
+  injectedIncrease,
+  transitionCollisions,
   twoVcpus,
+  declineMask,
   timerUnit,
   timerRates,
   wedgedGuests,

@@ -146,7 +146,10 @@ function delivered(p: Cpu, type: Val, vector: Val): void {
   p.fn.if(after.ne(before), () => p.fn.callVoid(p.module.get("updateSlow")));
   noteTransition(p, type.or(TransitionCause.EVENT).or(vector.shl(8)));
   // The boundary before the handler is one for the monitor trap flag.
-  const monitors = p.get(S.NON_ROOT).ne(0).and(p.get(S.CTL_PRIMARY).and(Primary.MONITOR_TRAP));
+  const monitors = p
+    .get(S.NON_ROOT)
+    .ne(0)
+    .and(p.get(S.CTL_PRIMARY).and(Primary.MONITOR_TRAP).ne(0));
   p.fn.if(monitors, () => {
     p.set(S.STEPPING, Slow.SINGLE_STEP);
     p.set(S.STEP_BLOCKING, 0);
