@@ -68,6 +68,8 @@ export interface MachineConfig {
   readonly entropyDevice?: boolean;
   /** For embedders that have files: in the order in which the guest finds them. */
   readonly disks?: readonly DiskConfig[];
+  /** Folders that the guest can mount. For embedders that have files. */
+  readonly shares?: readonly ShareConfig[];
   /** A network card whose other end is our user-mode network. For embedders that have sockets. Default: none. */
   readonly network?: NetworkConfig;
   /** A virtio socket device, for `connect`. Default: none. */
@@ -96,6 +98,21 @@ export interface NetworkConfig {
   /** A file for a capture of all frames, pcapng. */
   readonly capture?: string;
 }
+
+/** A folder of the embedder's, as a device that the guest mounts by its tag. */
+export interface ShareConfig {
+  readonly path: string;
+  /** ASCII, at most 31 characters, each once. */
+  readonly tag: string;
+  /** "fs": virtio-fs. "9p": 9P2000.L over virtio. */
+  readonly protocol: ShareProtocol;
+  readonly readOnly: boolean;
+  /** Who in the guest owns what is ours here. Default: root. An embedder that is root shows owners as they are. */
+  readonly owner?: { readonly uid: number; readonly gid: number };
+}
+
+export const SHARE_PROTOCOLS = ["fs", "9p"] as const;
+export type ShareProtocol = (typeof SHARE_PROTOCOLS)[number];
 
 /** A disk image of the embedder's. */
 export interface DiskConfig {

@@ -20,6 +20,7 @@ import { NodeCompiler } from "./embedder-node-compiler.ts";
 import { openDisks } from "./embedder-node-files.ts";
 import { NodeNetworkLink } from "./embedder-node-network-link.ts";
 import { NodeServiceHost } from "./embedder-node-services.ts";
+import { openShares } from "./embedder-node-shares.ts";
 import { tuneEngine } from "./embedder-node-v8.ts";
 import { Machine } from "./machine.ts";
 
@@ -167,6 +168,7 @@ function start(
       compiler: (setup) => new NodeCompiler(setup),
       services: new NodeServiceHost(),
       disks: openDisks(config.disks ?? []),
+      shares: openShares(config.shares ?? []),
       ...(network ? { network } : {}),
     });
     for (const image of [config.kernel, config.initrd]) if (image) release(image);

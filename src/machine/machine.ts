@@ -68,6 +68,7 @@ import {
   GUEST_CID,
   type MachineDisk,
   type MachineNetwork,
+  type MachineShare,
   type StreamServer,
 } from "./virtio-devices.ts";
 
@@ -91,6 +92,7 @@ export interface MachinePorts {
   readonly snapshot?: SnapshotFile | undefined;
   /** For snapshots; default: our own. */
   readonly checksum?: Checksum;
+  readonly shares?: readonly MachineShare[];
   /** Compiles regions beside the guest; without it that is done between its instructions. */
   readonly compiler?: (setup: CompilerSetup) => RegionBackend;
 }
@@ -177,6 +179,7 @@ export class Machine {
     const { plans, servers } = createVirtioDevices(
       {
         disks: ports.disks ?? [],
+        shares: ports.shares ?? [],
         entropy: config.entropyDevice ? entropy : undefined,
         network: ports.network,
         sockets: this.#sockets?.host,

@@ -5,16 +5,26 @@
  * ports'; those of virtio devices begin at FIRST_STREAM, in the order of the devices.
  */
 import { HypolithError } from "../base/errors.ts";
+import type { ShareProtocol } from "../control/protocol.ts";
 import type { SocketHost } from "../devices/virtio/socket-host.ts";
 import type { VirtioDeviceOptions } from "../services/virtio/options.ts";
+import type { ShareSession } from "../sharing/share-session.ts";
 import type { Disk } from "../storage/disk.ts";
 import { DiskStream } from "./disk-stream.ts";
 import type { VirtioDevicePlan } from "./service-table.ts";
+import { ShareStream } from "./share-stream.ts";
 
 export interface MachineDisk {
   readonly disk: Disk;
   /** At most 20 characters: /dev/disk/by-id/virtio-SERIAL in the guest. */
   readonly serial: string;
+}
+
+/** A folder that the guest can mount. */
+export interface MachineShare {
+  readonly tag: string;
+  readonly protocol: ShareProtocol;
+  readonly session: ShareSession;
 }
 
 /** The other end of a network card. */
@@ -32,8 +42,12 @@ export interface MachineNetwork {
 /** What one message to a service can hold. */
 export const MAX_RECEIVED_BYTES = 60 << 10;
 
+/** Of replies from a shared folder: less, since a reply may be for many small buffers. */
+const MAX_REPLY_BYTES = 48 << 10;
+
 export interface VirtioParts {
   readonly disks: readonly MachineDisk[];
+  readonly shares: readonly MachineShare[];
   /** 64 random bits; undefined: no entropy device. */
   readonly entropy: (() => bigint) | undefined;
   readonly network: MachineNetwork | undefined;
@@ -69,7 +83,7 @@ const MAX_DEVICES = 31;
 
 /** `answer`: bytes for the service at the other end of a stream. */
 export function createVirtioDevices(
-  { disks, entropy, network, sockets, memoryBytes, log }: VirtioParts,
+  { disks, shares, entropy, network, sockets, memoryBytes, log }: VirtioParts,
   answer: (stream: number, bytes: Uint8Array) => void,
 ): VirtioDevices {
   const plans: VirtioDevicePlan[] = [];
@@ -102,6 +116,10 @@ export function createVirtioDevices(
   }
   if (sockets)
     add("vsock", { kind: "socket", stream: next(), cid: GUEST_CID }, socketServer(sockets));
+  for (const [i, { tag, protocol, session }] of shares.entries()) {
+    const device = { kind: "files", stream: next(), protocol, tag } as const;
+    add(`share${i}`, device, new ShareStream(session, MAX_REPLY_BYTES));
+  }
   if (plans.length > MAX_DEVICES)
     throw new HypolithError("too-many-devices", `a machine has room for ${MAX_DEVICES} devices`);
   return { plans, servers };

@@ -15,7 +15,9 @@ export const DeviceType = {
   CONSOLE: 3,
   ENTROPY: 4,
   BALLOON: 5,
+  TRANSPORT_9P: 9,
   SOCKET: 19,
+  FILE_SYSTEM: 26,
 } as const;
 
 /** Spec: "Device Status Field". */

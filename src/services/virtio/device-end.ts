@@ -6,6 +6,13 @@
 import { BlockDevice } from "../../devices/virtio/block-device.ts";
 import { decodeAnswer, encodeRequest } from "../../devices/virtio/block-message.ts";
 import { EntropyDevice } from "../../devices/virtio/entropy-device.ts";
+import { FileDevice } from "../../devices/virtio/file-device.ts";
+import {
+  decodeAnswers,
+  encodePiece,
+  FileAnswerKind,
+  PIECE_HEADER_BYTES,
+} from "../../devices/virtio/file-message.ts";
 import { NetworkDevice } from "../../devices/virtio/network-device.ts";
 import { SocketDevice } from "../../devices/virtio/socket-device.ts";
 import { SOCKET_HEADER_BYTES, socketPacketBytes } from "../../devices/virtio/socket-packet.ts";
@@ -31,6 +38,7 @@ export function createDeviceEnd(options: VirtioDeviceOptions, hypercalls: Hyperc
   if (options.kind === "block") return blockEnd(options, hypercalls);
   if (options.kind === "entropy") return entropyEnd(options.stream, hypercalls);
   if (options.kind === "socket") return socketEnd(options, hypercalls);
+  if (options.kind === "files") return filesEnd(options, hypercalls);
   return networkEnd(options, hypercalls);
 }
 
@@ -70,6 +78,38 @@ function entropyEnd(stream: number, hypercalls: Hypercalls): DeviceEnd {
       return bytes.length;
     },
     settle: () => false,
+  };
+}
+
+function filesEnd(
+  { stream, protocol, tag }: Extract<VirtioDeviceOptions, { kind: "files" }>,
+  hypercalls: Hypercalls,
+): DeviceEnd {
+  const device = new FileDevice(
+    {
+      get room() {
+        return Math.max(0, hypercalls.putRoom() - PIECE_HEADER_BYTES - RESERVE_BYTES);
+      },
+      submit: (piece) => {
+        hypercalls.put(stream, encodePiece(piece));
+      },
+    },
+    { kind: protocol, tag },
+  );
+  return {
+    device,
+    receive(bytes) {
+      for (const { kind, tag: request, ...part } of decodeAnswers(bytes)) {
+        if (kind === FileAnswerKind.REPLY) device.reply(request, part);
+        else device.accepted(request);
+      }
+      device.resume();
+      return bytes.length;
+    },
+    settle() {
+      if (device.isHeldBack) device.resume();
+      return device.isHeldBack;
+    },
   };
 }
 
