@@ -46,6 +46,7 @@ Examples:
   hypo run --disk debian.qcow2 -- fdisk -l /dev/vda
                                                   an image as a disk; what is written to it is forgotten
   hypo run --disk debian.img,overlay=mine.qcow2   what is written to it is kept beside it
+  hypo run -v ./src:/src -w /src -- ls            a folder of this machine in the guest; ':ro' to look at only
   hypo run -p 8080:80 -- httpd -f -p 80 -h /etc   the guest's web server at http://127.0.0.1:8080
   hypo run --egress deb.debian.org:80 -- nslookup deb.debian.org
                                                   no other place can be reached, nor asked for

@@ -220,6 +220,10 @@ function runOptions(): Option[] {
       "--disk <image>",
       "a disk, raw or qcow2; never changed unless ',write' or ',overlay=FILE' follows; may be repeated",
     ).argParser((word: string, before: string[] | undefined) => [...(before ?? []), word]),
+    new Option(
+      "-v, --volume <folder>",
+      "a folder of this machine in the guest: FOLDER:/PLACE[:ro], or FOLDER:TAG to mount by hand; may be repeated",
+    ).argParser((word: string, before: string[] | undefined) => [...(before ?? []), word]),
     ...networkOptions(),
     new Option("--name <name>", "name of the machine; with one it is kept when it has ended"),
     new Option(

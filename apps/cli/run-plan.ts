@@ -21,6 +21,7 @@ import type { Platform } from "./oci/manifest.ts";
 import type { RootForm, RootPlan } from "./oci/root-plan.ts";
 import { UsageError } from "./usage-error.ts";
 import { isMachineName } from "./vms/runtime-folder.ts";
+import { parseVolumes, type VolumePlan } from "./volume-option.ts";
 
 /** Options as commander hands them over. */
 export interface RunOptions {
@@ -38,6 +39,7 @@ export interface RunOptions {
   readonly name?: string;
   readonly service?: readonly string[];
   readonly disk?: readonly string[];
+  readonly volume?: readonly string[];
   readonly trace?: string;
   readonly jitStats?: boolean;
   readonly profile?: string;
@@ -95,6 +97,7 @@ export interface RunPlan {
   /** By service, or "all". */
   readonly placements: Readonly<Record<string, PlacementName>>;
   readonly disks: readonly DiskConfig[];
+  readonly volumes: readonly VolumePlan[];
   readonly tracePath: string | undefined;
   readonly jitStats: boolean;
   readonly profile: ProfilePlan | undefined;
@@ -165,6 +168,7 @@ export function planRun(words: RunWords): RunPlan {
     ...planBackground(options),
     placements: checkPlacements(options.service),
     disks: (options.disk ?? []).map(parseDisk),
+    volumes: parseVolumes(options.volume ?? [], job !== undefined),
     tracePath: checkTrace(options.trace),
     jitStats: options.jitStats === true,
     profile: checkProfile(options),

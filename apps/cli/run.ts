@@ -2,10 +2,10 @@
  * `hypo run`: supplies what the plan asks for, builds the machine's configuration, runs it.
  */
 import { randomBytes } from "node:crypto";
-import { fstatSync, readFileSync } from "node:fs";
+import { fstatSync, readFileSync, statSync } from "node:fs";
 import { addAbortSignal } from "node:stream";
 import { HypolithError } from "../../src/base/errors.ts";
-import type { MachineConfig } from "../../src/control/protocol.ts";
+import type { MachineConfig, ShareConfig } from "../../src/control/protocol.ts";
 import { CONSOLE_COMMAND_LINE } from "../common/machine-defaults.ts";
 import { formatSize } from "../common/size.ts";
 import { ExitCode } from "./exit-code.ts";
@@ -16,10 +16,16 @@ import {
   type InitramfsParts,
   joinForeignInitramfs,
 } from "./guest/initramfs.ts";
-import { type GuestJob, JOB_ENVIRONMENT, type JobInput } from "./guest/job.ts";
+import { type GuestJob, type GuestMount, JOB_ENVIRONMENT, type JobInput } from "./guest/job.ts";
 import { defaultCacheRoot } from "./image/cache.ts";
 import { joinArchives } from "./image/cpio.ts";
-import { DISK_DRIVERS, NETWORK_DRIVERS, ROOT_DRIVERS, SOCKET_DRIVERS } from "./image/flavors.ts";
+import {
+  DISK_DRIVERS,
+  NETWORK_DRIVERS,
+  ROOT_DRIVERS,
+  SHARE_DRIVERS,
+  SOCKET_DRIVERS,
+} from "./image/flavors.ts";
 import type { GuestImage } from "./image/guest-image.ts";
 import { withDependencies } from "./image/modules.ts";
 import { supplyAsAsked } from "./image/supply.ts";
@@ -33,6 +39,7 @@ import { windowSize } from "./terminal/console-terminal.ts";
 import type { StopRequests } from "./terminal/stop-requests.ts";
 import { TraceFile } from "./trace-file.ts";
 import { startInBackground } from "./vms/background.ts";
+import type { VolumePlan } from "./volume-option.ts";
 
 /** What the clock of a deterministic machine shows at start. */
 const DETERMINISTIC_EPOCH_MS = Date.UTC(2025, 0, 1);
@@ -51,6 +58,7 @@ export async function run(
   // Files of the user's first: a wrong path should not cost a download.
   const kernelFile = readUserFile(plan.kernelPath, "kernel");
   const initrdFile = readUserFile(plan.initrdPath, "initrd");
+  for (const volume of plan.volumes) checkFolder(volume);
   const symbols = plan.profile && readSymbolFiles(plan.profile.symbolPaths);
   const profile = plan.profile && new ProfileFile(plan.profile.path, messages);
   const trace = plan.tracePath === undefined ? undefined : new TraceFile(plan.tracePath, messages);
@@ -81,6 +89,7 @@ export async function run(
       profile: { every: plan.profile.every, ...(symbols && { symbols }) },
     }),
     ...(disks.length > 0 && { disks, entropyDevice: true }),
+    ...(plan.volumes.length > 0 && { shares: sharesOf(plan, root) }),
     ...(plan.network && { network: { ...plan.network, hostName: GUEST_HOST_NAME } }),
     ...(hasAgent(plan) && { sockets: true }),
     rtcEpochMs: plan.clock === "wall" ? Date.now() : DETERMINISTIC_EPOCH_MS,
@@ -155,10 +164,37 @@ function hasAgent(plan: RunPlan): boolean {
   return plan.job !== undefined && plan.kernelPath === undefined && plan.clock === "wall";
 }
 
+function checkFolder({ path }: VolumePlan): void {
+  const status = statSync(path, { throwIfNoEntry: false });
+  if (status?.isDirectory()) return;
+  const why = status ? "is no folder" : "is not there";
+  throw new HypolithError("volume-folder", `${path} ${why}`, {
+    hint: "check the path given to --volume; only folders can be shared",
+  });
+}
+
+/** What is ours here belongs in the guest to who the command runs as, where that is a number. */
+function sharesOf({ volumes, job }: RunPlan, root: RunRoot | undefined): ShareConfig[] {
+  const [, uid, gid] = /^(\d+)(?::(\d+))?$/.exec(job?.user ?? "") ?? [];
+  const owner =
+    uid === undefined
+      ? { uid: root?.guest.process.user.uid ?? 0, gid: root?.guest.process.user.gid ?? 0 }
+      : { uid: Number(uid), gid: Number(gid ?? 0) };
+  return volumes.map(({ path, tag, protocol, readOnly }) => ({
+    ...{ path, tag, protocol, readOnly, owner },
+  }));
+}
+
+function mountsOf({ volumes }: RunPlan): GuestMount[] {
+  return volumes.flatMap(({ target, tag, protocol, readOnly }) =>
+    target === undefined ? [] : [{ target, tag, protocol, readOnly }],
+  );
+}
+
 /** For `hypo inspect`. */
 function settingsOf(plan: RunPlan): Record<string, unknown> {
   const { flavor, job, kernelPath, initrdPath, append, memoryBytes, cpuModel, ...rest } = plan;
-  const { clock, engine, network, disks, placements, mode } = rest;
+  const { clock, engine, network, disks, volumes, placements, mode } = rest;
   return {
     image: plan.imageWord ?? flavor?.image ?? null,
     kernel: kernelPath ?? null,
@@ -169,7 +205,7 @@ function settingsOf(plan: RunPlan): Record<string, unknown> {
     workdir: job?.workdir ?? null,
     user: job?.user ?? null,
     terminal: mode === "console",
-    ...{ memoryBytes, cpuModel, clock, engine, disks, network: network ?? null },
+    ...{ memoryBytes, cpuModel, clock, engine, disks, volumes, network: network ?? null },
     services: placements,
   };
 }
@@ -209,6 +245,7 @@ async function makeInitrd(
   const drivers = [
     ...(plan.disks.length > 0 ? DISK_DRIVERS : []),
     ...(plan.network ? NETWORK_DRIVERS : []),
+    ...plan.volumes.flatMap(({ protocol }) => SHARE_DRIVERS[protocol]),
     ...(hasAgent(plan) ? SOCKET_DRIVERS : []),
     ...(root?.disk ? ROOT_DRIVERS : []),
   ];
@@ -242,6 +279,7 @@ async function makeJob(
     input: isConsole ? { kind: "none" } : await chooseInput(plan, messages, signal),
     window: windowSize(),
     hasNetwork: plan.network !== undefined,
+    mounts: mountsOf(plan),
   };
 }
 

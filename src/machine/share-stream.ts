@@ -2,7 +2,7 @@
  * A shared folder at the other end of a file device's stream: pieces of requests in, parts of replies out, one request after the other.
  *
  * Work is done where it is asked for, in the machine's thread: a look at a file costs a tenth of a hand-over to another thread and back
- * (ADR 22). The service is suspect: requests are bounded here as well.
+ * (ADR 23). The service is suspect: requests are bounded here as well.
  */
 import { type FilePiece, lifeOf, MAX_REQUEST_BYTES } from "../devices/virtio/file-device.ts";
 import {

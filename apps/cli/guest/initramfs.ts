@@ -4,7 +4,7 @@
  * Built anew for every run, in memory: it is 2 MB and takes milliseconds, and so nothing that changes between runs is ever cached.
  */
 import { CpioArchive, joinArchives } from "../image/cpio.ts";
-import { type GuestJob, jobScript, sessionConfig } from "./job.ts";
+import { type GuestJob, jobScript, mountTable, sessionConfig } from "./job.ts";
 import { type GuestRoot, rootJob, rootSetup } from "./root.ts";
 import {
   GUEST_HOME,
@@ -91,5 +91,6 @@ function addOwnPart(
   const names = modules.map((module) => module.name);
   archive.file(`${home}/config`, sessionConfig(job, userland, names));
   archive.file(`${home}/job`, jobScript(job));
+  if (job.mounts?.length) archive.file(`${home}/mounts`, mountTable(job.mounts));
   if (job.input.kind === "file") archive.file(`${home}/stdin`, job.input.content, 0o600);
 }

@@ -5,6 +5,7 @@
  * newlines and any Unicode arrive as they are.
  */
 import { HypolithError } from "../../../src/base/errors.ts";
+import type { ShareProtocol } from "../../../src/control/protocol.ts";
 import type { WindowSize } from "../../common/control-line.ts";
 
 /** Where a job's standard input comes from. */
@@ -29,6 +30,17 @@ export interface GuestJob {
   readonly user?: string;
   /** The machine has a network card with the user-mode network behind it. */
   readonly hasNetwork?: boolean;
+  /** Folders to mount, in this order. */
+  readonly mounts?: readonly GuestMount[];
+}
+
+/** A shared folder's place in the guest. */
+export interface GuestMount {
+  readonly tag: string;
+  readonly protocol: ShareProtocol;
+  readonly readOnly: boolean;
+  /** An absolute path without newlines. */
+  readonly target: string;
 }
 
 /** What every job finds in its environment. */
@@ -73,6 +85,20 @@ export function sessionConfig(
     "",
   ].join("\n");
 }
+
+/** The content of /hypo/mounts: type, options, tag and place of each, a line. */
+export function mountTable(mounts: readonly GuestMount[]): string {
+  const line = ({ tag, protocol, readOnly, target }: GuestMount): string => {
+    const { type, options } = MOUNTS[protocol];
+    return `${type} ${[readOnly ? "ro" : "rw", ...options].join(",")} ${tag} ${target}\n`;
+  };
+  return mounts.map(line).join("");
+}
+
+const MOUNTS: Readonly<Record<ShareProtocol, { type: string; options: readonly string[] }>> = {
+  fs: { type: "virtiofs", options: [] },
+  "9p": { type: "9p", options: ["trans=virtio", "version=9p2000.L", "msize=262144"] },
+};
 
 /** One word of POSIX shell. */
 export function quote(word: string, what: string): string {

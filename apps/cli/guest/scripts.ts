@@ -44,6 +44,13 @@ fi
 
 root=
 [ -f /hypo/root-setup ] && . /hypo/root-setup
+# Inside an image's root, where its links lead.
+inside=
+[ -n "$root" ] && inside="chroot $root"
+[ -f /hypo/mounts ] && while read -r type options tag place; do
+  said=$({ $inside mkdir -p "$place" && $inside mount -t "$type" -o "$options" "$tag" "$place"; } 2>&1) ||
+    echo "hypo: the folder at $place cannot be mounted in the guest: $said" >>/hypo/mounts-failed
+done </hypo/mounts
 [ -x /hypo/agent ] && start-stop-daemon -S -b -x /hypo/agent -- $root
 
 off() {
@@ -133,6 +140,10 @@ poweroff -f
 export const LAUNCH_SCRIPT = `#!/hypo/busybox sh
 echo $$ >/hypo/run/job
 echo ready >/dev/ttyS3
+if [ -f /hypo/mounts-failed ]; then
+  cat /hypo/mounts-failed >&2
+  exit 125
+fi
 if [ -f /hypo/root-job ]; then
   [ -f /hypo/root-ready ] && exec env -i chroot /hypo/root sh /proc/self/fd/9 9</hypo/root-job
   echo "hypo: the image's root file system cannot be mounted in the guest" >&2

@@ -2,6 +2,7 @@
  * The images that `hypo run` knows: stock Debian kernels, each with the busybox of its architecture as userland.
  */
 import { HypolithError } from "../../../src/base/errors.ts";
+import type { ShareProtocol } from "../../../src/control/protocol.ts";
 import { closest } from "../closest.ts";
 
 export interface Flavor {
@@ -26,6 +27,12 @@ export const NETWORK_DRIVERS: readonly string[] = ["virtio_pci", "virtio_net"];
 /** For the socket device, by which the agent in the guest is reached. */
 export const SOCKET_DRIVERS: readonly string[] = ["virtio_pci", "vmw_vsock_virtio_transport"];
 
+/** For shared folders. A kernel without a protocol lacks its drivers. */
+export const SHARE_DRIVERS: Readonly<Record<ShareProtocol, readonly string[]>> = {
+  fs: ["virtio_pci", "virtiofs"],
+  "9p": ["virtio_pci", "9pnet_virtio", "9p"],
+};
+
 /** For an image as a disk: its file system, and what makes it writable. */
 export const ROOT_DRIVERS: readonly string[] = [
   ...["virtio_pci", "virtio_blk", "crc32c_generic", "erofs", "overlay"],
@@ -33,7 +40,14 @@ export const ROOT_DRIVERS: readonly string[] = [
 
 /** What a run may load; it takes what its devices need. */
 const DRIVERS: readonly string[] = [
-  ...new Set([...DISK_DRIVERS, ...NETWORK_DRIVERS, ...SOCKET_DRIVERS, ...ROOT_DRIVERS]),
+  ...new Set([
+    ...DISK_DRIVERS,
+    ...NETWORK_DRIVERS,
+    ...SOCKET_DRIVERS,
+    ...ROOT_DRIVERS,
+    ...SHARE_DRIVERS.fs,
+    ...SHARE_DRIVERS["9p"],
+  ]),
 ];
 
 /** The first is the default. */
