@@ -5,7 +5,8 @@ import { FLAVORS } from "./image/flavors.ts";
 
 export const TOP_EXAMPLES = `
 Examples:
-  hypo run                            a root shell in Debian
+  hypo run                            a root shell: Debian's kernel with BusyBox
+  hypo run debian                     a whole Debian
   hypo run -- uname -srm              one command in a fresh machine
   hypo help run                       all options of a verb, with examples
   hypo web                            the same in a browser
@@ -21,10 +22,12 @@ failed, 126 and 127 if the command cannot be started in the guest, 128+N if sign
 
 export const RUN_EXAMPLES = `
 Images:
-${FLAVORS.map(({ image, short, description }) => `  ${image.padEnd(20)} --flavor ${short.padEnd(9)} ${description}`).join("\n")}
-  debian               the first of these
+  debian               Debian's stable release, made of its packages: apt-get install works in it
+  debian:SUITE         another one: trixie, bookworm, testing, sid
+${FLAVORS.map(({ image, short, description }) => `  ${image.padEnd(20)} --flavor ${short.padEnd(9)} ${description}, with BusyBox`).join("\n")}
+                       without an image, the first of these
   ./FOLDER FILE.tar    an OCI layout, or what docker save wrote; also oci:PATH:NAME, docker-archive:PATH:NAME
-  all other names      images of registries, as docker has them: alpine, debian:bookworm, localhost:5000/app.
+  all other names      images of registries, as docker has them: alpine, debian:12-slim, localhost:5000/app.
                        They bring files and a command; kernel and init are ours
 
 Examples:
@@ -33,6 +36,8 @@ Examples:
   hypo run --quiet -- uname -srm                  nothing but the command's own output
   tar c src | hypo run -- tar tv                  standard input and output are the command's
   hypo run -t -- vi                               a command with a terminal
+  hypo run debian                                 a Debian: bash, apt; made at the first start, which takes minutes
+  hypo run debian:bookworm -- cat /etc/debian_version
   hypo run debian:686-pae                         another kernel
   hypo run alpine                                 an image of a registry: its own command
   hypo run alpine -- cat /etc/os-release          another command in it

@@ -27,6 +27,7 @@ import {
   addImageVerbs,
   type ImageRequest,
   insecureOption,
+  mirrorOption,
   platformOption,
 } from "./oci/commands.ts";
 import { ROOT_FORMS } from "./oci/root-plan.ts";
@@ -318,9 +319,7 @@ function rootOptions(): Option[] {
 function imageOptions(more: readonly Option[] = []): Option[] {
   return [
     new Option("--flavor <name>", "choose the kernel").choices(FLAVORS.map(({ short }) => short)),
-    new Option("--mirror <url>", "Debian mirror to download from, instead of apt").env(
-      "HYPO_DEBIAN_MIRROR",
-    ),
+    mirrorOption(),
     ...more,
     new Option("--pull <when>", "download the image: if missing, always, or never")
       .choices(["missing", "always", "never"])

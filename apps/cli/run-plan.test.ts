@@ -74,14 +74,15 @@ test("a command runs by pipes, with --tty on the console", () => {
 });
 
 test("a kernel of the user's own is booted alone, unless an image or a command asks for more", () => {
-  const own = plan({ kernel: "k", initrd: "i" });
-  assert.deepEqual([own.flavor, own.job, own.mode], [undefined, undefined, "console"]);
+  const alone = plan({ kernel: "k", initrd: "i" });
+  assert.deepEqual([alone.flavor, alone.job, alone.mode], [undefined, undefined, "console"]);
   assert.equal(plan({ kernel: "k" }).flavor, undefined);
   assert.deepEqual(plan({ kernel: "k" }, { command: ["ls"] }).job, {
     argv: ["ls"],
     inForeignInitrd: false,
   });
-  assert.deepEqual(plan({ kernel: "k" }, { image: "debian" }).job?.argv, ["sh", "-l"]);
+  const own = { image: "debian:cloud-amd64" };
+  assert.deepEqual(plan({ kernel: "k" }, own).job?.argv, ["sh", "-l"]);
 });
 
 test("an initrd of the user's own keeps its init, and runs our command if there is one", () => {
@@ -96,7 +97,7 @@ test("an initrd of the user's own keeps its init, and runs our command if there 
 test("images and flavors name the same kernels", () => {
   assert.equal(plan({}, { image: "debian:686-pae" }).flavor?.architecture, "i386");
   assert.equal(plan({ flavor: "rt" }).flavor?.metaPackage, "linux-image-rt-amd64");
-  assert.throws(() => plan({ flavor: "rt" }, { image: "debian" }), hasCode("usage"));
+  assert.throws(() => plan({ flavor: "rt" }, { image: "debian:amd64" }), hasCode("usage"));
 });
 
 test("an image that is not there is answered with the nearest one", () => {
@@ -123,13 +124,16 @@ test("an image from elsewhere runs its own process, on a kernel of ours", () => 
   assert.deepEqual([pae.flavor?.image, pae.root?.platform.architecture], ["debian:686-pae", "386"]);
   assert.equal(plan({ platform: "linux/386" }, words).root?.platform.architecture, "386");
   assert.equal(plan({ clock: "deterministic" }, words).root?.form, "memory");
-  assert.equal(plan({}, { image: "debian" }).root, undefined);
+  assert.equal(plan({}, { image: "debian:amd64" }).root, undefined);
+  const debian = plan({ flavor: "rt" }, { image: "debian:trixie" });
+  assert.deepEqual(debian.root?.word, { kind: "debian", suite: "trixie" });
+  assert.equal(debian.flavor?.image, "debian:rt-amd64");
 });
 
 test("options for images from elsewhere need one, and one that can be", () => {
   const words = { image: "alpine" };
   assert.throws(() => plan({ entrypoint: "sh" }), hasCode("usage"));
-  assert.throws(() => plan({ root: "disk" }, { image: "debian" }), hasCode("usage"));
+  assert.throws(() => plan({ root: "disk" }, { image: "debian:amd64" }), hasCode("usage"));
   assert.throws(() => plan({ initrd: "x" }, words), hasCode("usage"));
   assert.throws(() => plan({ platform: "linux/arm64" }, words), hasCode("usage"));
   assert.throws(

@@ -85,7 +85,7 @@ function addOwnPart(
   if (agent) archive.file(`${home}/agent`, agent, 0o755);
   if (root) {
     archive.file(`${home}/root-setup`, rootSetup(root));
-    archive.file(`${home}/root-job`, rootJob(root));
+    if (root.process) archive.file(`${home}/root-job`, rootJob(root.process));
   }
   for (const { name, content } of modules) archive.file(`${home}/modules/${name}`, content);
   const names = modules.map((module) => module.name);

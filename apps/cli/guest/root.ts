@@ -19,7 +19,8 @@ export const ROOT_FOLDER = `${GUEST_HOME}/root`;
 export interface GuestRoot {
   /** "/dev/vda"; undefined: the files are in the initramfs. */
   readonly device: string | undefined;
-  readonly process: ImageProcess;
+  /** Undefined: the job runs outside, beside it. */
+  readonly process: ImageProcess | undefined;
 }
 
 /** Read by init. */
@@ -57,7 +58,7 @@ mount -t erofs -o ro ${device} /hypo/image &&
 }
 
 /** Run by busybox's sh inside the new root; becomes the process. */
-export function rootJob({ process: { argv, environment, user, workdir } }: GuestRoot): string {
+export function rootJob({ argv, environment, user, workdir }: ImageProcess): string {
   const [name = "", ...rest] = argv;
   const path = environment.find(([variable]) => variable === "PATH")?.[1] ?? "";
   const variables = environment.map(([variable, value]) =>

@@ -130,9 +130,23 @@ export async function aptMirror(
   commands: AptCommands,
   signal: AbortSignal,
 ): Promise<AptMirror | undefined> {
+  const mirrors = await aptMirrors(commands, signal);
+  return mirrors.find(({ suite }) => !suite.includes("-")) ?? undefined;
+}
+
+/** The address of Debian's security archive in apt's sources. */
+export async function aptSecurityMirror(
+  commands: AptCommands,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  const mirrors = await aptMirrors(commands, signal);
+  return mirrors.find(({ suite }) => suite.endsWith("-security"))?.base;
+}
+
+async function aptMirrors(commands: AptCommands, signal: AbortSignal): Promise<AptMirror[]> {
   const arguments_ = ["indextargets", "Created-By: Packages"];
   const { stdout } = await execute(commands.get, arguments_, { signal });
-  const mirrors = stdout
+  return stdout
     .split("\n\n")
     .map(parseStanza)
     .filter((target) => isDebian(target) && target.get("Component") === "main")
@@ -141,14 +155,13 @@ export async function aptMirror(
       suite: target.get("Release") ?? "",
     }))
     .filter(({ base, suite }) => /^https?:/.test(base) && suite !== "");
-  return mirrors.find(({ suite }) => !suite.includes("-")) ?? undefined;
 }
 
 /** Before the first `apt-get update` apt does not know the origin of a source, only its address. */
 function isDebian(target: ReadonlyMap<string, string>): boolean {
   const origin = target.get("Origin");
   if (origin) return origin === "Debian";
-  return /\/debian\/?$/.test(target.get("Repo-URI") ?? "");
+  return /\/debian(?:-security)?\/?$/.test(target.get("Repo-URI") ?? "");
 }
 
 interface Finished {

@@ -76,7 +76,7 @@ export async function extractFiles(
     }, next);
   });
   try {
-    await pipeline(openData(deb), tar, { signal: stop });
+    await pipeline(openMember(deb, "data"), tar, { signal: stop });
   } catch (cause) {
     if (enough.signal.aborted) return found;
     signal?.throwIfAborted();
@@ -99,24 +99,25 @@ async function collect(header: Header, stream: unknown): Promise<Uint8Array> {
   return content;
 }
 
-function openData(deb: Uint8Array): Readable {
-  const member = readArchive(deb).find(({ name }) => name.startsWith("data.tar"));
-  if (!member) throw malformed("it has no data archive");
+/** "data": its files. "control": what dpkg knows of it. As plain tar. */
+export function openMember(deb: Uint8Array, which: "data" | "control"): Readable {
+  const member = readArchive(deb).find(({ name }) => name.startsWith(`${which}.tar`));
+  if (!member) throw malformed(`it has no ${which} archive`);
   const raw = Readable.from(chunks(member.content));
-  switch (member.name) {
-    case "data.tar":
+  switch (member.name.slice(which.length)) {
+    case ".tar":
       return raw;
-    case "data.tar.xz":
+    case ".tar.xz":
       return decompressXz(member.content);
-    case "data.tar.gz":
+    case ".tar.gz":
       return raw.pipe(zlib.createGunzip());
-    case "data.tar.zst":
+    case ".tar.zst":
       if (zlib.createZstdDecompress) return raw.pipe(zlib.createZstdDecompress());
       throw new HypolithError("deb-compression", "the package is compressed with zstd", {
         hint: "use Node.js 22.15 or later, or a mirror of Debian itself, which uses xz",
       });
     default:
-      throw malformed(`its data archive '${member.name}' has an unknown compression`);
+      throw malformed(`its archive '${member.name}' has an unknown compression`);
   }
 }
 

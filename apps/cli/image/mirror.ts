@@ -86,7 +86,7 @@ export class MirrorSource implements PackageSource {
   }
 }
 
-function checkMirror(base: string): string {
+export function checkMirror(base: string): string {
   const url = URL.canParse(base) ? new URL(base) : undefined;
   if (url?.protocol === "http:" || url?.protocol === "https:") return base.replace(/\/+$/, "");
   throw new HypolithError("mirror-invalid", `'${base}' is no address of a mirror`, {

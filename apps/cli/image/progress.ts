@@ -23,12 +23,21 @@ export class Progress {
 
   /** Progress of something with `total` bytes. */
   bar(label: string, total: number): Bar {
+    return this.#bar(label, total, `${megabytes(total)} MB`);
+  }
+
+  /** Progress of `total` things. */
+  count(label: string, total: number): Bar {
+    return this.#bar(label, total, String(total));
+  }
+
+  #bar(label: string, total: number, size: string): Bar {
     if (!this.#messages.isInteractive) {
-      this.#messages.notice(`${label} (${megabytes(total)} MB)`);
+      this.#messages.notice(`${label} (${size})`);
       return { update: () => {}, end: () => {} };
     }
     const bar = new cliProgress.SingleBar({
-      format: "{label} [{bar}] {percentage}% of {size} MB",
+      format: "{label} [{bar}] {percentage}% of {size}",
       stream: process.stderr,
       barCompleteChar: "=",
       barIncompleteChar: " ",
@@ -37,7 +46,7 @@ export class Progress {
       // Signals are ours to handle; the bar is ended on every way out.
       gracefulExit: false,
     });
-    bar.start(total, 0, { label, size: megabytes(total) });
+    bar.start(total, 0, { label, size });
     return { update: (done) => bar.update(Math.min(done, total)), end: () => bar.stop() };
   }
 }

@@ -4,6 +4,7 @@ import { type Command, Option } from "commander";
 export interface PullOptions {
   readonly platform?: string;
   readonly insecure?: boolean;
+  readonly mirror?: string;
   readonly quiet?: boolean;
 }
 
@@ -31,7 +32,8 @@ Examples:
   hypo pull alpine                     docker.io/library/alpine:latest, for linux/amd64
   hypo pull --platform linux/386 alpine:3.20
   hypo pull localhost:5000/team/app    this machine's registries are asked over plain HTTP
-  hypo pull debian:cloud-amd64         one of our own images, anew
+  hypo pull debian:trixie              Debian, made of its packages here; anew if there are newer ones
+  hypo pull debian:cloud-amd64         a kernel of Debian's with BusyBox, anew
 
 Credentials are those of docker and podman: ~/.docker/config.json, or the file in REGISTRY_AUTH_FILE.`,
   images: `
@@ -72,6 +74,7 @@ export function addImageVerbs(program: Command, ask: (request: ImageRequest) => 
     .argument("<images...>")
     .addOption(platformOption())
     .addOption(insecureOption())
+    .addOption(mirrorOption())
     .option("-q, --quiet", "print nothing but names and errors")
     .action((images: string[], options: PullOptions) => ask({ verb: "pull", images, options }));
   verb(program, "images", "list images", "[OPTIONS]")
@@ -93,6 +96,12 @@ export function addImageVerbs(program: Command, ask: (request: ImageRequest) => 
 
 export function platformOption(): Option {
   return new Option("--platform <name>", "linux/amd64 or linux/386 (default: the kernel's)");
+}
+
+export function mirrorOption(): Option {
+  return new Option("--mirror <url>", "Debian mirror to download from, instead of apt's").env(
+    "HYPO_DEBIAN_MIRROR",
+  );
 }
 
 export function insecureOption(): Option {

@@ -30,7 +30,10 @@ export function withLayers(
 }
 
 /** Same layers, same root file system. */
-export function rootKey({ config }: ImageContent, format: string): string {
+export function rootKey(
+  { config }: { readonly config: Pick<ImageConfig, "diffIds"> },
+  format: string,
+): string {
   return createHash("sha256")
     .update(`${format}\n${config.diffIds.join("\n")}`)
     .digest("hex");

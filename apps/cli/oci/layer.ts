@@ -32,9 +32,19 @@ export interface LayerSummary {
   readonly withAttributes: number;
 }
 
+export interface LayerOptions {
+  /** A directory where a symbolic link to one is leaves the link: as dpkg unpacks, unlike a container's layer. Default: no. */
+  readonly keepsLinks?: boolean;
+}
+
 /** Puts the layer number `layer` (0 is the lowest) on `root`. */
-export function applyLayer(root: Directory, layer: number, archive: FileRange): LayerSummary {
-  const target = new LayerTarget(root, layer, archive);
+export function applyLayer(
+  root: Directory,
+  layer: number,
+  archive: FileRange,
+  options: LayerOptions = {},
+): LayerSummary {
+  const target = new LayerTarget(root, layer, archive, options.keepsLinks === true);
   let entries = 0;
   let withAttributes = 0;
   for (const entry of readTar(archive)) {
@@ -49,11 +59,13 @@ class LayerTarget {
   readonly #root: Directory;
   readonly #layer: number;
   readonly #archive: FileRange;
+  readonly #keepsLinks: boolean;
 
-  constructor(root: Directory, layer: number, archive: FileRange) {
+  constructor(root: Directory, layer: number, archive: FileRange, keepsLinks: boolean) {
     this.#root = root;
     this.#layer = layer;
     this.#archive = archive;
+    this.#keepsLinks = keepsLinks;
   }
 
   add(entry: TarEntry): void {
@@ -65,8 +77,18 @@ class LayerTarget {
     } else if (name.startsWith(WHITEOUT)) {
       this.#hide(path, name, entry);
     } else {
+      if (this.#keepsLinks && entry.type === "directory" && this.#isLinkedFolder([...path, name]))
+        return;
       this.#put(this.#folder(path, entry), name, entry);
     }
+  }
+
+  #isLinkedFolder(path: readonly string[]): boolean {
+    const folder = lookUp(this.#root, path.slice(0, -1));
+    if (typeof folder === "string" || folder.kind !== "directory") return false;
+    if (folder.entries.get(path.at(-1)!)?.inode.kind !== "symlink") return false;
+    const found = lookUp(this.#root, path);
+    return typeof found !== "string" && found.kind === "directory";
   }
 
   #put(folder: Directory, name: string, entry: TarEntry): void {

@@ -110,7 +110,7 @@ function play(process: ImageProcess, prelude = ""): string {
     `chown() { :; }`,
     prelude,
   ];
-  const script = rootJob({ device: undefined, process }).replaceAll(/^ {2}exec /gm, "  ");
+  const script = rootJob(process).replaceAll(/^ {2}exec /gm, "  ");
   return execFileSync("bash", ["-c", `${stubs.join("\n")}\n${script}`], {
     encoding: "utf8",
     stdio: ["ignore", "pipe", "pipe"],

@@ -49,11 +49,17 @@ test("what is no name is refused, and said why", () => {
 
 test("a word names one of our own images, files, or an image in a registry, by one rule", () => {
   const kind = (word: string): string => readImageWord(word).kind;
-  for (const word of ["debian", "debian:cloud-amd64", "debian:686-pae"])
-    assert.equal(kind(word), "own");
-  for (const word of ["debian:bookworm", "docker.io/library/debian", "library/debian", "alpine"]) {
+  for (const word of ["debian:cloud-amd64", "debian:686-pae"]) assert.equal(kind(word), "own");
+  assert.deepEqual(readImageWord("debian"), { kind: "debian", suite: "stable" });
+  for (const suite of ["stable", "bookworm", "sid"])
+    assert.deepEqual(readImageWord(`debian:${suite}`), { kind: "debian", suite });
+  for (const word of ["debian:12-slim", "debian:latest", "debian:buster", "library/debian"])
     assert.equal(kind(word), "registry");
-  }
+  for (const word of ["docker.io/library/debian", "alpine"]) assert.equal(kind(word), "registry");
+  assert.throws(
+    () => readImageWord("debian:trixy"),
+    (error: HypolithError) => /^did you mean 'debian:trixie'\?/.test(error.hint!),
+  );
   for (const word of ["./x", "../x", "/x", ".", "saved.tar", "a/b.tgz"])
     assert.equal(kind(word), "local");
   assert.deepEqual(readImageWord("oci:a/b:tag"), { kind: "local", path: "a/b", tag: "tag" });

@@ -19,7 +19,7 @@ import { type ImageShelf, openShelf, supplyImageContent } from "./supply.ts";
 import { treeArchive } from "./tree-archive.ts";
 
 export interface RunRoot {
-  readonly guest: GuestRoot;
+  readonly guest: GuestRoot & { readonly process: ImageProcess };
   /** To be the machine's last. */
   readonly disk: DiskConfig | undefined;
   /** To be joined to the initramfs. */
@@ -69,7 +69,7 @@ async function withContent<T>(
   } catch (error) {
     const isDamage = error instanceof HypolithError && DAMAGE.has(error.code);
     const named = shelf.names.list().find(({ digest }) => digest === image.digest);
-    if (root.word.kind !== "registry" || !isDamage || !named) throw error;
+    if (root.word.kind === "local" || !isDamage || !named) throw error;
     if (shelf.store.removeDamaged(named.blobs) === 0) throw error;
     return use(await contentOf(root, shelf, context));
   }
@@ -117,12 +117,13 @@ function contentOf(
   shelf: ImageShelf,
   { options, messages, signal }: Context,
 ): Promise<ImageContent> {
-  const { pull, insecure = false } = options;
+  const { pull, mirror, insecure = false } = options;
   return supplyImageContent(root.word, {
     shelf,
     platform: root.platform,
     pull,
     insecure,
+    mirror,
     messages,
     signal,
   });

@@ -4,6 +4,7 @@
 import { join } from "node:path";
 import { HypolithError } from "../../../src/base/errors.ts";
 import { closest } from "../closest.ts";
+import { debianImageName, SUITES } from "../debian/suites.ts";
 import { defaultCacheRoot } from "../image/cache.ts";
 import { FLAVORS } from "../image/flavors.ts";
 import { Progress } from "../image/progress.ts";
@@ -34,6 +35,8 @@ export interface ImageSupplyOptions {
   readonly pull: PullPolicy;
   /** The registry speaks plain HTTP. */
   readonly insecure: boolean;
+  /** Of Debian, if the user named one. */
+  readonly mirror: string | undefined;
   readonly messages: Messages;
   readonly signal: AbortSignal;
 }
@@ -48,6 +51,7 @@ export async function supplyImageContent(
   options: ImageSupplyOptions,
 ): Promise<ImageContent> {
   const { shelf, platform, signal } = options;
+  if (word.kind === "debian") return fromDebian(word.suite, options);
   if (word.kind === "registry") return fromRegistry(word.reference, options);
   let staging: { readonly path: string } | undefined;
   return openLocalImage({
@@ -63,6 +67,28 @@ export async function supplyImageContent(
   });
 }
 
+/** One that is there is taken as it is; --pull always asks the mirror for newer packages. */
+async function fromDebian(suite: string, options: ImageSupplyOptions): Promise<ImageContent> {
+  const { shelf, platform, pull, mirror, messages, signal } = options;
+  const name = debianImageName(suite);
+  if (pull !== "always") {
+    const named = shelf.names.find(name, platform);
+    const found = named && storedImage(named, shelf.store);
+    if (found) return found;
+  }
+  if (pull === "never") throw notCached(name, platform);
+  const { buildDebian } = await import("../debian/build-image.ts");
+  return buildDebian({ suite, platform, shelf, mirror, messages, signal });
+}
+
+function notCached(name: string, platform: Platform): HypolithError {
+  return new HypolithError(
+    "image-absent",
+    `the image ${name} for ${formatPlatform(platform)} is not in the cache`,
+    { hint: `hypo pull ${name}` },
+  );
+}
+
 async function fromRegistry(
   reference: ImageReference,
   options: ImageSupplyOptions,
@@ -75,15 +101,7 @@ async function fromRegistry(
     if (found) return found;
     if (named) messages.warn(`parts of ${name} are gone from the cache and are fetched anew`);
   }
-  if (pull === "never") {
-    throw new HypolithError(
-      "image-absent",
-      `the image ${name} for ${formatPlatform(platform)} is not in the cache`,
-      {
-        hint: `hypo pull ${name}`,
-      },
-    );
-  }
+  if (pull === "never") throw notCached(name, platform);
   try {
     return await pullReference(reference, options);
   } catch (error) {
@@ -94,7 +112,7 @@ async function fromRegistry(
 
 export function pullReference(
   reference: ImageReference,
-  { shelf, platform, insecure, messages, signal }: Omit<ImageSupplyOptions, "pull">,
+  { shelf, platform, insecure, messages, signal }: Omit<ImageSupplyOptions, "pull" | "mirror">,
 ): Promise<ImageContent> {
   const credentials = readCredentials()(reference);
   const registry = new Registry(reference, { credentials, insecure, signal });
@@ -105,7 +123,11 @@ export function pullReference(
 function withOwnNames(error: unknown, { host, path, tag }: ImageReference): unknown {
   if (!(error instanceof HypolithError) || host !== "docker.io") return error;
   const word = path.replace(/^library\//, "") + (tag === "latest" ? "" : `:${tag ?? ""}`);
-  const near = closest(word, ["debian", ...FLAVORS.map(({ image }) => image)]);
+  const near = closest(word, [
+    "debian",
+    ...FLAVORS.map(({ image }) => image),
+    ...SUITES.map(debianImageName),
+  ]);
   const hints = [error.hint, near && `did you mean '${near}', which comes with hypo?`];
   const hint = hints.filter((text) => text).join("\n");
   return new HypolithError(error.code, error.message, {

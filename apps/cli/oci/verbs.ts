@@ -1,6 +1,7 @@
 /** The verbs about images. */
 import { HypolithError } from "../../../src/base/errors.ts";
 import { formatSize } from "../../common/size.ts";
+import { debianImageName } from "../debian/suites.ts";
 import { ExitCode } from "../exit-code.ts";
 import { flavorOfImage } from "../image/flavors.ts";
 import { supplyAsAsked } from "../image/supply.ts";
@@ -13,7 +14,7 @@ import { readImageWord } from "./image-word.ts";
 import { type Inventory, openInventory, prune, removeImages, usage } from "./inventory.ts";
 import type { Platform } from "./manifest.ts";
 import { formatReference, parseReference } from "./reference.ts";
-import { pullReference } from "./supply.ts";
+import { pullReference, supplyImageContent } from "./supply.ts";
 
 const SHORT_DIGEST = 12;
 
@@ -54,7 +55,7 @@ interface Context {
 
 async function pull(
   word: string,
-  { platform = "linux/amd64", insecure = false }: PullOptions,
+  { platform = "linux/amd64", insecure = false, mirror }: PullOptions,
   { inventory, messages, signal }: Context,
 ): Promise<void> {
   const image = readImageWord(word);
@@ -63,8 +64,21 @@ async function pull(
   }
   if (image.kind === "own") {
     const flavor = flavorOfImage(image.name);
-    await supplyAsAsked(flavor, { cache: true, pull: "always" }, messages, signal);
+    await supplyAsAsked(
+      flavor,
+      { cache: true, pull: "always", ...(mirror !== undefined && { mirror }) },
+      messages,
+      signal,
+    );
     print(`${flavor.image}\n`);
+    return;
+  }
+  if (image.kind === "debian") {
+    const made = await supplyImageContent(image, {
+      ...{ shelf: inventory.shelf, platform: platformOf(platform), pull: "always", insecure },
+      ...{ mirror, messages, signal },
+    });
+    print(`${made.name}\n`);
     return;
   }
   await pullReference(image.reference, {
@@ -147,8 +161,14 @@ function findPulled(images: readonly NamedImage[], word: string): readonly Named
     throw new UsageError(`'${word}' is the beginning of several digests`, "write more of it");
   }
   if (byDigest.length > 0) return byDigest;
-  const name = formatReference(parseReference(word));
+  const name = nameOf(word);
   return images.filter((image) => image.name === name);
+}
+
+function nameOf(word: string): string {
+  const image = readImageWord(word);
+  if (image.kind === "debian") return debianImageName(image.suite);
+  return formatReference(image.kind === "registry" ? image.reference : parseReference(word));
 }
 
 function pruneAll(
