@@ -19,6 +19,7 @@ import { buildAcpiTables } from "../devices/platform/acpi-tables.ts";
 import { MemoryMap } from "../devices/platform/platform-map.ts";
 import { SignalNumber } from "../hypervisor/abi/message.ts";
 import { deliverInterrupt } from "../hypervisor/kernel/apic-message.ts";
+import type { EffectPorts } from "../hypervisor/kernel/effects.ts";
 import { ExitLog, formatExit } from "../hypervisor/kernel/exit-log.ts";
 import { InterruptControllers } from "../hypervisor/kernel/interrupt-controllers.ts";
 import { Kernel } from "../hypervisor/kernel/kernel.ts";
@@ -63,13 +64,13 @@ import type { SnapshotFile } from "./snapshot/snapshot-file.ts";
 import { StoredMemory } from "./snapshot/stored-memory.ts";
 import { SocketBridge } from "./socket-bridge.ts";
 import { hashState } from "./state-hash.ts";
+import type { StreamServer } from "./stream-server.ts";
 import {
   createVirtioDevices,
   GUEST_CID,
   type MachineDisk,
   type MachineNetwork,
   type MachineShare,
-  type StreamServer,
 } from "./virtio-devices.ts";
 
 export interface MachinePorts {
@@ -201,13 +202,15 @@ export class Machine {
     this.#resumed = domains.filter((_, i) => specs[i]!.hearsOfResuming);
     if (snapshot) loadBlock(snapshot, this.#engine.view);
     if (snapshot) this.#stored = this.#storedMemory(snapshot);
-    const kernelPorts = {
+    const kernelPorts: EffectPorts = {
       now: () => this.#clock.tsc(this.processor.retired),
-      put: (stream: number, data: Uint8Array) => {
+      put: (stream, data) => {
         const server = servers.get(stream);
         if (server) server.take(data);
         else ports.send({ type: "output", port: stream as SerialPort, data });
       },
+      move: (stream, toMemory, header, memory) =>
+        servers.get(stream)?.move?.(toMemory, header, memory),
       log,
     };
     if (then) this.#checkDescription(then.description);

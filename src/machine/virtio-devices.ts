@@ -13,6 +13,7 @@ import type { Disk } from "../storage/disk.ts";
 import { DiskStream } from "./disk-stream.ts";
 import type { VirtioDevicePlan } from "./service-table.ts";
 import { ShareStream } from "./share-stream.ts";
+import type { StreamServer } from "./stream-server.ts";
 
 export interface MachineDisk {
   readonly disk: Disk;
@@ -56,21 +57,6 @@ export interface VirtioParts {
   readonly log: (text: string) => void;
 }
 
-/** Takes bytes from a service; answers through what it was made with. */
-export interface StreamServer {
-  take(bytes: Uint8Array): void;
-  /** For a server that keeps what it has until it is asked: bytes for the service, or null. */
-  give?(): Uint8Array | null;
-  readonly hasMore?: boolean;
-  /** Work is under way whose answer a snapshot could not keep: it is not the moment for one. */
-  readonly isBusy?: boolean;
-  /** What is on its way to the device is lost in a snapshot, and its guest lives with that. */
-  readonly isForgetful?: boolean;
-  /** What a snapshot keeps of this end beyond that: plain data (abi/state-codec.ts). Given to `restore` of a new one before anything else. */
-  save?(): unknown;
-  restore?(state: unknown): void;
-}
-
 export interface VirtioDevices {
   readonly plans: readonly VirtioDevicePlan[];
   /** By stream. */
@@ -97,10 +83,7 @@ export function createVirtioDevices(
     const stream = next();
     const { size, readOnly } = disk;
     const name = `disk${i}`;
-    const server = new DiskStream(disk, {
-      answer: (bytes) => answer(stream, bytes),
-      failed: (text) => log(`${name}: ${text}`),
-    });
+    const server = new DiskStream(disk, (text) => log(`${name}: ${text}`));
     add(name, { kind: "block", stream, size, readOnly, serial }, server);
   }
   if (entropy) {

@@ -1,7 +1,7 @@
 /**
  * A disk as a guest sees it: a range of bytes, whatever the format below.
  *
- * One operation at a time: who has several starts the next when the last has ended (disk-queue.ts). A failure leaves the
+ * One operation at a time: who has several starts the next when the last has ended. A failure leaves the
  * disk as consistent as it was. Ranges beyond the end are refused with HypolithError "disk-range".
  */
 import { HypolithError } from "../base/errors.ts";

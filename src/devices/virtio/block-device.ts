@@ -3,14 +3,14 @@
  * Spec: virtio 1.2, "Block Device".
  *
  * Each request goes to the medium one operation after the other, of at most PIECE_BYTES; requests overtake each other as the medium answers.
- * Data of a write is copied when its piece is submitted, so the medium never sees it change. What is in flight is bounded, in
+ * The device never has the data: an operation says where in guest memory it is or shall be. What is in flight is bounded, in
  * requests and in segments; the rest waits in the queue. All of it is in the saved state: the medium's answers may come after a
  * restore, or `resubmit` asks again, which does no harm.
  *
  * Not here: what stores the data. Not offered: several queues, write-cache switching, lifetime, secure erase, zones.
  */
 import { HypolithError } from "../../base/errors.ts";
-import type { DescriptorChain, SavedChain } from "./descriptor-chain.ts";
+import type { ChainPart, DescriptorChain, SavedChain } from "./descriptor-chain.ts";
 import { DeviceType, type VirtioDevice, type VirtioLink } from "./virtio-device.ts";
 import type { Virtqueue } from "./virtqueue.ts";
 
@@ -40,8 +40,13 @@ export const BlockStatus = { OK: 0, IO_ERROR: 1, UNSUPPORTED: 2 } as const;
 
 /** One operation on the medium, in whole sectors inside it. */
 export type BlockOperation =
-  | { readonly kind: "read"; readonly offset: number; readonly length: number }
-  | { readonly kind: "write"; readonly offset: number; readonly bytes: Uint8Array }
+  | {
+      readonly kind: "read" | "write";
+      readonly offset: number;
+      readonly length: number;
+      /** `length` bytes of guest memory */
+      readonly memory: ChainPart;
+    }
   | {
       readonly kind: "discard" | "zeroes";
       readonly offset: number;
@@ -53,8 +58,8 @@ export type BlockOperation =
 
 export interface BlockWires {
   /**
-   * Asks the medium; it answers by `complete` with the same tag, at once or later. False: not now, `resume` will be called; the
-   * operation is then made anew.
+   * Asks the medium; it answers by `complete` with the same tag, at once or later, and moves the data before. False: not now, `resume` will be called;
+   * the operation is then made anew.
    */
   submit(tag: number, operation: BlockOperation): boolean;
 }
@@ -73,8 +78,8 @@ const ID_BYTES = 20;
 const RANGE_BYTES = 16;
 const MAX_RANGES = 32;
 const MAX_RANGE_SECTORS = 0x40_0000;
-/** Of one operation: fits into one message to a medium elsewhere. */
-export const PIECE_BYTES = 32 << 10;
+/** Of one operation: what the medium does without looking up. */
+export const PIECE_BYTES = 1 << 20;
 const MAX_IN_FLIGHT = 64;
 const MAX_SEGMENTS_IN_FLIGHT = 2048;
 const TAG_HEADS = 0x1_0000;
@@ -166,16 +171,24 @@ export class BlockDevice implements VirtioDevice {
     this.#link?.configChanged();
   }
 
-  /** The medium's answer to one operation; `bytes` of a read. Unknown tags do nothing. */
-  complete(tag: number, ok: boolean, bytes?: Uint8Array): void {
-    const request = this.#requests.get(tag % TAG_HEADS);
-    if (!request?.isAsked || Math.floor(tag / TAG_HEADS) !== this.#life) return;
-    request.isAsked = false;
+  /** The medium's answer to one operation. Unknown tags do nothing. */
+  complete(tag: number, ok: boolean): void {
+    this.completeAll([{ tag, ok }]);
+  }
+
+  /** Several at once: what they end is published together. */
+  completeAll(answers: readonly { readonly tag: number; readonly ok: boolean }[]): void {
     this.#batch((queue) => {
-      this.#take(queue, request, ok, bytes);
-      if (request.isAsking) return;
-      this.#run(queue, request);
-      this.#fill(queue);
+      let isNested = false;
+      for (const { tag, ok } of answers) {
+        const request = this.#requests.get(tag % TAG_HEADS);
+        if (!request?.isAsked || Math.floor(tag / TAG_HEADS) !== this.#life) continue;
+        request.isAsked = false;
+        this.#take(queue, request, ok);
+        if (request.isAsking) isNested = true;
+        else this.#run(queue, request);
+      }
+      if (!isNested) this.#fill(queue);
     });
   }
 
@@ -375,9 +388,9 @@ export class BlockDevice implements VirtioDevice {
       if (done < ranges.length) return { kind, ...ranges[done] };
     } else if (done < length) {
       const size = Math.min(PIECE_BYTES, length - done);
-      if (kind === "read") return { kind, offset: offset + done, length: size };
-      const bytes = chain.take(HEADER_BYTES + done, size);
-      if (bytes) return { kind, offset: offset + done, bytes };
+      const isRead = kind === "read";
+      const memory = chain.part(isRead, isRead ? done : HEADER_BYTES + done, size);
+      if (memory) return { kind, offset: offset + done, length: size, memory };
       this.#end(queue, request, BlockStatus.IO_ERROR);
       return undefined;
     }
@@ -386,12 +399,11 @@ export class BlockDevice implements VirtioDevice {
   }
 
   /** Takes the answer to one operation. */
-  #take(queue: Virtqueue, request: Request, ok: boolean, bytes: Uint8Array | undefined): void {
-    const { kind, length, done, chain } = request;
+  #take(queue: Virtqueue, request: Request, ok: boolean): void {
+    const { kind, length, done } = request;
     const isTransfer = kind === "read" || kind === "write";
     const step = isTransfer ? Math.min(PIECE_BYTES, length - done) : 1;
-    const isGood = ok && (kind !== "read" || (bytes?.length === step && chain.write(done, bytes)));
-    if (isGood) request.done += step;
+    if (ok) request.done += step;
     else this.#end(queue, request, BlockStatus.IO_ERROR, kind === "read" ? done : 0);
   }
 

@@ -1,8 +1,9 @@
 /**
- * What the block device and its medium say to each other when they are in different places.
+ * What the block device and its medium say to each other when they are in different places. Data is not in it: it goes beside, between medium and guest
+ * memory.
  *
- *   request  0 tag u64 · 8 kind u32 · 12 flags u32 (bit 0: unmap) · 16 offset u64 · 24 length u64 · 32 data of a write
- *   answer   0 tag u64 · 8 ok u32 · 12 0 · 16 data of a read
+ *   request  0 tag u64 · 8 kind u32 · 12 flags u32 (bit 0: unmap) · 16 offset u64 · 24 length u64
+ *   answer   0 tag u64 · 8 ok u32 · 12 0; several may come together
  *
  * Each side checks what it gets: a message that cannot be is undefined.
  */
@@ -13,6 +14,20 @@ const ANSWER_BYTES = 16;
 const KINDS = ["read", "write", "discard", "zeroes", "flush"] as const;
 const UNMAP = 1;
 const WORD = 2 ** 32;
+
+/** An operation without the memory that it is about. */
+export interface BlockRequest {
+  readonly tag: number;
+  readonly kind: BlockOperation["kind"];
+  readonly offset: number;
+  readonly length: number;
+  readonly unmap: boolean;
+}
+
+export interface BlockAnswer {
+  readonly tag: number;
+  readonly ok: boolean;
+}
 
 const viewOf = (bytes: Uint8Array): DataView =>
   new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -26,63 +41,45 @@ const getWide = (view: DataView, at: number): number =>
   view.getUint32(at, true) + view.getUint32(at + 4, true) * WORD;
 
 export function encodeRequest(tag: number, operation: BlockOperation): Uint8Array {
-  const data = operation.kind === "write" ? operation.bytes : undefined;
-  const bytes = new Uint8Array(REQUEST_BYTES + (data?.length ?? 0));
+  const bytes = new Uint8Array(REQUEST_BYTES);
   const view = viewOf(bytes);
   setWide(view, 0, tag);
   view.setUint32(8, KINDS.indexOf(operation.kind), true);
-  if (operation.kind !== "flush") setWide(view, 16, operation.offset);
-  if ("length" in operation) setWide(view, 24, operation.length);
+  if (operation.kind !== "flush") {
+    setWide(view, 16, operation.offset);
+    setWide(view, 24, operation.length);
+  }
   if ("unmap" in operation) view.setUint32(12, operation.unmap ? UNMAP : 0, true);
-  if (data) bytes.set(data, REQUEST_BYTES);
   return bytes;
 }
 
-export function decodeRequest(
-  bytes: Uint8Array,
-): { tag: number; operation: BlockOperation } | undefined {
-  if (bytes.length < REQUEST_BYTES) return undefined;
+export function decodeRequest(bytes: Uint8Array): BlockRequest | undefined {
+  if (bytes.length !== REQUEST_BYTES) return undefined;
   const view = viewOf(bytes);
   const tag = getWide(view, 0);
   const kind = KINDS[view.getUint32(8, true)];
   const offset = getWide(view, 16);
   const length = getWide(view, 24);
   const unmap = (view.getUint32(12, true) & UNMAP) !== 0;
-  const data = bytes.subarray(REQUEST_BYTES);
   if (kind === undefined || ![tag, offset, length].every(Number.isSafeInteger)) return undefined;
-  if (kind === "flush") return { tag, operation: { kind } };
-  if (kind === "write") return { tag, operation: { kind, offset, bytes: data } };
-  if (kind === "read") return { tag, operation: { kind, offset, length } };
-  return { tag, operation: { kind, offset, length, unmap } };
+  return { tag, kind, offset, length, unmap };
 }
 
-export function encodeAnswer(tag: number, ok: boolean, data?: Uint8Array): Uint8Array {
-  const answer = createAnswer(tag, ok, data?.length ?? 0);
-  if (data) answer.data.set(data);
-  return answer.bytes;
-}
-
-/** An answer whose data is filled in where it is: it is as good as sent when it is read. */
-export function createAnswer(
-  tag: number,
-  ok: boolean,
-  length: number,
-): { readonly bytes: Uint8Array; readonly data: Uint8Array } {
-  const bytes = new Uint8Array(ANSWER_BYTES + length);
+export function encodeAnswers(answers: readonly BlockAnswer[]): Uint8Array {
+  const bytes = new Uint8Array(ANSWER_BYTES * answers.length);
   const view = viewOf(bytes);
-  setWide(view, 0, tag);
-  view.setUint32(8, ok ? 1 : 0, true);
-  return { bytes, data: bytes.subarray(ANSWER_BYTES) };
+  for (const [i, { tag, ok }] of answers.entries()) {
+    setWide(view, ANSWER_BYTES * i, tag);
+    view.setUint32(ANSWER_BYTES * i + 8, ok ? 1 : 0, true);
+  }
+  return bytes;
 }
 
-export function decodeAnswer(
-  bytes: Uint8Array,
-): { tag: number; ok: boolean; data: Uint8Array } | undefined {
-  if (bytes.length < ANSWER_BYTES) return undefined;
+/** What is there of whole answers. */
+export function decodeAnswers(bytes: Uint8Array): BlockAnswer[] {
   const view = viewOf(bytes);
-  return {
-    tag: getWide(view, 0),
-    ok: view.getUint32(8, true) === 1,
-    data: bytes.subarray(ANSWER_BYTES),
-  };
+  const answers: BlockAnswer[] = [];
+  for (let at = 0; at + ANSWER_BYTES <= bytes.length; at += ANSWER_BYTES)
+    answers.push({ tag: getWide(view, at), ok: view.getUint32(at + 8, true) === 1 });
+  return answers;
 }

@@ -16,6 +16,12 @@ export interface SavedChain {
   readonly lengths: readonly number[];
 }
 
+/** Guest-physical addresses and lengths, in order. */
+export interface ChainPart {
+  readonly addresses: readonly number[];
+  readonly lengths: readonly number[];
+}
+
 export class DescriptorChain {
   /** Index of the first descriptor: names the chain to the driver. */
   readonly head: number;
@@ -88,6 +94,24 @@ export class DescriptorChain {
     return this.#walk(this.#readable, offset, bytes.length, (gpa, from, to) =>
       this.#memory.write(gpa, bytes.subarray(from, to)),
     );
+  }
+
+  /** Where readable (or writable) bytes from `offset` on are, neighbours joined; undefined if there are fewer. */
+  part(isWritable: boolean, offset: number, length: number): ChainPart | undefined {
+    const room = isWritable ? this.writableBytes : this.readableBytes;
+    if (offset + length > room) return undefined;
+    const addresses: number[] = [];
+    const lengths: number[] = [];
+    this.#walk(isWritable ? this.#readable : 0, offset, length, (gpa, from, to) => {
+      const last = addresses.length - 1;
+      if (last >= 0 && addresses[last]! + lengths[last]! === gpa) lengths[last]! += to - from;
+      else {
+        addresses.push(gpa);
+        lengths.push(to - from);
+      }
+      return true;
+    });
+    return { addresses, lengths };
   }
 
   /** Readable bytes as an array of their own, or undefined as `read`. */

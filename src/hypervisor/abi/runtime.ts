@@ -2,7 +2,14 @@
  * The service's side of the ABI: turns the message in its buffer into a call of the program and the program's calls into effects.
  * Part of every service's image; runs with the service's authority, which is none. The kernel trusts nothing that it does.
  */
-import { AddressSpace, EffectKind, EffectWriter, NO_DEADLINE, StopNumber } from "./effects.ts";
+import {
+  AddressSpace,
+  EffectKind,
+  EffectWriter,
+  type Move,
+  NO_DEADLINE,
+  StopNumber,
+} from "./effects.ts";
 import { EventKind, HEADER_BYTES, Message, SignalNumber } from "./message.ts";
 import type { Grants, Hypercalls, ServiceFactory, ServiceProgram, StopKind } from "./service.ts";
 import { decodeState, encodeState } from "./state-codec.ts";
@@ -132,6 +139,14 @@ class Calls implements Hypercalls {
 
   putRoom(): number {
     return Math.max(0, this.#effects.room(8));
+  }
+
+  move(move: Move): Status {
+    const { addresses, lengths } = move.segments;
+    if (!this.grants.streams.includes(move.stream)) return Status.DENIED;
+    for (let i = 0; i < addresses.length; i++)
+      if (!this.#isGranted(addresses[i]!, lengths[i]!, move.toMemory)) return Status.DENIED;
+    return this.#effects.addMove(move) ? Status.OK : Status.LIMIT;
   }
 
   stop(kind: StopKind): Status {

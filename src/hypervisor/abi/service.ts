@@ -9,6 +9,7 @@
  * Effects (all calls but `now` and `readMemory`) are carried out when the message's reply has been found good, all or none of them. Their
  * Status says at once whether they can be: a program that passes the kernel something its grants do not cover has failed.
  */
+import type { Move } from "./effects.ts";
 import type { Message } from "./message.ts";
 import type { Status } from "./status.ts";
 
@@ -50,6 +51,8 @@ export interface Hypercalls {
   /** Bytes to a stream of the embedder. LIMIT if they are more than putRoom(). */
   put(stream: number, bytes: Uint8Array): Status;
   putRoom(): number;
+  /** Bytes between guest memory and a stream of the embedder, without passing through here; DENIED outside the windows. */
+  move(move: Move): Status;
   /** Ends the VM. */
   stop(kind: StopKind): Status;
   log(text: string): Status;

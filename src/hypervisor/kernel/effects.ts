@@ -4,7 +4,14 @@
 
 import { RAM_BASE } from "../../processor/state/layout.ts";
 import type { Engine } from "../../processor/vmx/engine-port.ts";
-import { AddressSpace, EffectKind, EffectReader, NO_DEADLINE, StopNumber } from "../abi/effects.ts";
+import {
+  AddressSpace,
+  EffectKind,
+  EffectReader,
+  MoveDirection,
+  NO_DEADLINE,
+  StopNumber,
+} from "../abi/effects.ts";
 import type { Message } from "../abi/message.ts";
 import { decodeMessage, deliverInterrupt } from "./apic-message.ts";
 import type { Capabilities, ServiceDomain } from "./service-domain.ts";
@@ -15,11 +22,18 @@ export interface EffectPorts {
   now(): number;
   /** Bytes for a stream of the embedder; a copy. */
   put(stream: number, bytes: Uint8Array): void;
+  /**
+   * Bytes between guest memory and a stream of the embedder. `segments` are guest memory itself, to be read or written during the call only; `header` is
+   * the service's word for what to do.
+   */
+  move(stream: number, toMemory: boolean, header: Uint8Array, segments: Uint8Array[]): void;
   log(text: string): void;
 }
 
 /** A flood of small effects is no way to hold up the kernel. */
 const MAX_RECORDS = 4096;
+/** Of guest memory that one message may have moved. */
+const MAX_MOVED_BYTES = 128 << 20;
 const MAX_LOG_BYTES = 4096;
 const MAX_LOG_LINES_PER_SECOND = 200;
 /** Between two timer messages a guest gets this much, whatever its services ask for. */
@@ -30,6 +44,7 @@ export class EffectGate {
   readonly #vm: Vm;
   readonly #engine: Engine;
   readonly #ports: EffectPorts;
+  #movedBytes = 0;
 
   constructor(vm: Vm, engine: Engine, ports: EffectPorts) {
     this.#vm = vm;
@@ -42,6 +57,7 @@ export class EffectGate {
     if (message.dataBytes === 0) return null;
     const reader = new EffectReader(message);
     if (!reader.open()) return "effects of an impossible length";
+    this.#movedBytes = 0;
     for (let records = 0; ; records++) {
       const more = reader.next();
       if (more === 0) return null;
@@ -86,6 +102,8 @@ export class EffectGate {
           : "write outside the memory windows";
       case EffectKind.DECODE:
         return this.#refuseDecode(service, r);
+      case EffectKind.MOVE:
+        return this.#refuseMove(service, r);
       default:
         return `unknown effect ${kind}`;
     }
@@ -101,6 +119,20 @@ export class EffectGate {
       (right) => right.space === space && base >= right.from && base + size <= right.to,
     );
     return size === 0 || (isIn && decodePortals[space]) ? null : "decoding outside the capability";
+  }
+
+  #refuseMove({ capabilities }: ServiceDomain, r: EffectReader): string | null {
+    const start = r.moveSegments();
+    if (start < 0 || r.word(1) > MoveDirection.TO_MEMORY) return "malformed move";
+    if (!capabilities.streams.includes(r.word(0))) return `stream ${r.word(0)} is not a capability`;
+    const toMemory = r.word(1) === MoveDirection.TO_MEMORY;
+    for (let i = 0; i < r.word(3); i++) {
+      const at = start + 4 * i;
+      this.#movedBytes += r.word(at + 2);
+      if (!hasWindow(capabilities, r.wide(at), r.word(at + 2), toMemory))
+        return "move outside the memory windows";
+    }
+    return this.#movedBytes <= MAX_MOVED_BYTES ? null : "moves of too much memory";
   }
 
   /** Carries out effects that check() has found good. */
@@ -142,6 +174,9 @@ export class EffectGate {
       case EffectKind.WRITE:
         this.#write(r.wide(0), r.bytes(8));
         break;
+      case EffectKind.MOVE:
+        this.#move(r);
+        break;
       case EffectKind.DECODE: {
         const space = spaceOf(r.word(1));
         vm.routes.decode({
@@ -159,15 +194,33 @@ export class EffectGate {
 
   /** In device space, like a device's: what is there that is not RAM is not written. */
   #write(address: number, bytes: Uint8Array): void {
-    const engine = this.#engine;
-    this.#vm.pager?.ensure(address, bytes.length);
+    this.#noticeWrite(address, bytes.length);
+    new Uint8Array(this.#engine.view.buffer).set(bytes, RAM_BASE + address);
+  }
+
+  #noticeWrite(address: number, bytes: number): void {
+    this.#vm.pager?.ensure(address, bytes);
     const host = RAM_BASE + address;
-    for (let at = 0; at < bytes.length; ) {
-      const length = Math.min(bytes.length - at, PAGE - ((host + at) & (PAGE - 1)));
-      engine.noticeWrite(host + at, length);
+    for (let at = 0; at < bytes; ) {
+      const length = Math.min(bytes - at, PAGE - ((host + at) & (PAGE - 1)));
+      this.#engine.noticeWrite(host + at, length);
       at += length;
     }
-    new Uint8Array(engine.view.buffer).set(bytes, host);
+  }
+
+  #move(r: EffectReader): void {
+    const start = r.moveSegments();
+    const toMemory = r.word(1) === MoveDirection.TO_MEMORY;
+    const { buffer } = this.#engine.view;
+    const segments: Uint8Array[] = [];
+    for (let i = 0; i < r.word(3); i++) {
+      const address = r.wide(start + 4 * i);
+      const length = r.word(start + 4 * i + 2);
+      if (toMemory) this.#noticeWrite(address, length);
+      else this.#vm.pager?.ensure(address, length);
+      segments.push(new Uint8Array(buffer, RAM_BASE + address, length));
+    }
+    this.#ports.move(r.word(0), toMemory, r.moveHeader().slice(), segments);
   }
 
   /** A flood is cut off, with a note: the log is the user's. */

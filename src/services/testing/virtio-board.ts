@@ -5,7 +5,12 @@
 import assert from "node:assert/strict";
 import { MemoryMap } from "../../devices/platform/platform-map.ts";
 import type { TestBus } from "../../devices/virtio/test-driver.ts";
-import { AddressSpace, EffectKind, EffectReader } from "../../hypervisor/abi/effects.ts";
+import {
+  AddressSpace,
+  EffectKind,
+  EffectReader,
+  MoveDirection,
+} from "../../hypervisor/abi/effects.ts";
 import { ExitReasons } from "../../hypervisor/abi/exit-reasons.ts";
 import { DeviceAccess, EventKind, HEADER_BYTES, Message } from "../../hypervisor/abi/message.ts";
 import { createRuntime } from "../../hypervisor/abi/runtime.ts";
@@ -13,7 +18,7 @@ import { Status } from "../../hypervisor/abi/status.ts";
 import { type ServiceSpec, servicesOf } from "../../machine/service-table.ts";
 import type { VirtioDeviceOptions } from "../virtio/options.ts";
 
-const RAM_BYTES = 4 << 20;
+const RAM_BYTES = 16 << 20;
 const MESSAGE_BYTES = 1 << 16;
 const SLOT = 1;
 
@@ -29,6 +34,12 @@ export class VirtioBoard implements TestBus {
   readonly ram = new Uint8Array(RAM_BYTES);
   readonly messages: number[] = [];
   readonly output: Uint8Array[] = [];
+  /** In the order in which they were asked for. `memory` is the driver's. */
+  readonly moves: {
+    readonly toMemory: boolean;
+    readonly header: Uint8Array;
+    readonly memory: Uint8Array[];
+  }[] = [];
   readonly logs: string[] = [];
   /** Effect bytes of the largest reply. */
   largest = 0;
@@ -150,6 +161,9 @@ export class VirtioBoard implements TestBus {
       case EffectKind.PUT:
         this.output.push(reader.bytes(8).slice());
         break;
+      case EffectKind.MOVE:
+        this.#move(reader);
+        break;
       case EffectKind.LINE:
         this.level = reader.word(1) === 1;
         break;
@@ -166,6 +180,17 @@ export class VirtioBoard implements TestBus {
       default:
         assert.fail(`effect ${reader.kind}`);
     }
+  }
+
+  #move(reader: EffectReader): void {
+    const start = reader.moveSegments();
+    assert.ok(start >= 0);
+    const memory = Array.from({ length: reader.word(3) }, (_, i) => {
+      const address = reader.wide(start + 4 * i);
+      return this.ram.subarray(address, address + reader.word(start + 4 * i + 2));
+    });
+    const toMemory = reader.word(1) === MoveDirection.TO_MEMORY;
+    this.moves.push({ toMemory, header: reader.moveHeader().slice(), memory });
   }
 }
 

@@ -3,8 +3,11 @@
  *
  * Everything a message may put is bounded by its room: what does not fit is asked again after the next message, or by a timer.
  */
-import { BlockDevice } from "../../devices/virtio/block-device.ts";
-import { decodeAnswer, encodeRequest } from "../../devices/virtio/block-message.ts";
+import { BlockDevice, type BlockOperation } from "../../devices/virtio/block-device.ts";
+import {
+  decodeAnswers as decodeBlockAnswers,
+  encodeRequest,
+} from "../../devices/virtio/block-message.ts";
 import { EntropyDevice } from "../../devices/virtio/entropy-device.ts";
 import { FileDevice } from "../../devices/virtio/file-device.ts";
 import {
@@ -17,6 +20,7 @@ import { NetworkDevice } from "../../devices/virtio/network-device.ts";
 import { SocketDevice } from "../../devices/virtio/socket-device.ts";
 import { SOCKET_HEADER_BYTES, socketPacketBytes } from "../../devices/virtio/socket-packet.ts";
 import type { VirtioDevice } from "../../devices/virtio/virtio-device.ts";
+import { moveBytes } from "../../hypervisor/abi/effects.ts";
 import type { Hypercalls } from "../../hypervisor/abi/service.ts";
 import { Status } from "../../hypervisor/abi/status.ts";
 import type { VirtioDeviceOptions } from "./options.ts";
@@ -30,6 +34,8 @@ export interface DeviceEnd {
   /** The VM goes on from a snapshot. */
   resumed?(): void;
 }
+
+const NO_MEMORY = { addresses: [], lengths: [] };
 
 /** Room that stays for what else a message may cause: used rings, a completion's status. */
 const RESERVE_BYTES = 12 << 10;
@@ -46,17 +52,20 @@ function blockEnd(
   options: Extract<VirtioDeviceOptions, { kind: "block" }>,
   hypercalls: Hypercalls,
 ): DeviceEnd {
-  const submit = (...request: Parameters<typeof encodeRequest>): boolean => {
-    const bytes = encodeRequest(...request);
-    if (hypercalls.putRoom() < bytes.length + RESERVE_BYTES) return false;
-    return hypercalls.put(options.stream, bytes) === Status.OK;
+  const { stream } = options;
+  const submit = (tag: number, operation: BlockOperation): boolean => {
+    const header = encodeRequest(tag, operation);
+    const memory = "memory" in operation ? operation.memory : NO_MEMORY;
+    if (hypercalls.putRoom() < moveBytes(header.length, memory.addresses.length) + RESERVE_BYTES)
+      return false;
+    const toMemory = operation.kind === "read";
+    return hypercalls.move({ stream, toMemory, header, segments: memory }) === Status.OK;
   };
   const device = new BlockDevice({ submit }, options);
   return {
     device,
     receive(bytes) {
-      const answer = decodeAnswer(bytes);
-      if (answer) device.complete(answer.tag, answer.ok, answer.data);
+      device.completeAll(decodeBlockAnswers(bytes));
       return bytes.length;
     },
     settle() {

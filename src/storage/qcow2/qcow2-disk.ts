@@ -9,7 +9,7 @@
  * order but without flushes between, and the image is marked as open until `close`: the death of the process loses nothing, and after a
  * power failure refcounts are counted again when the image is opened (open-image.ts). What that can lose is in ADR 17.
  *
- * Not here: one operation at a time (disk-queue.ts), which file a backing name means (open-image.ts), repair (check.ts).
+ * Not here: one operation at a time (disk.ts), which file a backing name means (open-image.ts), repair (check.ts).
  */
 import { HypolithError } from "../../base/errors.ts";
 import type { BlockPort, Io } from "../block-port.ts";

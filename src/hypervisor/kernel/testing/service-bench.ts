@@ -30,7 +30,10 @@ const RAM_BYTES = 0x1_0000;
 export class ServiceBench {
   time = 0;
   readonly puts: [stream: number, text: string][] = [];
+  readonly moves: { stream: number; toMemory: boolean; header: number[]; bytes: number[] }[] = [];
   readonly logs: string[] = [];
+  /** Guest-physical address and length. */
+  readonly noticed: [address: number, length: number][] = [];
   readonly ram: Uint8Array;
   readonly vm: Vm;
   readonly vcpu: Vcpu;
@@ -40,7 +43,10 @@ export class ServiceBench {
   constructor(vmcs = new Vmcs()) {
     const view = new DataView(new ArrayBuffer(RAM_BASE + RAM_BYTES));
     this.ram = new Uint8Array(view.buffer, RAM_BASE, RAM_BYTES);
-    const engine = { view, noticeWrite() {} } as unknown as Engine;
+    const noticeWrite = (host: number, length: number): void => {
+      this.noticed.push([host - RAM_BASE, length]);
+    };
+    const engine = { view, noticeWrite } as unknown as Engine;
     const vcpus: Vcpu[] = [];
     this.vm = {
       ept: null as never,
@@ -59,6 +65,11 @@ export class ServiceBench {
     vcpus.push(this.vcpu);
     this.calls = new ServiceCalls(this.vm, engine, {
       now: () => this.time,
+      move: (stream, toMemory, header, segments) => {
+        if (toMemory) for (const [i, segment] of segments.entries()) segment.fill(i + 1);
+        const bytes = segments.flatMap((segment) => [...segment]);
+        this.moves.push({ stream, toMemory, header: [...header], bytes });
+      },
       put: (stream, bytes) => this.puts.push([stream, new TextDecoder().decode(bytes)]),
       log: (text) => this.logs.push(text),
     });
