@@ -48,6 +48,7 @@ const CR4_BITS: readonly (readonly [string, number])[] = [
   ["xsave", Cr4.OSXSAVE],
   ["smep", Cr4.SMEP],
   ["smap", Cr4.SMAP],
+  ["vmx", Cr4.VMXE],
 ];
 const EFER_BITS: readonly (readonly [string, number])[] = [
   ["syscall", Efer.SCE],
@@ -151,7 +152,9 @@ function setRegisters(vmcs: Vmcs, boot: BootState): void {
   vmcs.set(Field.GUEST_EFER, boot.efer);
   vmcs.set(
     Field.ENTRY_CONTROLS,
-    EntryControl.LOAD_DEBUG | (boot.efer & Efer.LMA ? EntryControl.IA32E_GUEST : 0),
+    EntryControl.LOAD_DEBUG |
+      EntryControl.LOAD_EFER |
+      (boot.efer & Efer.LMA ? EntryControl.IA32E_GUEST : 0),
   );
   vmcs.set(Field.GUEST_DR7, RESET_DR7);
   vmcs.setBig(Field.GUEST_PAT, RESET_PAT);

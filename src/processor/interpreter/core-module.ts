@@ -19,7 +19,7 @@ export const COLD_SLOTS = 8192;
 export const REGION_SLOTS = 8192;
 
 const IMPORTS: readonly (readonly [string, readonly Type[], readonly Type[]])[] = [
-  ["physicalFill", ["i32"], ["i32"]],
+  ["physicalFill", ["i32", "i32"], ["i32"]],
   ["codeWritten", ["i32", "i32"], []],
   ["translateBlock", ["i32", "i32"], ["i32"]],
   ["readTsc", ["i32"], []],

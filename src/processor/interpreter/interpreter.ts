@@ -54,6 +54,7 @@ interface CoreExports {
   updateMode(): void;
   flushTlb(keep: number): void;
   fetchHost(linear: bigint): number;
+  enterAddressSpace(forget: number): void;
   injectEvent(info: number, error: number, length: number): number;
   memR(linear: bigint, bytes: number, flags: number): number;
   memW(linear: bigint, bytes: number, flags: number): number;
@@ -78,7 +79,7 @@ export class Interpreter implements Engine {
     const { bytes, signatures } = buildCoreModule(memoryShape, hot, options.regions !== undefined);
     const { services } = options;
     const imports = {
-      physicalFill: (page: number) => services.physicalFill(page >>> 0),
+      physicalFill: (page: number, need: number) => services.physicalFill(page >>> 0, need),
       codeWritten: (host: number, count: number) => this.code.written(host >>> 0, count),
       translateBlock: (host: number, mode: number) => this.code.translate(host >>> 0, mode),
       readTsc: (retired: number) => services.readTsc(retired),
@@ -138,6 +139,10 @@ export class Interpreter implements Engine {
 
   flushTlb(): void {
     this.#core.flushTlb(0);
+  }
+
+  enterAddressSpace(forget: boolean): void {
+    this.#core.enterAddressSpace(forget ? 1 : 0);
   }
 
   injectEvent(info: number, error: number, length: number): number {

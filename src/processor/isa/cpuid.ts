@@ -34,7 +34,7 @@ const FLAGS: ReadonlyMap<string, Place> = new Map([
     1,
     0,
     "ecx",
-    "pni:0 pclmulqdq:1 ssse3:9 cx16:13 pcid:17 sse4_1:19 sse4_2:20 x2apic:21 movbe:22 popcnt:23 tsc_deadline_timer:24 aes:25 xsave:26 rdrand:30 hypervisor:31",
+    "pni:0 pclmulqdq:1 vmx:5 ssse3:9 cx16:13 pcid:17 sse4_1:19 sse4_2:20 x2apic:21 movbe:22 popcnt:23 tsc_deadline_timer:24 aes:25 xsave:26 rdrand:30 hypervisor:31",
   ),
   ...bits(6, 0, "eax", "arat:2"),
   ...bits(
@@ -55,11 +55,13 @@ const ALL_FLAGS = [...FLAGS.keys()];
 
 const without = (flags: readonly string[], names: string): string[] =>
   flags.filter((f) => !names.split(" ").includes(f));
-const V2 = without(ALL_FLAGS, "rdpid xsaves clflushopt");
+/** In no model: a guest gets VMX only where it is asked for by name. */
+const OPTIONAL = "vmx";
+const V2 = without(ALL_FLAGS, `${OPTIONAL} rdpid xsaves clflushopt`);
 
 /**
  * "x86-64-v2" is the psABI level of that name with the extensions that processors of that level came with (AES, PCLMULQDQ, MOVBE, RDRAND, XSAVE
- * for x87 and SSE) and today's protection features. "x86-64" is the first level with nothing newer. "max" is all there is.
+ * for x87 and SSE) and today's protection features. "x86-64" is the first level with nothing newer. "max" is all there is but VMX.
  */
 const MODELS: Readonly<Record<string, readonly string[]>> = {
   "x86-64-v2": V2,
@@ -67,7 +69,7 @@ const MODELS: Readonly<Record<string, readonly string[]>> = {
     V2,
     "pni pclmulqdq ssse3 cx16 pcid sse4_1 sse4_2 movbe popcnt aes xsave rdrand fsgsbase smep erms invpcid rdseed smap umip fsrm xsaveopt xsavec xgetbv1 lahf_lm pdpe1gb",
   ),
-  max: ALL_FLAGS,
+  max: without(ALL_FLAGS, OPTIONAL),
 };
 export const DEFAULT_CPU_MODEL = "x86-64-v2";
 

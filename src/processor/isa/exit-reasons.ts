@@ -53,8 +53,10 @@ export const ExitReason = {
   WBINVD: 54,
   XSETBV: 55,
   APIC_WRITE: 56,
+  RDRAND: 57,
   INVPCID: 58,
   VMFUNC: 59,
+  RDSEED: 61,
   PML_FULL: 62,
 } as const;
 

@@ -203,9 +203,11 @@ export const SecondaryControl = {
   APIC_REGISTERS: 1 << 8,
   VIRTUAL_INTERRUPTS: 1 << 9,
   PAUSE_LOOP: 1 << 10,
+  RDRAND: 1 << 11,
   INVPCID: 1 << 12,
   VM_FUNCTIONS: 1 << 13,
   VMCS_SHADOWING: 1 << 14,
+  RDSEED: 1 << 16,
   PML: 1 << 17,
   EPT_VE: 1 << 18,
   XSAVES: 1 << 20,
@@ -216,12 +218,18 @@ export const SecondaryControl = {
 export const ExitControl = {
   SAVE_DEBUG: 1 << 2,
   HOST_64: 1 << 9,
+  LOAD_PERF_GLOBAL_CTRL: 1 << 12,
   ACKNOWLEDGE_INTERRUPT: 1 << 15,
+  SAVE_PAT: 1 << 18,
+  LOAD_PAT: 1 << 19,
+  SAVE_EFER: 1 << 20,
+  LOAD_EFER: 1 << 21,
   SAVE_PREEMPTION_TIMER: 1 << 22,
 } as const;
 export const EntryControl = {
   LOAD_DEBUG: 1 << 2,
   IA32E_GUEST: 1 << 9,
+  LOAD_PERF_GLOBAL_CTRL: 1 << 13,
   LOAD_PAT: 1 << 14,
   LOAD_EFER: 1 << 15,
 } as const;

@@ -77,7 +77,10 @@ function defineTranslate(module: ModuleBuilder): void {
           // SMAP holds for implicit accesses whatever AC says; for explicit ones unless AC is set.
           const enforced = system.ne(0).or(p.get(S.RFLAGS_REST).and(Flag.AC).eqz());
           const done = fn.call(module.get("walk"), linear, access, user, enforced);
-          fn.if(done.eqz(), () => fn.return(0));
+          fn.if(done.eqz(), () => {
+            p.set(S.EXIT_LINEAR, linear);
+            fn.return(0);
+          });
         },
       );
       const rights = access

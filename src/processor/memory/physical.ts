@@ -47,21 +47,41 @@ export function takeNmiUnblocked(p: Cpu): Val {
 }
 
 export function definePhysical(module: ModuleBuilder): void {
+  /** physicalHost of an address under a guest's EPT, with a walk of it whatever is cached. */
+  module.function("guestPhysicalHost", ["i64", "i32"], ["i32"], (fn) => {
+    const p = new Procedure(module, fn);
+    const address = fn.param(0);
+    const need = fn.param(1);
+    const e = fn.call(module.get("physicalFill"), address.shrU(12).wrap(), need);
+    fn.if(e.and(need).eq(need), () => fn.return(e.and(-4096).or(address.wrap().and(4095))));
+    fn.if(e.and(Page.DEVICE), () => fn.return(DEVICE));
+    p.set(S.DEVICE_SIZE, 0);
+    eptViolation(p, address, need);
+    fn.return(0);
+  });
+
   module.function("physicalHost", ["i64", "i32"], ["i32"], (fn) => {
     // (guest-physical address, Page rights needed)
     const p = new Procedure(module, fn);
     const address = fn.param(0);
     const need = fn.param(1);
     p.set(S.WALK_PHYSICAL, address);
-    fn.if(address.geU(FOUR_GIB), () => fn.return(DEVICE));
-    const slot = address.shrU(12).wrap().shl(2);
+    fn.if(address.geU(FOUR_GIB), () => {
+      fn.if(p.get(S.GUEST_EPT).eqz(), () => fn.return(DEVICE));
+      fn.return(fn.call(module.get("guestPhysicalHost"), address, need));
+    });
+    const slot = address.shrU(12).wrap().shl(2).add(p.get(S.PHYSICAL_BASE));
     const entry = fn.variable("i32", fn.load("i32.load", slot, PHYSICAL_MAP));
     fn.if(entry.peek().eqz(), () => {
-      entry.set(fn.call(module.get("physicalFill"), address.shrU(12).wrap()));
+      entry.set(fn.call(module.get("physicalFill"), address.shrU(12).wrap(), need));
     });
     const e = entry.read();
     fn.if(e.and(need).eq(need), () => fn.return(e.and(-4096).or(address.wrap().and(4095))));
     fn.if(e.and(Page.DEVICE), () => fn.return(DEVICE));
+    // What was known need not be all: the guest's EPT has dirty flags, and its entries may have got more rights since.
+    fn.if(p.get(S.GUEST_EPT), () =>
+      fn.return(fn.call(module.get("guestPhysicalHost"), address, need)),
+    );
     p.set(S.DEVICE_SIZE, 0);
     eptViolation(p, address, need);
     fn.return(0);

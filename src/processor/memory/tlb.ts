@@ -22,6 +22,7 @@ import {
   ACCESS_MODES,
   ADDRESS_SPACES,
   CODE_MAP,
+  GUEST_PCID_MAP,
   JUMP_CACHE,
   JUMP_CACHE_BYTES,
   JUMP_CACHE_PAGE_BYTES,
@@ -140,6 +141,9 @@ export function defineTlb(module: ModuleBuilder): void {
       fn.memoryFill(fn.i32(TLB_READ), 0xff, fn.i32(3 * TLB_BYTES));
       fn.memoryFill(fn.i32(JUMP_CACHE), 0, fn.i32(JUMP_CACHE_BYTES));
       fn.memoryFill(fn.i32(PCID_MAP), 0, fn.i32(PCIDS * 2));
+      fn.if(p.get(S.CR0_REQUIRED).ne(0), () =>
+        fn.memoryFill(fn.i32(GUEST_PCID_MAP), 0, fn.i32(PCIDS * 2)),
+      );
       p.set(S.LARGE_BANKS, 0);
       p.set(S.HIGH_LOCAL, 0);
       p.set(S.ADDRESS_SPACE_NEXT, 1);
@@ -225,7 +229,7 @@ export function defineTlb(module: ModuleBuilder): void {
           .and(PCIDS - 1),
         fn.i32(0),
       );
-    const slot = pcid.shl(1);
+    const slot = pcid.shl(1).add(p.get(S.PCID_BASE));
     const number = fn.variable("i32", fn.load("i32.load16_u", slot, PCID_MAP));
     fn.if(fn.param(0).or(number.read().eqz()), () => {
       const next = p.get(S.ADDRESS_SPACE_NEXT);

@@ -86,7 +86,10 @@ class WalkState {
         p.set(S.EXIT_QUALIFICATION, takeNmiUnblocked(p).or(0x81).extU());
         p.set(S.DEVICE_SIZE, 0);
         p.set(S.PENDING, Pending.VM_EXIT);
+        p.fn.return(0);
       });
+      // An access to a paging structure, not to what the address leads to.
+      p.set(S.EXIT_QUALIFICATION, p.get(S.EXIT_QUALIFICATION).and(~0x100));
       p.fn.return(0);
     });
     return host;

@@ -13,6 +13,7 @@
  *   0x0040_0000  physical map: u32 per guest-physical page below 4 GiB (frame | PAGE flags), a cache of the EPT
  *   0x0080_0000  code map: u64 per 4 KiB page of this memory, one bit per 64-byte granule that holds decoded code
  *   0x0100_0000  arena of decoded blocks
+ *   0x0300_0000  structures of the micro-hypervisor; at 0x03c0_0000 the physical map of a guest's guest
  *   RAM_BASE     guest RAM
  *
  * Committed lazily: a page of this memory that nobody touched costs nothing.
@@ -242,6 +243,14 @@ export const S = {
   CPL_CAUSE: f(0x7c4, "i32"),
   /** An interrupt waits that the guest itself takes: the run is left at the first boundary where it can. */
   INTERRUPT_WAITS: f(0x7c8, "i32"),
+  /** Nonzero while guest-physical addresses are those of a guest's guest under an EPT of the guest's (vmx/guest). */
+  GUEST_EPT: f(0x7d0, "i32"),
+  /** What to add to PHYSICAL_MAP and to PCID_MAP: 0, or the way to the second ones. */
+  PHYSICAL_BASE: f(0x7d4, "i32"),
+  PCID_BASE: f(0x7d8, "i32"),
+  /** Bits that MOV to CR0 and CR4 must leave set: not zero in VMX operation. */
+  CR0_REQUIRED: f(0x7e0, "i64"),
+  CR4_REQUIRED: f(0x7e8, "i64"),
 } as const satisfies Record<string, Field>;
 
 /** Replies and queued writes of device accesses: 128 entries of 16 bytes, enough for the
@@ -257,6 +266,8 @@ export const BOUNCE_BYTES = 0x1000;
 /** Address-space number (u16) of each PCID, 0 = none yet. */
 export const PCID_MAP = 0x5000;
 export const PCIDS = 4096;
+/** The same for the guest of a guest that uses VMX. */
+export const GUEST_PCID_MAP = 0xa000;
 /** Address-space numbers are 1..ADDRESS_SPACES-1; with two mode bits they fill the 12 low bits of a TLB tag. */
 export const ADDRESS_SPACES = 1023;
 /**
@@ -367,7 +378,11 @@ export const ARENA = 0x100_0000;
 export const ARENA_BYTES = 0x200_0000;
 /** Control structures that belong to no guest (EPT, bitmaps) when a micro-hypervisor keeps them in this memory. */
 export const HYPERVISOR_BASE = 0x300_0000;
-export const HYPERVISOR_BYTES = 0x100_0000;
+export const HYPERVISOR_BYTES = 0xc0_0000;
+/** A second physical map, for the guest of a guest: a cache of the guest's EPT over ours. */
+export const GUEST_PHYSICAL_MAP = 0x3c0_0000;
+/** A page for the MSR bitmap of a guest hypervisor joined to ours. */
+export const JOINED_MSR_BITMAP = 0xc000;
 export const RAM_BASE = 0x400_0000;
 
 /**

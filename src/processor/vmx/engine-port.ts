@@ -10,6 +10,8 @@ export interface Engine {
   updateMode(): void;
   /** Forgets all linear translations. */
   flushTlb(): void;
+  /** Makes the translations of the current PCID (of the map at S.PCID_BASE) current, or begins them anew. Calls updateMode. */
+  enterAddressSpace(forget: boolean): void;
   /** Delivers an event as VM entry does: interruption information, error code, instruction length. Answers a Status. */
   injectEvent(info: number, error: number, length: number): number;
   /**
@@ -25,8 +27,8 @@ export interface Engine {
 
 /** Imports of the engine that VMX serves. */
 export interface EngineServices {
-  /** Physical-map entry (state/layout.ts, Page) of a guest-physical page that is not in the map. */
-  physicalFill(page: number): number;
+  /** Physical-map entry (state/layout.ts, Page) of a guest-physical page that is not in the map; `need` (Page rights) is what it is for. */
+  physicalFill(page: number, need: number): number;
   /** Stores in S.TSC the guest's time-stamp counter after `retired` instructions of the current run. */
   readTsc(retired: number): void;
   random(): bigint;

@@ -10,6 +10,7 @@ import { invariant } from "../../base/invariant.ts";
 import { ENTRY_FAILURE, ExitReason } from "../isa/exit-reasons.ts";
 import { CplExit, VendorExit, VendorField } from "../isa/vendor.ts";
 import {
+  EntryControl,
   ExitControl,
   Field,
   INTERRUPTION_ERROR_CODE,
@@ -20,6 +21,7 @@ import {
   SecondaryControl,
 } from "../isa/vmcs-fields.ts";
 import { EptEntry, walkEpt } from "../memory/ept.ts";
+import { Efer } from "../state/control-bits.ts";
 import {
   DEVICE_ENTRIES,
   DEVICE_REPLIES,
@@ -34,8 +36,11 @@ import {
   Slow,
   Status,
 } from "../state/layout.ts";
+import { type EntryLimits, PREEMPTION_SHIFT } from "./capabilities.ts";
 import type { Engine, EngineServices, TscClock } from "./engine-port.ts";
 import { checkControls, checkGuestState, checkInjection } from "./entry-checks.ts";
+import { GuestVmx, InterruptAnswer } from "./guest/guest-vmx.ts";
+import type { OtherMsrs } from "./guest/msr-area.ts";
 import { doorbellPort, type InterruptPort, Request } from "./interrupt-port.ts";
 import type { Vmcs } from "./vmcs.ts";
 import { VmmTimer } from "./vmm-timer.ts";
@@ -46,6 +51,8 @@ const MAX_RUN = 400_000;
 const MULTIPLIER_FRACTION = 48n;
 /** #boundary: the guest goes on. */
 const GO_ON = -1;
+/** The preemption timer of a guest hypervisor has expired. */
+const GUEST_TIMER = -2;
 
 const BLOCKING_BY_STI = 1;
 const BLOCKING_BY_MOV_SS = 2;
@@ -116,6 +123,7 @@ export class Processor implements EngineServices {
   /** Called with the host address of each page of memory before the guest reaches it for the first time since the last INVEPT. */
   pager: ((frame: number) => void) | null = null;
   #sampler: Sampler | null = null;
+  #guestVmx: GuestVmx | null = null;
   /** The value of `retired` at which the next sample is due. */
   #sampleAt = Infinity;
 
@@ -123,7 +131,7 @@ export class Processor implements EngineServices {
     this.#clock = options.clock;
     this.#entropy = options.entropy;
     this.#interrupts = options.interrupts ?? doorbellPort(options.doorbell ?? (() => false));
-    this.#timer = new VmmTimer(options.preemptionShift ?? 0);
+    this.#timer = new VmmTimer(options.preemptionShift ?? PREEMPTION_SHIFT);
     this.#pause = options.pause ?? (() => {});
   }
 
@@ -146,10 +154,41 @@ export class Processor implements EngineServices {
     return this.engine.view;
   }
 
+  /** VMX for the guest's own use; null unless it has been offered. */
+  get guestVmx(): GuestVmx | null {
+    return this.#guestVmx;
+  }
+
+  /** Offers VMX to the guest. `msrs`: those that the hypervisor keeps for it. */
+  offerVmx(limits: EntryLimits, msrs: OtherMsrs): void {
+    this.#guestVmx = new GuestVmx(
+      limits,
+      {
+        engine: this.engine,
+        tsc: () => this.tsc(),
+        ownPage: (page) => this.#ownPage(page),
+        reloadControls: () => {
+          invariant(this.#current, "a VMCS is active");
+          this.#loadControls(this.#current);
+        },
+        inject: (info, error, length) => this.#deliverEvent(info, error, length),
+      },
+      msrs,
+    );
+  }
+
   // ---- services to the engine ----
 
-  physicalFill(page: number): number {
+  physicalFill(page: number, need: number): number {
+    if (this.#guestVmx?.usesEpt) return this.#guestVmx.fill(page, need);
+    return this.#ownPage(page);
+  }
+
+  /** Physical-map entry of a guest-physical page under our own EPT. */
+  #ownPage(page: number): number {
     const view = this.view;
+    const known = view.getInt32(PHYSICAL_MAP + page * 4, true);
+    if (known !== 0) return known;
     let entry: number;
     if (this.#eptp === 0n) entry = Page.KNOWN;
     else {
@@ -170,10 +209,17 @@ export class Processor implements EngineServices {
   readTsc(retired: number): void {
     const now = this.#clock.tsc(this.retired + retired);
     // Whoever reads the deadline has reached it: a clock that goes on by itself stands still just before it until the run has ended.
-    const tsc = this.#toGuest(now < this.#timer.deadline ? now : this.#timer.deadline - 1);
+    const deadline = this.#deadline;
+    const tsc = this.#toGuest(now < deadline ? now : deadline - 1);
     const view = this.view;
     view.setUint32(S.TSC.at, tsc >>> 0, true);
     view.setUint32(S.TSC.at + 4, Math.floor(tsc / 0x1_0000_0000), true);
+  }
+
+  /** TSC (without offset) at which somebody's timer ends the run. */
+  get #deadline(): number {
+    const { deadline } = this.#timer;
+    return this.#guestVmx === null ? deadline : Math.min(deadline, this.#guestVmx.deadline);
   }
 
   #toGuest(tsc: number): number {
@@ -198,6 +244,7 @@ export class Processor implements EngineServices {
   /** INVEPT: forgets translations made with any EPT. */
   invalidateEpt(): void {
     new Uint8Array(this.view.buffer, PHYSICAL_MAP, PHYSICAL_MAP_PAGES * 4).fill(0);
+    this.#guestVmx?.forgetMemory();
     this.engine.flushTlb();
   }
 
@@ -237,8 +284,7 @@ export class Processor implements EngineServices {
     view.setUint32(S.EXIT_INTERRUPTION.at, 0, true);
     if (this.#cplControl !== 0) this.#latchLevel();
     this.#collectBreakpoints();
-    const injection = checkInjection(vmcs);
-    if (injection !== null) return this.#refuse(vmcs, InstructionError.INVALID_CONTROLS);
+    if (checkInjection(vmcs) !== null) return this.#refuse(vmcs, InstructionError.INVALID_CONTROLS);
     if (!this.#inject(vmcs)) return InstructionError.NONE;
     if (vmcs.number(VendorField.DEVICE_ACCESS) !== 0) this.#answerDeviceRead(vmcs);
     this.#runUntilExit(vmcs);
@@ -269,8 +315,7 @@ export class Processor implements EngineServices {
   /** Checks and loads what was written to the VMCS since the last entry. Answers null, or a result for enter(). */
   #prepare(vmcs: Vmcs): number | null {
     if (checkControls(vmcs) !== null) return this.#refuse(vmcs, InstructionError.INVALID_CONTROLS);
-    const bad = checkGuestState(vmcs);
-    if (bad !== null) {
+    if (checkGuestState(vmcs) !== null) {
       vmcs.set(Field.EXIT_REASON, ENTRY_FAILURE + ExitReason.ENTRY_GUEST_STATE);
       vmcs.setBig(Field.EXIT_QUALIFICATION, 0n);
       return InstructionError.NONE;
@@ -346,6 +391,10 @@ export class Processor implements EngineServices {
       this.#eptp = eptp;
       this.invalidateEpt();
     }
+    if (this.#guestVmx?.isInside) {
+      this.#guestVmx.overlay();
+      this.#tscOffset += this.#guestVmx.tscOffset;
+    }
   }
 
   /** Event injection. Answers false if delivering it ended in a VM exit. */
@@ -354,17 +403,37 @@ export class Processor implements EngineServices {
     if (info < INTERRUPTION_VALID) return true;
     vmcs.set(Field.ENTRY_INTERRUPTION_INFO, info - INTERRUPTION_VALID);
     const error = info & INTERRUPTION_ERROR_CODE ? vmcs.number(Field.ENTRY_ERROR_CODE) : 0;
+    if (this.#guestVmx?.intercepts(info, error)) return true;
+    const status = this.#deliverEvent(info, error, vmcs.number(Field.ENTRY_INSTRUCTION_LENGTH));
+    if (status !== Status.EXIT) return true;
+    const reason = this.view.getUint32(S.EXIT_REASON.at, true);
+    if (this.#guestVmx?.isInside && this.#handledByGuest(reason)) return true;
+    this.#finishExit(vmcs, this.view.getUint32(S.EXIT_REASON.at, true));
+    return false;
+  }
+
+  #deliverEvent(info: number, error: number, length: number): number {
     // An injected event ends HLT.
     this.view.setUint32(S.ACTIVITY.at, 0, true);
     this.#dropPendingDebug(info);
-    const status = this.engine.injectEvent(
-      info | 0,
-      error,
-      vmcs.number(Field.ENTRY_INSTRUCTION_LENGTH),
-    );
-    if (status !== Status.EXIT) return true;
-    this.#finishExit(vmcs, this.view.getUint32(S.EXIT_REASON.at, true));
-    return false;
+    return this.engine.injectEvent(info | 0, error, length);
+  }
+
+  /** Gives an exit of the engine to the guest's own VMX. Answers true if the guest goes on. */
+  #handledByGuest(reason: number): boolean {
+    const guest = this.#guestVmx;
+    if (guest === null) return false;
+    if (guest.isInside) {
+      this.#settleResumeFlag(reason);
+      this.#settleBreakpoints(reason);
+    }
+    if (!guest.handle(reason)) return false;
+    this.view.setUint32(S.VECTORING.at, 0, true);
+    if (this.view.getUint32(S.DEVICE_REPLY_COUNT.at, true) > 0) {
+      this.view.setUint32(S.DEVICE_REPLY_COUNT.at, 0, true);
+      this.view.setUint32(S.DEVICE_REPLY_NEXT.at, 0, true);
+    }
+    return true;
   }
 
   /** SDM Vol. 3C, "Delivery of Pending Debug Exceptions after VM Entry": what is pending survives only a software event under MOV SS. */
@@ -404,6 +473,7 @@ export class Processor implements EngineServices {
         if (budget <= 0 || request !== 0 || activity !== 0 || this.#interrupts.nmi) {
           const reason = this.#boundary(vmcs, request);
           if (reason !== GO_ON) {
+            if (this.#endsGuestsGuest(reason)) continue;
             this.#finishExit(vmcs, reason);
             return;
           }
@@ -415,6 +485,7 @@ export class Processor implements EngineServices {
       const exit = this.#run(budget);
       if (this.retired >= this.#sampleAt) this.#sample();
       if (exit !== 0 && !this.#staysInGuest()) {
+        if (this.#handledByGuest(view.getUint32(S.EXIT_REASON.at, true))) continue;
         this.#finishExit(vmcs, view.getUint32(S.EXIT_REASON.at, true));
         return;
       }
@@ -427,7 +498,7 @@ export class Processor implements EngineServices {
 
   /** Instructions up to the next look at the world outside; 0 or less if the deadline has come. */
   #budget(): number {
-    const until = Math.min(this.#timer.deadline, this.#interrupts.nextAt);
+    const until = Math.min(this.#deadline, this.#interrupts.nextAt);
     const budget = Math.min(MAX_RUN, this.#sampleAt - this.retired);
     return until === Infinity
       ? budget
@@ -454,7 +525,9 @@ export class Processor implements EngineServices {
     const activity = view.getUint32(S.ACTIVITY.at, true);
     view.setBigUint64(S.EXIT_QUALIFICATION.at, 0n, true);
     if (activity === Activity.WAIT_FOR_SIPI) return GO_ON;
-    if (this.tsc() >= this.#timer.deadline) return this.#timer.reason;
+    const now = this.tsc();
+    if (this.#guestVmx && now >= this.#guestVmx.deadline) return GUEST_TIMER;
+    if (now >= this.#timer.deadline) return this.#timer.reason;
     const slow = slowNow();
     const isFree = (slow & Slow.SHADOW) === 0;
     if (isFree && (slow & Slow.NMI_WINDOW) !== 0) return ExitReason.NMI_WINDOW;
@@ -481,7 +554,7 @@ export class Processor implements EngineServices {
     const { view } = this;
     const pin = vmcs.number(Field.PIN_CONTROLS);
     const blocking = view.getUint32(S.INTERRUPTIBILITY.at, true);
-    const exits = (pin & PinControl.NMI) !== 0;
+    const exits = (pin & PinControl.NMI) !== 0 || this.#guestVmx?.nmiExits === true;
     // With virtual NMIs the blocking is that of virtual ones.
     const isBlocked = (blocking & BLOCKING_BY_NMI) !== 0 && (pin & PinControl.VIRTUAL_NMI) === 0;
     if (isBlocked || (!exits && (blocking & BLOCKING_BY_MOV_SS) !== 0)) return GO_ON;
@@ -499,6 +572,13 @@ export class Processor implements EngineServices {
   #externalInterrupt(vmcs: Vmcs): number {
     const { view } = this;
     if ((vmcs.number(Field.PIN_CONTROLS) & PinControl.EXTERNAL_INTERRUPT) === 0) {
+      const guest = this.#guestVmx;
+      if (guest && guest.interruptAnswer !== InterruptAnswer.DELIVER) {
+        const isAcknowledged = guest.interruptAnswer === InterruptAnswer.EXIT_ACKNOWLEDGED;
+        const isHalted = view.getUint32(S.ACTIVITY.at, true) === Activity.HLT;
+        guest.interrupt(isAcknowledged ? this.#interrupts.acknowledge() : -1, isHalted);
+        return GO_ON;
+      }
       const flags = view.getUint32(S.RFLAGS_REST.at, true);
       const blocking = view.getUint32(S.INTERRUPTIBILITY.at, true);
       const isOpen =
@@ -526,11 +606,28 @@ export class Processor implements EngineServices {
 
   /** Halted: time passes without instructions. */
   #rest(): void {
-    const { deadline } = this.#timer;
+    const deadline = this.#deadline;
     const activity = this.view.getUint32(S.ACTIVITY.at, true);
     const own = activity === Activity.WAIT_FOR_SIPI ? Infinity : deadline;
     const wait = this.#clock.idle(Math.min(own, this.#interrupts.nextAt), this.retired);
     if (wait > 0) this.#pause(Math.min(wait, LONGEST_PAUSE_NS));
+  }
+
+  /** Gives what has come between two instructions to the guest hypervisor, if its guest runs and it has asked for that. */
+  #endsGuestsGuest(reason: number): boolean {
+    if (!this.#guestVmx?.isInside) return false;
+    if (reason !== GUEST_TIMER)
+      return reason !== ExitReason.PREEMPTION_TIMER && this.#handledByGuest(reason);
+    this.#prepareTimerExit();
+    return this.#handledByGuest(ExitReason.PREEMPTION_TIMER);
+  }
+
+  /** The exit of the guest hypervisor's timer comes between two instructions. */
+  #prepareTimerExit(): void {
+    const { view } = this;
+    view.setUint32(S.EXIT_LENGTH.at, 0, true);
+    view.setBigUint64(S.EXIT_QUALIFICATION.at, 0n, true);
+    view.setUint32(S.EXIT_INTERRUPTION.at, 0, true);
   }
 
   /** Runs end where a sample is due, so it is never late. */
@@ -606,6 +703,15 @@ export class Processor implements EngineServices {
       cr4: vmcs.number(Field.GUEST_CR4),
       efer: vmcs.number(Field.GUEST_EFER),
     };
+    this.#storeLongMode(vmcs);
+  }
+
+  /** The exit stores EFER.LMA in the IA-32e mode guest control: the guest may have changed it. */
+  #storeLongMode(vmcs: Vmcs): void {
+    const controls = vmcs.number(Field.ENTRY_CONTROLS);
+    const isLong = (this.#cr.efer & Efer.LMA) !== 0;
+    if (isLong !== ((controls & EntryControl.IA32E_GUEST) !== 0))
+      vmcs.set(Field.ENTRY_CONTROLS, (controls ^ EntryControl.IA32E_GUEST) >>> 0);
   }
 
   #describeDeviceAccess(vmcs: Vmcs): void {

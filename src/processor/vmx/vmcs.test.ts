@@ -30,7 +30,7 @@ function validGuest(): Vmcs {
   vmcs.set(Field.GUEST_CR0, 0x8000_0031);
   vmcs.set(Field.GUEST_CR4, 0x20);
   vmcs.set(Field.GUEST_EFER, 0x500);
-  vmcs.set(Field.ENTRY_CONTROLS, 1 << 9);
+  vmcs.set(Field.ENTRY_CONTROLS, (1 << 9) | (1 << 15));
   vmcs.set(Field.PRIMARY_CONTROLS, PrimaryControl.HLT);
   vmcs.set(Field.GUEST_RFLAGS, 2);
   vmcs.set(Field.GUEST_RIP, 0x1000);
@@ -78,22 +78,21 @@ test("a valid guest passes the entry checks", () => {
 });
 
 const BROKEN: readonly (readonly [string, (v: Vmcs) => void])[] = [
-  ["CR0.PG without CR0.PE", (v) => v.set(Field.GUEST_CR0, 0x8000_0030)],
-  ["IA-32e mode without PAE paging", (v) => v.set(Field.GUEST_CR4, 0)],
-  ["EFER.LMA and EFER.LME under paging", (v) => v.set(Field.GUEST_EFER, 0x400)],
-  ["RFLAGS.VM in IA-32e mode", (v) => v.set(Field.GUEST_RFLAGS, 0x2_0002)],
+  ["guest CR0.PG without CR0.PE", (v) => v.set(Field.GUEST_CR0, 0x8000_0030)],
+  ["IA-32e mode guest without PAE paging", (v) => v.set(Field.GUEST_CR4, 0)],
+  ["guest EFER", (v) => v.set(Field.GUEST_EFER, 0x400)],
   ["RIP is not canonical", (v) => v.setBig(Field.GUEST_RIP, 0x8000_0000_0000n)],
-  ["activity state", (v) => v.set(Field.GUEST_ACTIVITY, 4)],
+  ["activity state is not supported", (v) => v.set(Field.GUEST_ACTIVITY, 4)],
   [
     "pending debug exceptions have reserved bits",
     (v) => v.setBig(Field.GUEST_PENDING_DEBUG, 0x2000n),
   ],
   ["blocking by STI with IF clear", (v) => v.set(Field.GUEST_INTERRUPTIBILITY, 1)],
-  ["TR is unusable", (v) => v.set(Field.GUEST_TR_RIGHTS, 0x1_0000)],
+  ["TR type", (v) => v.set(Field.GUEST_TR_RIGHTS, 0x1_0000)],
   ["CS.L and CS.D", (v) => v.set(Field.GUEST_CS_RIGHTS, 0xe09b)],
   ["ES is not present", (v) => v.set(Field.GUEST_ES_RIGHTS, 0xc013)],
   [
-    "injection of an external interrupt while blocked",
+    "RFLAGS.IF is clear for an external interrupt",
     (v) => v.set(Field.ENTRY_INTERRUPTION_INFO, INTERRUPTION_VALID + 0x20),
   ],
 ];
@@ -115,16 +114,16 @@ test("VM entry refuses controls that contradict each other", () => {
   expectRule("virtual NMIs require NMI exiting", (v) =>
     v.set(Field.PIN_CONTROLS, PinControl.VIRTUAL_NMI),
   );
-  expectRule("I/O bitmap alignment", (v) => {
+  expectRule("I/O bitmap A address is not aligned", (v) => {
     v.set(Field.PRIMARY_CONTROLS, PrimaryControl.HLT | PrimaryControl.IO_BITMAPS);
     v.set(Field.IO_BITMAP_A, 0x1001);
   });
-  expectRule("unrestricted guest requires EPT", (v) => {
+  expectRule("UNRESTRICTED_GUEST requires EPT", (v) => {
     v.set(Field.PRIMARY_CONTROLS, (PrimaryControl.HLT | PrimaryControl.SECONDARY) >>> 0);
     v.set(Field.SECONDARY_CONTROLS, SecondaryControl.UNRESTRICTED_GUEST);
   });
   expectRule("saving an inactive preemption timer", (v) => v.set(Field.EXIT_CONTROLS, 1 << 22));
-  expectRule("CR3-target count", (v) => v.set(Field.CR3_TARGET_COUNT, 5));
+  expectRule("number of CR3-target values", (v) => v.set(Field.CR3_TARGET_COUNT, 5));
 });
 
 test("VM entry refuses injections that are not legal", () => {

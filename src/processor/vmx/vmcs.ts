@@ -99,6 +99,27 @@ function allSlots(): Map<number, Slot> {
   return slots;
 }
 
+/** Where a field of the guest-state area, or of the exit information that the engine leaves, is in the state block. */
+export interface StatePlace {
+  readonly field: number;
+  readonly at: number;
+  readonly bytes: 2 | 4 | 8;
+}
+
+const STATE_PLACES: readonly StatePlace[] = [...guestSlots()].map(([field, { at, bytes }]) => ({
+  field,
+  at,
+  bytes,
+}));
+/** Bits 11:10 of an encoding: 2 = guest state, 1 = exit information. */
+const isOfType =
+  (type: number) =>
+  ({ field }: StatePlace) =>
+    ((field >> 10) & 3) === type;
+/** Guest state but RFLAGS, whose bits are spread (rflags.ts). */
+export const GUEST_STATE = STATE_PLACES.filter(isOfType(2));
+export const EXIT_INFORMATION = STATE_PLACES.filter(isOfType(1));
+
 /** Encodings are below this. */
 const ENCODINGS = 0x8000;
 const SLOTS: Slot[] = [];

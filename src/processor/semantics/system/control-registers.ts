@@ -4,7 +4,8 @@
  * Move to/from Control Registers", "LMSW", "SMSW", "CLTS"; Vol. 3C, "Guest/Host Masks and Read Shadows for CR0 and CR4", "CR3-Target Controls".
  *
  * A VM exit comes after #UD and the CPL check and before all checks of the value. Bits that the host owns keep their real value when the guest
- * writes and read as the shadow. That VMX fixes some bits (NE, VMXE) is not enforced: the capability MSRs of this processor report them free.
+ * writes and read as the shadow. What VMX operation fixes (NE, VMXE, PE and PG) is in S.CR0_REQUIRED and S.CR4_REQUIRED; our own micro-hypervisor
+ * fixes nothing.
  */
 
 import type { Val } from "../../ir/value.ts";
@@ -118,7 +119,8 @@ function changeCr0(p: Procedure): void {
     .shrU(32)
     .ne(0)
     .or(pg.and(pe.eqz()))
-    .or(has(next, Cr0.NW).and(has(next, Cr0.CD).eqz()));
+    .or(has(next, Cr0.NW).and(has(next, Cr0.CD).eqz()))
+    .or(p.get(S.CR0_REQUIRED).and(value.not()).ne(0));
   p.faultIf(bad, Vector.GP);
   const changed = next.xor(old);
   const pgChanges = has(changed, Cr0.PG);
@@ -148,6 +150,7 @@ function changeCr4(p: Procedure): void {
   const changed = value.xor(old);
   const isLong = longMode(p);
   p.faultIf(value.and(p.get(S.CR4_ALLOWED).not()).ne(0), Vector.GP);
+  p.faultIf(p.get(S.CR4_REQUIRED).and(value.not()).ne(0), Vector.GP);
   p.faultIf(isLong.and(has(value, Cr4.PAE).eqz().or(has(changed, Cr4.LA57))), Vector.GP);
   const pcidStarts = has(changed, Cr4.PCIDE).and(has(value, Cr4.PCIDE));
   p.faultIf(pcidStarts.and(isLong.eqz().or(has(p.get(S.CR3), 0xfff))), Vector.GP);

@@ -155,7 +155,7 @@ function invalidatePcid(p: Procedure): void {
     isCurrent,
     () => callVoid(p, "enterAddressSpace", 1),
     // Without a number, the PCID gets a fresh one when it is next entered.
-    () => fn.store("i32.store16", pcid.shl(1), 0, PCID_MAP),
+    () => fn.store("i32.store16", pcid.shl(1).add(p.get(S.PCID_BASE)), 0, PCID_MAP),
   );
 }
 
