@@ -25,6 +25,7 @@ import { InterruptControllers } from "../hypervisor/kernel/interrupt-controllers
 import { Kernel } from "../hypervisor/kernel/kernel.ts";
 import { Ledger } from "../hypervisor/kernel/ledger.ts";
 import { LocalApic } from "../hypervisor/kernel/local-apic.ts";
+import { readMsr, writeMsr } from "../hypervisor/kernel/msr.ts";
 import { RouteTable } from "../hypervisor/kernel/routes.ts";
 import type { ServiceDomain } from "../hypervisor/kernel/service-domain.ts";
 import { Vcpu } from "../hypervisor/kernel/vcpu.ts";
@@ -37,6 +38,7 @@ import { Jit, type JitStats, type RegionBackend } from "../processor/jit/jit.ts"
 import { OwnThread } from "../processor/jit/own-thread.ts";
 import { EptEntry, EptTables } from "../processor/memory/ept.ts";
 import { HYPERVISOR_BASE, HYPERVISOR_BYTES, RAM_BASE, S } from "../processor/state/layout.ts";
+import type { GuestVmxState } from "../processor/vmx/guest/guest-vmx.ts";
 import { Processor } from "../processor/vmx/processor.ts";
 import { Vmcs } from "../processor/vmx/vmcs.ts";
 import type { BlockPort } from "../storage/block-port.ts";
@@ -45,6 +47,7 @@ import { e820Map } from "./boot/memory-map.ts";
 import type { Decompressors } from "./boot/payload.ts";
 import { DeterministicClock, type MachineClock, WallClock } from "./clocks.ts";
 import { adoptVmcs, configureVmcs } from "./guest-state.ts";
+import { offerVmx } from "./offer-vmx.ts";
 import { Profile } from "./profile.ts";
 import { canBeInterrupted, reportServices } from "./service-report.ts";
 import { servicesOf } from "./service-table.ts";
@@ -217,10 +220,22 @@ export class Machine {
     this.#kernel = new Kernel(this.processor, this.vm, kernelPorts, then?.vm);
     if (then) this.#resume(then, vmcs, cpuid);
     else this.#load(config, vmcs, cpuid, memoryBytes);
+    this.#offerVmx(cpuid, then?.vm.guestVmx ?? null);
     if (config.traceExits) this.vm.log.trace((line) => this.#traceLine(line));
     this.#reportsJit = config.reportJit === true;
     this.#profile = config.profile ? new Profile(config.profile) : null;
     this.processor.sampler = this.#profile;
+  }
+
+  #offerVmx(cpuid: CpuidModel, saved: GuestVmxState | null): void {
+    const vcpu = this.vm.vcpus[0]!;
+    const at = (): { now: number } => ({ now: this.processor.tsc() });
+    const msrs = offerVmx(this.processor, cpuid, {
+      read: (index) => readMsr(vcpu, index, at()),
+      write: (index, value) => writeMsr(vcpu, index, value, at()),
+    });
+    for (const [index, value] of msrs ?? []) vcpu.msrs.set(index, value);
+    if (saved) this.processor.guestVmx?.restore(saved);
   }
 
   #regionTier(engine: MachineConfig["engine"]): ((host: RegionHost) => RegionTier) | undefined {

@@ -12,6 +12,7 @@ import {
   InterruptionType,
   PrimaryControl,
 } from "../../processor/isa/vmcs-fields.ts";
+import { InterruptAnswer } from "../../processor/vmx/guest/guest-vmx.ts";
 import type { Processor } from "../../processor/vmx/processor.ts";
 import { EventKind, HEADER_BYTES, SignalNumber } from "../abi/message.ts";
 import { type EffectPorts, MIN_TIMER_NS } from "./effects.ts";
@@ -73,7 +74,8 @@ export class Kernel {
   save(): VmState | null {
     const vm = this.#vm;
     const isWhole = !vm.end && vm.services.every((service) => this.#calls.checkpoint(service));
-    return isWhole ? saveVm(vm, this.#calls.seq) : null;
+    const guestVmx = this.#processor.guestVmx?.save() ?? null;
+    return isWhole ? saveVm(vm, this.#calls.seq, guestVmx) : null;
   }
 
   /** Virtual time in ns. */
@@ -87,13 +89,18 @@ export class Kernel {
     if (vm.end) return ENDED;
     const deadline = this.#runTimers(vcpu);
     if (vm.end) return ENDED;
-    if (vcpu.state === VcpuState.BLOCKED_HLT) {
-      if (!this.#hasWakeup(vcpu)) return { kind: "idle", until: deadline };
+    const isHalted = vcpu.state === VcpuState.BLOCKED_HLT;
+    if (isHalted) {
+      if (!this.#hasWakeup(vcpu)) {
+        const other = this.#processor.guestVmx?.deadline ?? Infinity;
+        return { kind: "idle", until: Math.min(deadline, other) };
+      }
       vcpu.state = VcpuState.RUNNABLE;
     }
+    const isUrgent = this.#exitForEvents(vcpu, isHalted);
     this.#prepareEvents(vcpu);
     const { vmcs } = vcpu;
-    const left = Math.ceil(deadline - this.now());
+    const left = isUrgent ? 0 : Math.ceil(deadline - this.now());
     vmcs.set(Field.PREEMPTION_TIMER, Math.min(Math.max(left, 0), MAX_TIMER));
     vcpu.state = VcpuState.IN_GUEST;
     const { transitions } = vm.log;
@@ -199,12 +206,40 @@ export class Kernel {
 
   #hasWakeup(vcpu: Vcpu): boolean {
     if (vcpu.event || vcpu.apic.nmiPending) return true;
+    const guest = this.#processor.guestVmx;
+    if (guest && guest.deadline <= this.now()) return true;
+    if (guest && guest.interruptAnswer !== InterruptAnswer.DELIVER)
+      return vcpu.apic.pending() >= 0 || this.#extintPending(vcpu);
     if ((vcpu.vmcs.number(Field.GUEST_RFLAGS) & RFLAGS_IF) === 0) return false;
     return vcpu.apic.pending() >= 0 || this.#extintPending(vcpu);
   }
 
   #extintPending(vcpu: Vcpu): boolean {
     return this.#vm.controllers.intr && vcpu.id === 0 && vcpu.apic.acceptsExtint();
+  }
+
+  /**
+   * What waits for a guest hypervisor whose guest runs ends that guest's stay, if its controls say so. Answers true if it must wait for an event
+   * that is to be delivered first.
+   */
+  #exitForEvents(vcpu: Vcpu, isHalted: boolean): boolean {
+    const guest = this.#processor.guestVmx;
+    if (!guest?.isInside) return false;
+    const { apic } = vcpu;
+    const isNmi = apic.nmiPending && guest.nmiExits;
+    const vector = apic.pending();
+    const answer = guest.interruptAnswer;
+    const isInterrupt =
+      answer !== InterruptAnswer.DELIVER && (vector >= 0 || this.#extintPending(vcpu));
+    if (vcpu.event) return isNmi || isInterrupt;
+    if (isNmi) {
+      apic.nmiPending = false;
+      guest.nmi(isHalted);
+    } else if (isInterrupt) {
+      const isAcknowledged = answer === InterruptAnswer.EXIT_ACKNOWLEDGED;
+      guest.interrupt(isAcknowledged ? this.#acknowledge(vcpu, vector) : -1, isHalted);
+    }
+    return false;
   }
 
   /** Chooses the event to inject, or opens an interrupt window for one that must wait. */
@@ -244,11 +279,16 @@ export class Kernel {
     if (wanted >>> 0 !== primary) vmcs.set(Field.PRIMARY_CONTROLS, wanted >>> 0);
   }
 
+  /** The vector: of the local APIC, or of the 8259 if `vector` is negative. */
+  #acknowledge(vcpu: Vcpu, vector: number): number {
+    if (vector < 0) return this.#vm.controllers.pic.acknowledge() & 0xff;
+    vcpu.apic.acknowledge(vector);
+    return vector;
+  }
+
   #acceptInterrupt(vcpu: Vcpu, vector: number): void {
-    let accepted = vector;
-    if (vector >= 0) vcpu.apic.acknowledge(vector);
-    else accepted = this.#vm.controllers.pic.acknowledge();
-    inject(vcpu, INTERRUPTION_VALID + (InterruptionType.EXTERNAL << 8) + (accepted & 0xff), 0, 0);
+    const accepted = this.#acknowledge(vcpu, vector);
+    inject(vcpu, INTERRUPTION_VALID + (InterruptionType.EXTERNAL << 8) + accepted, 0, 0);
   }
 
   /** Where a vCPU is, for a person: registers and the last exits. */

@@ -61,7 +61,7 @@ export interface MsrContext {
 
 /** Value of an MSR, or null for #GP. */
 export function readMsr(vcpu: Vcpu, index: number, { now }: MsrContext): bigint | null {
-  const { apic, vmcs } = vcpu;
+  const { apic } = vcpu;
   const offset = tscOffset(vcpu);
   switch (index) {
     case Msr.TSC:
@@ -78,9 +78,7 @@ export function readMsr(vcpu: Vcpu, index: number, { now }: MsrContext): bigint 
     const value = apic.readX2apic(index - Msr.X2APIC_FIRST, now);
     return value && (BigInt(value.high >>> 0) << 32n) | BigInt(value.low >>> 0);
   }
-  void vmcs;
-  const known = stored.get(index);
-  return known ? (vcpu.msrs.get(index) ?? known.initial) : null;
+  return vcpu.msrs.get(index) ?? stored.get(index)?.initial ?? null;
 }
 
 /** Writes an MSR; answers false for #GP. */

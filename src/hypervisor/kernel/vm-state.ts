@@ -2,6 +2,7 @@
  * All that the kernel knows of a VM between two of its steps, as plain data (abi/state-codec.ts): what a snapshot keeps beside memory and the
  * processor's state block. Services' states are what they save for their own restarts.
  */
+import type { GuestVmxState } from "../../processor/vmx/guest/guest-vmx.ts";
 import type { SavedApic } from "./local-apic.ts";
 import type { ServiceDomain } from "./service-domain.ts";
 import type { QueuedEvent, Vcpu } from "./vcpu.ts";
@@ -15,6 +16,8 @@ export interface VmState {
   /** Numbers of the next exit and of the last message. */
   readonly exits: number;
   readonly seq: number;
+  /** Of the guest's own VMX; null without. */
+  readonly guestVmx: GuestVmxState | null;
 }
 
 interface SavedVcpu {
@@ -43,7 +46,7 @@ export interface SavedService {
 }
 
 /** Of services that have just been checkpointed. */
-export function saveVm(vm: Vm, seq: number): VmState {
+export function saveVm(vm: Vm, seq: number, guestVmx: GuestVmxState | null): VmState {
   return {
     vcpus: vm.vcpus.map(({ state, event, msrs, apic, vmcs }) => ({
       ...{ state, event, msrs: [...msrs] },
@@ -57,7 +60,7 @@ export function saveVm(vm: Vm, seq: number): VmState {
       state: checkpoint!.state,
     })),
     exits: vm.log.total,
-    seq,
+    ...{ seq, guestVmx },
   };
 }
 

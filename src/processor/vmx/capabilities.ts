@@ -163,8 +163,8 @@ export const OWN_LIMITS: EntryLimits = {
 
 /** VMCS revision identifier. It changes with the layout of a VMCS in memory (guest/guest-vmcs.ts). */
 export const REVISION = 0x4859_5001;
-/** Preemption-timer rate: TSC ticks per count = 2^PREEMPTION_SHIFT (IA32_VMX_MISC bits 4:0). */
-export const PREEMPTION_SHIFT = 0;
+/** Preemption-timer rate for guests: TSC ticks per count = 2^PREEMPTION_SHIFT (IA32_VMX_MISC bits 4:0). */
+export const PREEMPTION_SHIFT = 5;
 export const CR3_TARGETS = 4;
 /** Entries of an MSR area: what IA32_VMX_MISC bits 27:25 = 0 recommends. */
 export const MAX_MSR_AREA = 512;

@@ -36,7 +36,7 @@ import {
   Slow,
   Status,
 } from "../state/layout.ts";
-import { type EntryLimits, PREEMPTION_SHIFT } from "./capabilities.ts";
+import type { EntryLimits } from "./capabilities.ts";
 import type { Engine, EngineServices, TscClock } from "./engine-port.ts";
 import { checkControls, checkGuestState, checkInjection } from "./entry-checks.ts";
 import { GuestVmx, InterruptAnswer } from "./guest/guest-vmx.ts";
@@ -124,6 +124,8 @@ export class Processor implements EngineServices {
   pager: ((frame: number) => void) | null = null;
   #sampler: Sampler | null = null;
   #guestVmx: GuestVmx | null = null;
+  /** A guest hypervisor has entered its guest while an interrupt waits that ends that stay at once. */
+  #owesWindow = false;
   /** The value of `retired` at which the next sample is due. */
   #sampleAt = Infinity;
 
@@ -131,7 +133,7 @@ export class Processor implements EngineServices {
     this.#clock = options.clock;
     this.#entropy = options.entropy;
     this.#interrupts = options.interrupts ?? doorbellPort(options.doorbell ?? (() => false));
-    this.#timer = new VmmTimer(options.preemptionShift ?? PREEMPTION_SHIFT);
+    this.#timer = new VmmTimer(options.preemptionShift ?? 0);
     this.#pause = options.pause ?? (() => {});
   }
 
@@ -314,6 +316,8 @@ export class Processor implements EngineServices {
 
   /** Checks and loads what was written to the VMCS since the last entry. Answers null, or a result for enter(). */
   #prepare(vmcs: Vmcs): number | null {
+    // Since the exit the state may have become that of the guest hypervisor.
+    if (this.#guestVmx !== null) this.#storeLongMode(vmcs);
     if (checkControls(vmcs) !== null) return this.#refuse(vmcs, InstructionError.INVALID_CONTROLS);
     if (checkGuestState(vmcs) !== null) {
       vmcs.set(Field.EXIT_REASON, ENTRY_FAILURE + ExitReason.ENTRY_GUEST_STATE);
@@ -419,6 +423,12 @@ export class Processor implements EngineServices {
     return this.engine.injectEvent(info | 0, error, length);
   }
 
+  /** Our hypervisor has an interrupt that waits. */
+  #wantsWindow(): boolean {
+    const primary = this.#current?.number(Field.PRIMARY_CONTROLS) ?? 0;
+    return (primary & PrimaryControl.INTERRUPT_WINDOW) !== 0;
+  }
+
   /** Gives an exit of the engine to the guest's own VMX. Answers true if the guest goes on. */
   #handledByGuest(reason: number): boolean {
     const guest = this.#guestVmx;
@@ -428,6 +438,7 @@ export class Processor implements EngineServices {
       this.#settleBreakpoints(reason);
     }
     if (!guest.handle(reason)) return false;
+    this.#owesWindow = guest.interruptAnswer !== InterruptAnswer.DELIVER && this.#wantsWindow();
     this.view.setUint32(S.VECTORING.at, 0, true);
     if (this.view.getUint32(S.DEVICE_REPLY_COUNT.at, true) > 0) {
       this.view.setUint32(S.DEVICE_REPLY_COUNT.at, 0, true);
@@ -463,6 +474,12 @@ export class Processor implements EngineServices {
   #runUntilExit(vmcs: Vmcs): void {
     const { view } = this;
     for (;;) {
+      if (this.#owesWindow) {
+        this.#owesWindow = false;
+        this.#prepareTimerExit();
+        this.#finishExit(vmcs, ExitReason.INTERRUPT_WINDOW);
+        return;
+      }
       const replies = view.getUint32(S.DEVICE_REPLY_COUNT.at, true);
       // The instruction that has asked completes before anything else.
       let budget = 1;
@@ -709,7 +726,7 @@ export class Processor implements EngineServices {
   /** The exit stores EFER.LMA in the IA-32e mode guest control: the guest may have changed it. */
   #storeLongMode(vmcs: Vmcs): void {
     const controls = vmcs.number(Field.ENTRY_CONTROLS);
-    const isLong = (this.#cr.efer & Efer.LMA) !== 0;
+    const isLong = (vmcs.number(Field.GUEST_EFER) & Efer.LMA) !== 0;
     if (isLong !== ((controls & EntryControl.IA32E_GUEST) !== 0))
       vmcs.set(Field.ENTRY_CONTROLS, (controls ^ EntryControl.IA32E_GUEST) >>> 0);
   }
