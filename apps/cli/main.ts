@@ -48,6 +48,10 @@ async function perform(request: Request): Promise<number> {
       const { performImageVerb } = await import("./oci/verbs.ts");
       return performImageVerb(asked, messages, stops.signal);
     }
+    case "snapshot": {
+      const { performSnapshotVerb } = await import("./snapshots/verbs.ts");
+      return performSnapshotVerb(request.request, messages, stops);
+    }
     case "web": {
       const { quiet = false } = request.options;
       messages = new Messages({ quiet, level: quiet ? "error" : "warn" });

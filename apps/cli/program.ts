@@ -32,6 +32,7 @@ import {
 } from "./oci/commands.ts";
 import { ROOT_FORMS } from "./oci/root-plan.ts";
 import { NETWORK_MODES, type RunOptions, type RunWords } from "./run-plan.ts";
+import { addSnapshotVerbs, type SnapshotRequest } from "./snapshots/commands.ts";
 import { UsageError } from "./usage-error.ts";
 import { addVmVerbs, type VmRequest } from "./vms/commands.ts";
 import { type CommandTable, commandTable } from "./vms/completion.ts";
@@ -45,6 +46,7 @@ export type Request =
   | { readonly verb: "doctor"; readonly options: DoctorOptions }
   | VmRequest
   | { readonly verb: "image"; readonly request: ImageRequest }
+  | { readonly verb: "snapshot"; readonly request: SnapshotRequest }
   | { readonly verb: "services"; readonly vm: string | undefined; readonly options: ListOptions }
   | {
       readonly verb: "service";
@@ -81,6 +83,9 @@ export function parseArguments(argv: readonly string[], version: string): Reques
     },
     image: (asked) => {
       request = { verb: "image", request: asked };
+    },
+    snapshot: (asked) => {
+      request = { verb: "snapshot", request: asked };
     },
     services: (vm, options) => {
       request = { verb: "services", vm, options };
@@ -155,6 +160,7 @@ interface Actions {
   doctor(options: DoctorOptions): void;
   vm(request: VmRequest): void;
   image(request: ImageRequest): void;
+  snapshot(request: SnapshotRequest): void;
   services(vm: string | undefined, options: ListOptions): void;
   service(drill: string, service: string, options: { readonly vm?: string }): void;
   version(): void;
@@ -351,6 +357,7 @@ function addWeb(program: Command, actions: Actions): void {
 
 function addMachineVerbs(program: Command, actions: Actions): void {
   addVmVerbs(program, (request) => actions.vm(request));
+  addSnapshotVerbs(program, (request) => actions.snapshot(request));
   addImageVerbs(program, (request) => actions.image(request));
   program
     .command("services")
@@ -401,6 +408,7 @@ export function describeCommands(): CommandTable {
   const nothing = (): void => {};
   const program = createProgram("", {
     ...{ run: nothing, web: nothing, doctor: nothing, vm: nothing, image: nothing },
+    snapshot: nothing,
     ...{ services: nothing, service: nothing, version: nothing },
   });
   return commandTable(program);

@@ -16,6 +16,8 @@ import { JobInput } from "./guest/job-input.ts";
 import { formatJitReport } from "./jit-table.ts";
 import type { Messages } from "./messages.ts";
 import type { ProfileFile } from "./profile-file.ts";
+import { aboutRun } from "./snapshots/snapshot-store.ts";
+import { tellResumed } from "./snapshots/tell-resumed.ts";
 import { ConsoleTerminal } from "./terminal/console-terminal.ts";
 import { ESCAPE_HELP, type EscapeCommand } from "./terminal/escape-keys.ts";
 import type { StopRequests, StopSignal } from "./terminal/stop-requests.ts";
@@ -25,7 +27,7 @@ import { type AgentLine, openAgentLine } from "./vms/agent-line.ts";
 import { Attachments } from "./vms/attachments.ts";
 import { announceStart } from "./vms/background.ts";
 import { type DoorService, openDoor } from "./vms/door.ts";
-import type { MachineInfo, MachineStats } from "./vms/door-protocol.ts";
+import type { MachineInfo, MachineStats, SnapshotTaken } from "./vms/door-protocol.ts";
 import { MachineKeeper } from "./vms/machine-keeper.ts";
 import { signalName, signalNumber } from "./vms/signals.ts";
 
@@ -57,6 +59,14 @@ export interface MachineRun {
   readonly stopSignal?: string;
   /** What it was started with, for `hypo inspect`. */
   readonly settings: Readonly<Record<string, unknown>>;
+  /** It goes on from a snapshot (config.snapshot). */
+  readonly resumed?: ResumedSession;
+}
+
+/** What the machine's process knew of its guest when a snapshot was taken. */
+export interface ResumedSession {
+  readonly isReady: boolean;
+  readonly wantsInput: boolean;
 }
 
 /** How long a guest may take to end after it was asked to. */
@@ -105,6 +115,7 @@ class RunningMachine implements DoorService {
   #complaint: string | undefined;
   #isPaused = false;
   #isOver = false;
+  #settled: Promise<void> = Promise.resolve();
   /** It never began: its name is taken, or it could not be kept. */
   #isRefused = false;
   readonly ended = new Promise<number>((resolve) => {
@@ -131,7 +142,9 @@ class RunningMachine implements DoorService {
       log: (level, text) => messages.log(level, text),
       started: () => {
         this.#keeper.hasStarted = true;
-        if (run.isBackground) announceStart(run.name);
+        void this.#settle().then(() => {
+          if (run.isBackground) announceStart(run.name);
+        });
       },
       stopped: (reason) => this.#stopped(reason),
     });
@@ -145,6 +158,7 @@ class RunningMachine implements DoorService {
     this.#control = new ControlLine(
       (text) => this.#client.input(SerialUse.CONTROL, Buffer.from(text)),
       { ready: () => messages.clearStatus(), inputWanted: () => this.#input.next() },
+      run.resumed?.isReady,
     );
     this.#input = new JobInput(run.isBackground ? this.#typed : process.stdin, (bytes) =>
       this.#client.input(SerialUse.JOB, bytes),
@@ -154,6 +168,26 @@ class RunningMachine implements DoorService {
       command: (command) => this.#command(command),
       resized: (size) => this.#control.resize(size),
     });
+  }
+
+  /** A guest that goes on learns what time it is, and gets new randomness, before anybody talks to it. */
+  async #settle(): Promise<void> {
+    const { resumed } = this.#run;
+    if (!resumed) return;
+    if (resumed.wantsInput) this.#input.next();
+    await this.#setGuestClock();
+  }
+
+  /** After the guest's time has stood still. Not of a guest without our agent: it has the machine's clock chip to look at. */
+  #setGuestClock(): Promise<void> {
+    if (!this.#run.config.sockets || !this.#control.isReady) return Promise.resolve();
+    this.#settled = tellResumed((port, events) => this.#client.connect(port, events)).then(
+      (problem) => {
+        if (problem !== null && !this.#isOver)
+          this.#messages.warn(`the guest's clock is not set: ${problem}`);
+      },
+    );
+    return this.#settled;
   }
 
   async start(): Promise<void> {
@@ -268,15 +302,28 @@ class RunningMachine implements DoorService {
   }
 
   unpause(): void {
-    if (this.#isPaused) this.#client.resume();
+    if (!this.#isPaused) return;
+    this.#client.resume();
     this.#isPaused = false;
+    void this.#setGuestClock();
   }
 
   attach(socket: Socket): void {
     this.#attachments.add(socket);
   }
 
-  openAgent(): Promise<AgentLine> {
+  async snapshot(folder: string): Promise<SnapshotTaken> {
+    const session = { isReady: this.#control.isReady, wantsInput: this.#input.isWanted };
+    const outcome = await this.#client.snapshot(folder, aboutRun(this.#run, session));
+    if (!outcome) throw new HypolithError("machine-ended", "the machine has ended");
+    if (!this.#isPaused) void this.#setGuestClock();
+    if (!("problem" in outcome)) return { bytes: outcome.bytes, ms: outcome.ms };
+    const { code = "snapshot", message = "no snapshot was taken", hint } = outcome.problem;
+    throw new HypolithError(code, message, hint === undefined ? {} : { hint });
+  }
+
+  async openAgent(): Promise<AgentLine> {
+    await this.#settled;
     if (!this.#run.config.sockets) {
       throw new HypolithError("no-agent", "this machine has no agent in its guest", {
         hint: "only images and commands of hypo run have one, and with --clock wall",

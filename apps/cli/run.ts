@@ -38,7 +38,7 @@ import { readSymbolFiles } from "./symbols/symbol-file.ts";
 import { windowSize } from "./terminal/console-terminal.ts";
 import type { StopRequests } from "./terminal/stop-requests.ts";
 import { TraceFile } from "./trace-file.ts";
-import { startInBackground } from "./vms/background.ts";
+import { BACKGROUND_OPTION, startInBackground } from "./vms/background.ts";
 import type { VolumePlan } from "./volume-option.ts";
 
 /** What the clock of a deterministic machine shows at start. */
@@ -150,7 +150,8 @@ async function runDetached(
   if (plan.root && options.cache)
     await prepareRoot(plan.root, { options, messages, signal: stops.signal });
   const name = plan.name ?? newName();
-  const code = await startInBackground(name, process.argv.slice(3), stops.signal);
+  const argv = ["run", BACKGROUND_OPTION, name, ...process.argv.slice(3)];
+  const code = await startInBackground(argv, stops.signal);
   if (code === ExitCode.OK) process.stdout.write(`${name}\n`);
   return code;
 }

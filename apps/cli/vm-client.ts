@@ -1,12 +1,20 @@
 /**
  * One machine in a worker thread, seen from the main thread.
  *
- * The only file of the command line that names the machine.
+ * The only file of the command line that names the machine, so what others need of snapshots is here, too.
  */
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import { MachineClient, type MachineEvents } from "../../src/control/machine-client.ts";
-import type { FromMachine, StopReason } from "../../src/control/protocol.ts";
+import type { FromMachine, SnapshotOutcome, StopReason } from "../../src/control/protocol.ts";
+import { publishSnapshot } from "../../src/machine/embedder-node-snapshots.ts";
+
+export {
+  hasSnapshot,
+  type OpenSnapshot,
+  openSnapshot,
+  resumedConfig,
+} from "../../src/machine/embedder-node-snapshots.ts";
 
 /** The same file from a checkout (TypeScript) and from a package (JavaScript). */
 export function machineWorkerUrl(env: NodeJS.ProcessEnv = process.env): URL {
@@ -44,6 +52,13 @@ export class VmClient extends MachineClient {
       const unexpected: StopReason = { kind: "error", message: "the machine's thread ended" };
       this.lost(this.#failure ?? unexpected);
     });
+  }
+
+  /** Answered when the snapshot is whole and safe; the guest stands still only while it is written. */
+  override async snapshot(folder: string, about: string): Promise<SnapshotOutcome | undefined> {
+    const outcome = await super.snapshot(folder, about);
+    if (outcome && "draft" in outcome) await publishSnapshot(folder, outcome.draft);
+    return outcome;
   }
 
   /** Ends the machine now, whatever it is doing. */

@@ -28,8 +28,10 @@ export class ControlLine {
   #size: WindowSize | undefined;
   #exitStatus: number | undefined;
 
-  constructor(send: (text: string) => void, events: ControlEvents) {
+  /** `isReady`: the guest goes on from where it was ready long ago. */
+  constructor(send: (text: string) => void, events: ControlEvents, isReady = false) {
     this.#send = send;
+    this.#ready = isReady;
     this.#events = events;
   }
 

@@ -12,6 +12,7 @@ import type {
   MachineConfig,
   SerialPort,
   ServicesReport,
+  SnapshotOutcome,
   SocketTraffic,
   StopReason,
   ToMachine,
@@ -52,16 +53,15 @@ export interface GuestConnection {
 /** Carries a message to the machine; the buffers in `transfer` become the machine's. */
 export type Post = (message: ToMachine, transfer: ArrayBuffer[]) => void;
 
+type Answer = ServicesReport | SnapshotOutcome | string | null | undefined;
+
 export class MachineClient {
   readonly #post: Post;
   readonly #events: MachineEvents;
   #stopped = false;
   #asked = 0;
   /** What waits for an answer; undefined: the machine has ended. */
-  readonly #waiting = new Map<
-    number,
-    (answer: ServicesReport | string | null | undefined) => void
-  >();
+  readonly #waiting = new Map<number, (answer: Answer) => void>();
 
   readonly #connections = new Map<number, ConnectionEvents>();
 
@@ -126,7 +126,14 @@ export class MachineClient {
     return answer === undefined ? "the machine has ended" : (answer as string | null);
   }
 
-  #ask(message: (id: number) => ToMachine): Promise<ServicesReport | string | null | undefined> {
+  /** Undefined if the machine ends before it answers. */
+  snapshot(folder: string, about: string): Promise<SnapshotOutcome | undefined> {
+    return this.#ask((id) => ({ type: "snapshot", id, folder, about })) as Promise<
+      SnapshotOutcome | undefined
+    >;
+  }
+
+  #ask(message: (id: number) => ToMachine): Promise<Answer> {
     if (this.#stopped) return Promise.resolve(undefined);
     const id = ++this.#asked;
     return new Promise((resolve) => {
@@ -135,7 +142,7 @@ export class MachineClient {
     });
   }
 
-  #answered(id: number, answer: ServicesReport | string | null): void {
+  #answered(id: number, answer: Answer): void {
     this.#waiting.get(id)?.(answer);
     this.#waiting.delete(id);
   }
@@ -169,6 +176,9 @@ export class MachineClient {
         break;
       case "services":
         this.#answered(message.id, message.report);
+        break;
+      case "snapshotTaken":
+        this.#answered(message.id, message.outcome);
         break;
       case "drilled":
         this.#answered(message.id, message.problem);

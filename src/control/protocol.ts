@@ -83,6 +83,11 @@ export interface SnapshotPlace {
   readonly folder: string;
 }
 
+export type SnapshotOutcome =
+  /** What is to be published; milliseconds in which the guest stood still. */
+  | { readonly draft: string; readonly bytes: number; readonly ms: number }
+  | { readonly problem: StopReason };
+
 /** The user-mode network. */
 export interface NetworkConfig {
   /** Bytes of an IP packet, 576 to 32,000. Default: 9000. */
@@ -95,6 +100,8 @@ export interface NetworkConfig {
   readonly hostAccess?: boolean;
   /** What DHCP calls the guest. */
   readonly hostName?: string;
+  /** Six bytes. Default: a new one each time, or the snapshot's. */
+  readonly mac?: readonly number[];
   /** A file for a capture of all frames, pcapng. */
   readonly capture?: string;
 }
@@ -123,6 +130,10 @@ export interface DiskConfig {
   readonly mode: DiskMode;
   /** With "scratch": a file that keeps the overlay, made if it is not there. */
   readonly overlay?: string;
+  /** With "scratch": what earlier lives of the machine have written, qcow2 overlays of the image, oldest first; they are only read. */
+  readonly layers?: readonly string[];
+  /** The image itself is a file of a snapshot's: the machine's that wrote to its own. */
+  readonly isKeptImage?: boolean;
 }
 
 export const DISK_FORMATS = ["raw", "qcow2"] as const;
@@ -251,6 +262,17 @@ export type ToMachine =
   /** A connection to a port that the guest listens on (vsock); the application chooses the id. */
   | { readonly type: "connect"; readonly id: number; readonly port: number }
   | SocketTraffic
+  /**
+   * Writes files of a snapshot of the machine, and of what it has written to its disks, to a folder of the embedder's. `about` is kept with it.
+   * Answered by `snapshotTaken` with the same id; the guest stands still meanwhile. The files become a snapshot when somebody publishes
+   * them, which can wait for the disk (machine/embedder-node-snapshots.ts).
+   */
+  | {
+      readonly type: "snapshot";
+      readonly id: number;
+      readonly folder: string;
+      readonly about: string;
+    }
   /** No guest instruction is executed, and the guest's time stands still, until `resume`; twice is once. */
   | { readonly type: "pause" }
   | { readonly type: "resume" }
@@ -268,6 +290,7 @@ export type FromMachine =
   | { readonly type: "socketOpen"; readonly id: number }
   | SocketTraffic
   | { readonly type: "services"; readonly id: number; readonly report: ServicesReport }
+  | { readonly type: "snapshotTaken"; readonly id: number; readonly outcome: SnapshotOutcome }
   /** `problem`: why it was not done. */
   | { readonly type: "drilled"; readonly id: number; readonly problem: string | null }
   /** Whole lines of the exit log and of the messages to services, each ended by a newline. */

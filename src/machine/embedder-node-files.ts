@@ -8,6 +8,7 @@
 import {
   closeSync,
   constants,
+  copyFileSync,
   existsSync,
   fdatasyncSync,
   fstatSync,
@@ -32,7 +33,8 @@ import { guessFormat, type ImageSource, openImage } from "../storage/open-image.
 import { createQcow2 } from "../storage/qcow2/create.ts";
 import type { MachineDisk } from "./virtio-devices.ts";
 
-const { O_CREAT, O_EXCL, O_RDONLY, O_RDWR } = constants;
+const { COPYFILE_EXCL, COPYFILE_FICLONE, O_CREAT, O_EXCL, O_RDONLY, O_RDWR } = constants;
+const COPY_BYTES = 1 << 20;
 const SECTOR_BYTES = 512;
 
 export class FilePort implements BlockPort {
@@ -75,6 +77,25 @@ export class FilePort implements BlockPort {
     if (!this.readOnly) fdatasyncSync(this.#file);
   }
 
+  /** A new file with the same content, sharing its blocks where the file system can. */
+  copyTo(path: string): void {
+    // By its descriptor: it may have no name any more.
+    const open = `/proc/self/fd/${this.#file}`;
+    if (existsSync(open)) copyFileSync(open, path, COPYFILE_EXCL | COPYFILE_FICLONE);
+    else this.#copyTo(path);
+  }
+
+  #copyTo(path: string): void {
+    const copy = new FilePort(path, O_RDWR | O_CREAT | O_EXCL);
+    const piece = new Uint8Array(COPY_BYTES);
+    for (let at = 0; at < this.#size; at += COPY_BYTES) {
+      const part = piece.subarray(0, Math.min(COPY_BYTES, this.#size - at));
+      this.read(at, part);
+      copy.write(at, part);
+    }
+    copy.close();
+  }
+
   truncate(size: number): void {
     ftruncateSync(this.#file, size);
     this.#size = size;
@@ -85,44 +106,59 @@ export class FilePort implements BlockPort {
   }
 }
 
+/** A disk of a configuration with the file that the guest's writes go to, if there is one. */
+export interface FileDisk {
+  readonly disk: Disk;
+  readonly written: FilePort | null;
+  /** What earlier lives have left: the configuration's layers, and before them an image that is kept. */
+  readonly layers: readonly FilePort[];
+}
+
 /** Opens the disks of a configuration, in order. Throws HypolithError "disk-..." or "qcow2-...". */
-export function openDisks(configs: readonly DiskConfig[]): MachineDisk[] {
-  return configs.map((config, i) => ({ disk: openDisk(config), serial: `hypolith-disk${i}` }));
+export function openDisks(configs: readonly DiskConfig[]): (FileDisk & MachineDisk)[] {
+  return configs.map((config, i) => ({ ...openFileDisk(config), serial: `hypolith-disk${i}` }));
 }
 
 export function openDisk(config: DiskConfig): Disk {
+  return openFileDisk(config).disk;
+}
+
+function openFileDisk(config: DiskConfig): FileDisk {
   const { path, format, mode } = config;
   const options = format ? { format } : {};
-  if (mode === "read") return runNow(openImage(sourceOf(path), { ...options, readOnly: true }));
-  if (mode === "write") {
-    const open = () => openImage(sourceOf(path, O_RDWR), { ...options, writeThrough: true });
-    return withLock(path, () => runNow(open()));
+  if (mode === "read") {
+    const disk = runNow(openImage(sourceOf(path), { ...options, readOnly: true }));
+    return { disk, written: null, layers: [] };
   }
+  if (mode === "write")
+    return withLock(path, () => {
+      const source = sourceOf(path, O_RDWR);
+      const disk = runNow(openImage(source, { ...options, writeThrough: true }));
+      return { disk, written: source.port, layers: [] };
+    });
   const { overlay } = config;
   if (overlay === undefined) return openScratch(config);
   return withLock(overlay, () => openOverlay(config, overlay));
 }
 
 /** An overlay that nobody finds when we are gone, however that happens. */
-function openScratch({ path, format }: DiskConfig): Disk {
+function openScratch(config: DiskConfig): FileDisk {
   const folder = mkdtempSync(join(tmpdir(), "hypolith-"));
   const scratch = join(folder, "scratch.qcow2");
   const overlay = new FilePort(scratch, O_RDWR | O_CREAT | O_EXCL);
   rmSync(folder, { recursive: true });
-  const base = sourceOf(path);
-  createOverlay(overlay, base, path, format);
-  return runNow(
-    openImage({ port: overlay, backing: () => base }, { format: "qcow2", writeThrough: true }),
-  );
+  const base = baseOf(config);
+  createOverlay(overlay, base.source, config);
+  return overBase(overlay, base);
 }
 
 /** An overlay of the user's: made if it is not there, continued if it is. */
-function openOverlay({ path, format }: DiskConfig, overlayPath: string): Disk {
-  const base = sourceOf(path);
+function openOverlay(config: DiskConfig, overlayPath: string): FileDisk {
+  const base = baseOf(config);
   if (!existsSync(overlayPath)) {
     // Under another name until it is whole.
     const fresh = openPort(`${overlayPath}.new`, O_RDWR | O_CREAT);
-    createOverlay(fresh, base, path, format);
+    createOverlay(fresh, base.source, config);
     fresh.close();
     renameSync(`${overlayPath}.new`, overlayPath);
   }
@@ -131,23 +167,47 @@ function openOverlay({ path, format }: DiskConfig, overlayPath: string): Disk {
     throw new HypolithError("disk-overlay", `${overlayPath} is there and is no overlay`, {
       hint: "name another file, or remove it",
     });
-  return runNow(openImage({ port, backing: () => base }, { format: "qcow2", writeThrough: true }));
+  return overBase(port, base);
+}
+
+/** What an overlay is on: the image, and what earlier lives have written over it. */
+interface Base {
+  readonly source: ImageSource;
+  readonly layers: readonly FilePort[];
+}
+
+function overBase(port: FilePort, { source: base, layers }: Base): FileDisk {
+  const source = { port, backing: () => base };
+  const disk = runNow(openImage(source, { format: "qcow2", writeThrough: true }));
+  return { disk, written: port, layers };
+}
+
+function baseOf({ path, layers: paths = [], isKeptImage = false }: DiskConfig): Base {
+  const image = sourceOf(path);
+  const layers = paths.map((layer) => openPort(layer, O_RDONLY));
+  const source = layers.reduce<ImageSource>(
+    (below, port) => ({ port, backing: () => below }),
+    image,
+  );
+  return { source, layers: isKeptImage ? [image.port, ...layers] : layers };
 }
 
 function createOverlay(
   port: BlockPort,
   base: ImageSource,
-  path: string,
-  format: DiskConfig["format"],
+  { path, format, layers = [] }: DiskConfig,
 ): void {
-  const baseFormat = format ?? runNow(guessFormat(base.port));
+  const baseFormat = layers.length > 0 ? "qcow2" : (format ?? runNow(guessFormat(base.port)));
   const { size } = runNow(openImage(base, { format: baseFormat, readOnly: true }));
   const whole = Math.ceil(size / SECTOR_BYTES) * SECTOR_BYTES;
   const backing = { name: resolve(path), format: baseFormat };
   runNow(createQcow2(port, { size: whole, backing }));
 }
 
-function sourceOf(path: string, flags: number = O_RDONLY): ImageSource {
+function sourceOf(
+  path: string,
+  flags: number = O_RDONLY,
+): ImageSource & { readonly port: FilePort } {
   const port = openPort(path, flags);
   return {
     port,
@@ -197,15 +257,15 @@ const held = new Map<string, { readonly descriptor: number; readonly disk?: Disk
  * Runs `open` with the image's lock, which stays until the thread ends. The lock file says which process holds it open, and as which descriptor: a
  * thread that is terminated and a process that dies close it, whatever else they leave undone.
  */
-function withLock(path: string, open: () => Disk): Disk {
+function withLock(path: string, open: () => FileDisk): FileDisk {
   const file = join(realPath(dirname(resolve(path))), `${basename(path)}.lock`);
   const descriptor = lock(path, file);
   if (held.size === 0) process.once("exit", closeAll);
   held.set(file, { descriptor });
   try {
-    const disk = open();
-    held.set(file, { descriptor, disk });
-    return disk;
+    const opened = open();
+    held.set(file, { descriptor, disk: opened.disk });
+    return opened;
   } catch (error) {
     release(file, descriptor);
     throw error;

@@ -35,7 +35,7 @@ export interface LinkPorts {
 }
 
 export class NodeNetworkLink implements MachineNetwork {
-  readonly mac = guestMac();
+  readonly mac: Uint8Array;
   readonly mtu: number;
   readonly #fromGuest = FrameRing.create(RING_BYTES);
   readonly #toGuest = FrameRing.create(RING_BYTES);
@@ -59,6 +59,7 @@ export class NodeNetworkLink implements MachineNetwork {
       ...(hostName === undefined ? {} : { hostName }),
     };
     if (capture !== undefined) checkCapture(capture);
+    this.mac = config.mac ? Uint8Array.from(config.mac) : guestMac();
     this.mtu = mtu;
     this.#ports = ports;
     this.#data = {

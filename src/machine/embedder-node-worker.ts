@@ -15,14 +15,23 @@ import {
 } from "node:worker_threads";
 import { gunzipSync } from "node:zlib";
 import { HypolithError } from "../base/errors.ts";
-import type { FromMachine, MachineConfig, StopReason, ToMachine } from "../control/protocol.ts";
+import type {
+  DiskConfig,
+  FromMachine,
+  MachineConfig,
+  SnapshotOutcome,
+  StopReason,
+  ToMachine,
+} from "../control/protocol.ts";
 import { NodeCompiler } from "./embedder-node-compiler.ts";
-import { openDisks } from "./embedder-node-files.ts";
+import { type FileDisk, openDisks } from "./embedder-node-files.ts";
 import { NodeNetworkLink } from "./embedder-node-network-link.ts";
 import { NodeServiceHost } from "./embedder-node-services.ts";
 import { openShares } from "./embedder-node-shares.ts";
+import { nodeChecksum, openSnapshot, writeSnapshotFiles } from "./embedder-node-snapshots.ts";
 import { tuneEngine } from "./embedder-node-v8.ts";
 import { Machine } from "./machine.ts";
+import type { MachineDescription } from "./snapshot/machine-snapshot.ts";
 
 interface WorkerData {
   /** One word: the number of messages posted so far. */
@@ -52,6 +61,7 @@ function serve(port: MessagePort, doorbell: Int32Array): void {
 
   let machine: Machine | null = null;
   let network: NodeNetworkLink | null = null;
+  let disks: Running["disks"] = [];
   let wasIdle = false;
   const pause = new Pause();
   for (;;) {
@@ -62,10 +72,13 @@ function serve(port: MessagePort, doorbell: Int32Array): void {
         if (m.type === "start") {
           const started = start(m.config, { send, doorbell, rings, nowMs: () => pause.nowMs() });
           if (!started) return;
-          ({ machine, network } = started);
+          ({ machine, network, disks } = started);
         } else if (m.type === "pause") pause.begin();
         else if (m.type === "resume") pause.end();
-        else if (machine) {
+        else if (machine && m.type === "snapshot") {
+          const outcome = pause.during(() => takeSnapshot(machine!, disks, m));
+          send({ type: "snapshotTaken", id: m.id, outcome });
+        } else if (machine) {
           // A machine that is to stop must run up to where it says how it ended.
           if (m.type === "stop") pause.end();
           apply(machine, m);
@@ -108,6 +121,17 @@ class Pause {
     return (this.#since ?? performance.now()) - this.#lost;
   }
 
+  /** For something that the guest's time shall not know of. */
+  during<T>(action: () => T): T {
+    const { isOn } = this;
+    this.begin();
+    try {
+      return action();
+    } finally {
+      if (!isOn) this.end();
+    }
+  }
+
   begin(): void {
     this.#since ??= performance.now();
   }
@@ -139,9 +163,30 @@ function apply(machine: Machine, m: ToMachine): void {
   else machine.serve(m);
 }
 
+function takeSnapshot(
+  machine: Machine,
+  disks: Running["disks"],
+  { folder, about }: { readonly folder: string; readonly about: string },
+): SnapshotOutcome {
+  const since = performance.now();
+  try {
+    const saved = writeSnapshotFiles(machine, disks, folder, about);
+    return { ...saved, ms: performance.now() - since };
+  } catch (error) {
+    return { problem: toReason(error) };
+  }
+}
+
 interface Running {
   readonly machine: Machine;
+  readonly disks: readonly { readonly config: DiskConfig; readonly disk: FileDisk }[];
   readonly network: NodeNetworkLink | null;
+}
+
+/** A guest does not look at its card's address again. */
+function macOf({ services }: MachineDescription): readonly number[] | undefined {
+  const devices = services.map(({ device }) => device as { kind?: string; mac?: number[] } | null);
+  return devices.find((device) => device?.kind === "network")?.mac;
 }
 
 interface StartPorts {
@@ -158,23 +203,31 @@ function start(
 ): Running | null {
   tuneEngine();
   try {
-    const network = config.network ? new NodeNetworkLink(config.network, { doorbell, send }) : null;
+    const snapshot = config.snapshot && openSnapshot(config.snapshot.folder);
+    const mac = snapshot && macOf(snapshot.description);
+    const networkConfig = config.network && { ...(mac && { mac }), ...config.network };
+    const network = networkConfig ? new NodeNetworkLink(networkConfig, { doorbell, send }) : null;
+    const disks = openDisks(config.disks ?? []);
     const machine = new Machine(config, {
       nowMs,
+      realTimeMs: () => Date.now(),
+      snapshot: snapshot?.file,
+      checksum: nodeChecksum,
       entropy: () => randomBytes(8).readBigUInt64LE(),
       doorbell: rings,
       send,
       decompressors: { gzip: (stream) => gunzipSync(stream) },
       compiler: (setup) => new NodeCompiler(setup),
       services: new NodeServiceHost(),
-      disks: openDisks(config.disks ?? []),
+      disks,
       shares: openShares(config.shares ?? []),
       ...(network ? { network } : {}),
     });
     for (const image of [config.kernel, config.initrd]) if (image) release(image);
     giveBackMemory();
     send({ type: "started" });
-    return { machine, network };
+    const opened = disks.map((disk, i) => ({ config: config.disks![i]!, disk }));
+    return { machine, network, disks: opened };
   } catch (error) {
     send({ type: "stopped", reason: toReason(error) });
     return null;

@@ -20,6 +20,11 @@ export class JobInput {
     this.#send = send;
   }
 
+  /** The guest waits for a block. */
+  get isWanted(): boolean {
+    return this.#wanted;
+  }
+
   /** Send the next block as soon as there is one. */
   next(): void {
     this.#wanted = true;

@@ -11,14 +11,12 @@ const ANNOUNCE = 3;
 /** What tells the second process that it is the one. */
 export const BACKGROUND_OPTION = "--in-background";
 
-/** Starts `hypo run` with `words` in the background; answers its exit code if it fails, or 0 once the machine runs. */
-export function startInBackground(
-  name: string,
-  words: readonly string[],
-  signal: AbortSignal,
-): Promise<number> {
+/**
+ * Starts `hypo` with `words` in the background, BACKGROUND_OPTION among them; answers its exit code if it fails, or 0 once the machine runs.
+ */
+export function startInBackground(words: readonly string[], signal: AbortSignal): Promise<number> {
   const main = fileURLToPath(new URL(`../main${import.meta.url.slice(-3)}`, import.meta.url));
-  const argv = [...process.execArgv, main, "run", BACKGROUND_OPTION, name, ...words];
+  const argv = [...process.execArgv, main, ...words];
   const child = spawn(process.execPath, argv, {
     detached: true,
     stdio: ["ignore", "ignore", "pipe", "pipe"],

@@ -13,7 +13,7 @@ import { doorPath, isMachineName, machineNames } from "./runtime-folder.ts";
 
 const ANSWER_MS = 3000;
 /** These take as long as they take. */
-const PATIENT: ReadonlySet<DoorRequest["verb"]> = new Set(["wait", "agent"]);
+const PATIENT: ReadonlySet<DoorRequest["verb"]> = new Set(["wait", "agent", "snapshot"]);
 
 /** Asks the machine `name`. Throws HypolithError: no such machine, no answer, or what the machine says against it. */
 export async function ask<R extends DoorRequest>(

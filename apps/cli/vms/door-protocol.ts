@@ -56,7 +56,15 @@ export type DoorRequest =
   | { readonly verb: "wait" }
   | { readonly verb: "attach" }
   | { readonly verb: "agent" }
+  /** Answered when the snapshot is whole. */
+  | { readonly verb: "snapshot"; readonly folder: string }
   | { readonly verb: "drill"; readonly service: string; readonly drill: DrillName };
+
+export interface SnapshotTaken {
+  readonly bytes: number;
+  /** In which the guest stood still. */
+  readonly ms: number;
+}
 
 export interface DoorAnswers {
   readonly info: MachineInfo;
@@ -70,6 +78,7 @@ export interface DoorAnswers {
   readonly attach: null;
   readonly agent: null;
   readonly drill: null;
+  readonly snapshot: SnapshotTaken;
 }
 
 export type DoorReply =

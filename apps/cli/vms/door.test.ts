@@ -75,7 +75,7 @@ function fakeService(name: string): DoorService {
     info: () => fakeInfo(name),
     services: async () => REPORT,
     drill: async () => null,
-    ...{ stats: refuse, kill: refuse, openAgent: refuse },
+    ...{ stats: refuse, kill: refuse, openAgent: refuse, snapshot: refuse },
     ...{ stop: () => {}, pause: () => {}, unpause: () => {}, attach: () => {} },
     ended: new Promise(() => {}),
   };

@@ -11,6 +11,7 @@ import {
   LineReader,
   type MachineInfo,
   type MachineStats,
+  type SnapshotTaken,
 } from "./door-protocol.ts";
 import { doorPath, openRuntimeFolder } from "./runtime-folder.ts";
 
@@ -30,6 +31,8 @@ export interface DoorService {
   readonly ended: Promise<number>;
   attach(socket: Socket): void;
   openAgent(): Promise<AgentLine>;
+  /** Into a folder of its own. */
+  snapshot(folder: string): Promise<SnapshotTaken>;
 }
 
 /** What was said must have left before the process ends, but not be waited for long. */
@@ -161,6 +164,8 @@ async function perform(request: Record<string, unknown>, service: DoorService): 
     case "unpause":
       service.unpause();
       return null;
+    case "snapshot":
+      return service.snapshot(String(request.folder));
     case "wait":
       return { exitCode: await service.ended };
     case "drill": {

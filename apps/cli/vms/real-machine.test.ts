@@ -44,7 +44,7 @@ function makeHome(t: TestContext): Typing {
   const { HYPO_HOME: _, ...env } = process.env;
   const home = { folder, env: { ...env, XDG_RUNTIME_DIR: folder, XDG_STATE_HOME: folder } };
   t.after(() => {
-    hypo(home, ["rm", "-f", "vm"]);
+    hypo(home, ["rm", "-f", "vm", "vm2", "clean-1", "clean-2", "hot-1"]);
     rmSync(folder, { recursive: true });
   });
   return home;
@@ -209,6 +209,38 @@ test("a machine in the background, used by every verb", { skip }, async (t) => {
     assert.equal(run("unpause", "vm").code, 0);
     const stood = clock() - before;
     assert.ok(stood < 5, `${stood} s went by`);
+  });
+
+  await t.test("snapshot: saved, listed, gone on from, forked", async () => {
+    const asUser = (vm: string, script: string): string => exec(vm, "sh", "-c", script).text;
+    assert.equal(sh("echo kept >/tmp/state; echo 1 >/tmp/random").code, 0);
+    assert.equal(run("snapshot", "save", "vm", "clean").text, "clean\n");
+    assert.match(run("snapshot", "save", "vm", "clean").stderr, /there is a snapshot clean/);
+    assert.equal(run("snapshot", "save", "--replace", "vm", "clean").code, 0);
+    assert.equal(run("snapshot", "save", "nobody").code, 125);
+    assert.equal(run("snapshot", "save", "vm", "no/name").code, 2);
+    const [row] = JSON.parse(run("snapshot", "ls", "--json").text);
+    assert.deepEqual([row.name, row.machine, row.problem], ["clean", "vm", null]);
+    assert.equal(row.memoryBytes, 128 << 20);
+    sh("echo lost >/tmp/state");
+    assert.equal(run("snapshot", "restore", "clean", "--name", "vm2").text, "vm2\n");
+    assert.equal(asUser("vm2", "cat /tmp/state; id -un; pwd"), "kept\nnobody\n/tmp\n");
+    assert.equal(asUser("vm", "cat /tmp/state"), "lost\n");
+    assert.ok(Math.abs(Number(asUser("vm2", "date +%s")) - Date.now() / 1000) < 5);
+    assert.equal(run("stop", "vm2").code, 0);
+    assert.equal(run("wait", "vm2").text, "9\n");
+    assert.equal(run("snapshot", "fork", "clean", "-n", "2").text, "clean-1\nclean-2\n");
+    assert.equal(run("snapshot", "rm", "clean").code, 0);
+    assert.equal(run("snapshot", "ls", "-q").text, "");
+    assert.equal(run("snapshot", "restore", "clean").code, 125);
+    const uuid = "cat /proc/sys/kernel/random/uuid";
+    assert.notEqual(asUser("clean-1", uuid), asUser("clean-2", uuid));
+    assert.equal(asUser("clean-1", "echo mine >/tmp/state; cat /tmp/state"), "mine\n");
+    assert.equal(asUser("clean-2", "cat /tmp/state"), "kept\n");
+    assert.equal(run("snapshot", "fork", "vm", "--name", "hot", "--rm").text, "hot-1\n");
+    assert.equal(asUser("hot-1", "cat /tmp/state"), "lost\n");
+    assert.equal(run("rm", "-f", "vm2", "clean-1", "clean-2", "hot-1").code, 0);
+    assert.equal(run("ps", "-aq").text, "vm\n");
   });
 
   await t.test("stats and inspect", () => {

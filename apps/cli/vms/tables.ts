@@ -21,7 +21,7 @@ function statusText({ status, exitCode, ended }: MachineSummary, now: number): s
 }
 
 /** Nothing that a terminal would take for a command. */
-function oneLine(text: string): string {
+export function oneLine(text: string): string {
   const plain = text.replaceAll(/[\p{Cc}\p{Cf}]+/gu, " ");
   return plain.length > LONGEST_WHAT ? `${plain.slice(0, LONGEST_WHAT - 3)}...` : plain;
 }

@@ -18,6 +18,7 @@ import {
   MAX_PAYLOAD,
   MAX_REQUEST,
   MAX_STRINGS,
+  RESUME_ENTROPY,
   RequestAt,
   RequestFlag,
   STDIN_WINDOW,
@@ -46,6 +47,9 @@ const TIOCSCTTY = 0x540e;
 const TIOCSWINSZ = 0x5414;
 const TIOCGPTPEER = 0x5441;
 const TIOCSPTLCK = 0x40045431;
+const CLOCK_REALTIME = 0;
+const RNDADDENTROPY = 0x40085203;
+const RNDRESEEDCRNG = 0x5207;
 const POLLIN = 1;
 const POLLOUT = 4;
 const WNOHANG = 1;
@@ -155,6 +159,7 @@ class Agent {
     p.procedure("become", () => this.#become());
     p.procedure("number", () => this.#number());
     p.procedure("session", () => this.#session());
+    p.procedure("resume", () => this.#resume());
     p.procedure("read", () => this.#readAll());
     p.procedure("send", () => this.#sendAll());
     p.procedure("report", () => this.#report());
@@ -415,6 +420,7 @@ class Agent {
     this.#signalAction(SIGCHLD, SIG_DFL);
     this.#signalAction(SIGPIPE, SIG_IGN);
     this.#parse();
+    this.#ifFlag(RequestFlag.RESUME, () => p.run("resume"));
     this.#set("master", NONE);
     this.#ifFlag(
       RequestFlag.TTY,
@@ -444,6 +450,33 @@ class Agent {
     );
     for (const name of ["head", "pending", "isEnd", "hasExited", "turns"]) this.#set(name, 0);
     this.#carry();
+  }
+
+  /** The guest goes on from a snapshot: sets the clock and stirs new randomness in. */
+  #resume(): void {
+    const p = this.#p;
+    const words = 3 + RESUME_ENTROPY;
+    p.when([this.#get("groups"), "!=", words], () => this.#fail(FailedStep.CLOCK, Errno.EINVAL));
+    // The randomness first: it is of use even if the time is not.
+    const bytes = 4 * RESUME_ENTROPY;
+    p.setInt(this.#scratch, 8 * bytes);
+    p.setInt(this.#scratch + 4, bytes);
+    const numbers = this.#request + RequestAt.LIST;
+    for (let i = 0; i < RESUME_ENTROPY; i++)
+      p.setInt(this.#scratch + 8 + 4 * i, p.intAt(numbers + 4 * (3 + i)));
+    this.#set("random", p.call("open", p.text("/dev/urandom"), O_RDWR | O_CLOEXEC));
+    p.when([this.#get("random"), ">=", 0], () => {
+      p.do(p.call("ioctl", this.#get("random"), RNDADDENTROPY, this.#scratch));
+      p.do(p.call("ioctl", this.#get("random"), RNDRESEEDCRNG, 0));
+    });
+    // timespec: two words.
+    p.setInt(this.#scratch, p.intAt(numbers));
+    if (p.wordBytes === 8) p.setInt(this.#scratch + 4, p.intAt(numbers + 4));
+    p.setWordAt(this.#scratch + p.wordBytes, p.intAt(numbers + 8));
+    this.#set("n", p.call("clock_settime", CLOCK_REALTIME, this.#scratch));
+    p.when([this.#get("n"), "<", 0], () => this.#fail(FailedStep.CLOCK, p.negated(this.#get("n"))));
+    this.#send(AgentFrame.EXITED, 0);
+    this.#exit();
   }
 
   #poll(index: number, descriptor: Value, events: Value): void {

@@ -27,7 +27,14 @@ export const RequestFlag = {
   BUSYBOX: 4,
   /** It goes on without us: no streams, no exit status. */
   DETACH: 8,
+  /**
+   * No program: the guest goes on from a snapshot. Its groups are numbers: seconds since 1970, low and high word, nanoseconds, and RESUME_ENTROPY
+   * words of randomness. EXITED says that the clock is set, FAILED with step CLOCK that it is not.
+   */
+  RESUME: 16,
 } as const;
+
+export const RESUME_ENTROPY = 8;
 
 export const RequestAt = {
   FLAGS: 0,
@@ -69,7 +76,14 @@ export const AgentFrame = {
 } as const;
 
 /** What could not be done. */
-export const FailedStep = { FOLDER: 1, USER: 2, PROGRAM: 3, TERMINAL: 4, PROCESS: 5 } as const;
+export const FailedStep = {
+  FOLDER: 1,
+  USER: 2,
+  PROGRAM: 3,
+  TERMINAL: 4,
+  PROCESS: 5,
+  CLOCK: 6,
+} as const;
 
 export interface AgentRequest {
   readonly argv: readonly string[];

@@ -9,7 +9,7 @@ import { type Duplex, PassThrough, Readable } from "node:stream";
 import { after, test } from "node:test";
 import { exitCodeOf, StreamClient, type StreamOutcome } from "../../vms/stream-client.ts";
 import { agentElf } from "./agent-program.ts";
-import { type AgentRequest, encodeRequest, RequestFlag } from "./agent-protocol.ts";
+import { type AgentRequest, encodeRequest, FailedStep, RequestFlag } from "./agent-protocol.ts";
 
 const FOLDER = mkdtempSync(join(tmpdir(), "hypo-agent-"));
 after(() => rmSync(FOLDER, { recursive: true }));
@@ -123,6 +123,16 @@ for (const { bits, path, skip } of agents) {
       run.stdout().toString(),
       /^33 99\r\n\/dev\/pts\/\d+\r\n(typed\r\n)?20 50\r\ntyped\r\n$/,
     );
+  });
+
+  test(`${bits} bits: a time that is none is refused, and so is a request without one`, {
+    skip,
+  }, async () => {
+    const resume = (groups: readonly number[]): Promise<StreamOutcome> =>
+      start(path, ["x"], { flags: RequestFlag.RESUME, groups }).outcome;
+    const clock = { kind: "failed", step: FailedStep.CLOCK, errno: 22 };
+    assert.deepEqual(await resume([1, 0, 2_000_000_000, ...new Array(8).fill(7)]), clock);
+    assert.deepEqual(await resume([1, 0, 0]), clock);
   });
 
   test(`${bits} bits: what cannot be started says where it failed`, { skip }, async () => {

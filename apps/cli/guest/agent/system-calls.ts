@@ -23,6 +23,7 @@ const NUMBERS = {
   setsid: [112, 66],
   setgroups: [116, 206],
   chroot: [161, 61],
+  clock_settime: [227, 264],
   exit_group: [231, 252],
   accept4: [288, 364],
   pipe2: [293, 331],
