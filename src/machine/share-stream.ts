@@ -4,6 +4,7 @@
  * Work is done where it is asked for, in the machine's thread: a look at a file costs a tenth of a hand-over to another thread and back
  * (ADR 23). The service is suspect: requests are bounded here as well.
  */
+import { HypolithError } from "../base/errors.ts";
 import { type FilePiece, lifeOf, MAX_REQUEST_BYTES } from "../devices/virtio/file-device.ts";
 import {
   decodePiece,
@@ -45,6 +46,13 @@ export class ShareStream {
     }
     this.#partial.delete(tag);
     this.#reply(tag, this.#session.handle(request, room));
+  }
+
+  /** What the guest knows by number in the folder would be unknown, or another file. */
+  save(): never {
+    throw new HypolithError("snapshot-share", "a folder is shared with the guest", {
+      hint: "a machine with shared folders cannot be kept in a snapshot yet",
+    });
   }
 
   get hasMore(): boolean {
