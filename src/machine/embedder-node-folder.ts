@@ -265,8 +265,9 @@ function attempt<T>(call: () => T): T {
 
 const NS = 1_000_000_000n;
 
-/** What Node takes: a double, exact to a quarter of a microsecond; whole seconds are exact. */
-function seconds(ns: bigint): number {
+/** What Node takes: a double, exact to a quarter of a microsecond; whole seconds are exact. One below zero would mean "now". */
+function seconds(ns: bigint): number | Date {
+  if (ns < 0n) return new Date(Number(ns / 1_000_000n));
   return Number(ns / NS) + Number(ns % NS) / 1e9;
 }
 

@@ -15,7 +15,7 @@ import type {
   OpenMode,
   Place,
 } from "./folder-port.ts";
-import { isEntryName } from "./host-name.ts";
+import { isEntryName, MAX_NAME_BYTES } from "./host-name.ts";
 
 export const FileType = {
   MASK: 0o170000,
@@ -175,6 +175,7 @@ export class FolderTree {
 
   /** Where an entry of a directory is. Refuses names that are no entry's. */
   entry(parent: FolderNode, name: string): Place {
+    if (name.length > MAX_NAME_BYTES) throw new FolderError(Errno.ENAMETOOLONG);
     if (!isEntryName(name)) throw new FolderError(Errno.EINVAL);
     return { directory: this.directory(parent), name };
   }

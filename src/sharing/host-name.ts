@@ -36,16 +36,11 @@ export function isEscaped(name: string): boolean {
   return /(?<![\ud800-\udbff])[\udc80-\udcff]/.test(name);
 }
 
-const MAX_NAME_BYTES = 255;
+export const MAX_NAME_BYTES = 255;
 
 /** Whether it names an entry of a directory and leads nowhere else. */
 export function isEntryName(name: string): boolean {
   return (
-    name !== "" &&
-    name !== "." &&
-    name !== ".." &&
-    !name.includes("/") &&
-    !name.includes("\0") &&
-    name.length <= MAX_NAME_BYTES
+    name !== "" && name !== "." && name !== ".." && !name.includes("/") && !name.includes("\0")
   );
 }

@@ -11,7 +11,8 @@ export const ATTRIBUTES_VALID_NS = 1_000_000_000;
 export const ABSENCE_VALID_NS = 250_000_000;
 
 const NS = 1_000_000_000;
-const MAX_NAME_BYTES = 255;
+
+import { MAX_NAME_BYTES } from "../host-name.ts";
 
 /** A reply of header and body, to be filled. */
 export class FuseReply {
