@@ -1,103 +1,102 @@
 /**
- * A shared folder at the other end of a file device's stream: pieces of requests in, parts of replies out, one request after the other.
+ * A shared folder at the other end of a file device's stream: one request after the other, read from guest memory and answered into it.
  *
  * Work is done where it is asked for, in the machine's thread: a look at a file costs a tenth of a hand-over to another thread and back
- * (ADR 23). The service is suspect: requests are bounded here as well.
+ * (ADR 23). The service is suspect: what it says is checked. A request is copied before it is looked at.
  */
 import { HypolithError } from "../base/errors.ts";
-import { type FilePiece, lifeOf, MAX_REQUEST_BYTES } from "../devices/virtio/file-device.ts";
+import { MAX_REQUEST_BYTES } from "../devices/virtio/file-device.ts";
 import {
-  decodePiece,
+  decodeFileHeader,
+  encodeFileAnswers,
   type FileAnswer,
-  FileAnswerKind,
-  PIECE_HEADER_BYTES,
-  putAnswer,
 } from "../devices/virtio/file-message.ts";
 import type { ShareSession } from "../sharing/share-session.ts";
+import type { StreamServer } from "./stream-server.ts";
 
-const NO_BYTES = new Uint8Array(0);
-/** Of requests whose pieces are still coming: more than a device has in flight. */
-const MAX_PARTIAL = 256;
+const NO_ROOM: readonly Uint8Array[] = [];
 
-export class ShareStream {
+export class ShareStream implements StreamServer {
   readonly #session: ShareSession;
-  readonly #limit: number;
-  readonly #answers: FileAnswer[] = [];
-  readonly #partial = new Map<number, Uint8Array>();
-  /** of the device */
-  #life = 0;
+  #answers: FileAnswer[] = [];
+  /** A request whose room for a reply comes next. */
+  #waiting: { readonly tag: number; readonly request: Uint8Array } | undefined;
+  /** What requests are copied to. */
+  #copy = new Uint8Array(0);
 
-  /** `limit`: bytes that one message to the service can hold. */
-  constructor(session: ShareSession, limit: number) {
+  constructor(session: ShareSession) {
     this.#session = session;
-    this.#limit = limit;
   }
 
-  take(message: Uint8Array): void {
-    const piece = decodePiece(message);
-    if (!piece || piece.length > MAX_REQUEST_BYTES) return;
-    const { tag, length, offset, bytes, room } = piece;
-    const request = this.#gather(piece);
-    if (!request) return;
-    if (offset + bytes.length < length) {
-      const kind = FileAnswerKind.ACCEPTED;
-      this.#answers.push({ kind, tag, length: 0, offset: 0, bytes: NO_BYTES });
+  /** Everything comes with its memory. */
+  take(): void {}
+
+  move(toMemory: boolean, header: Uint8Array, memory: readonly Uint8Array[]): void {
+    const { tag, length = 0, room = 0 } = decodeFileHeader(header) ?? {};
+    if (tag === undefined) return;
+    if (toMemory) {
+      const waiting = this.#waiting;
+      this.#waiting = undefined;
+      if (waiting?.tag === tag) this.#handle(tag, waiting.request, memory);
       return;
     }
-    this.#partial.delete(tag);
-    this.#reply(tag, this.#session.handle(request, room));
-  }
-
-  /** What the guest knows by number in the folder would be unknown, or another file. */
-  save(): never {
-    throw new HypolithError("snapshot-share", "a folder is shared with the guest", {
-      hint: "a machine with shared folders cannot be kept in a snapshot yet",
-    });
+    if (bytesOf(memory) !== length || length > MAX_REQUEST_BYTES) return;
+    const request = this.#gather(memory, length);
+    if (room > 0) this.#waiting = { tag, request };
+    else this.#handle(tag, request, NO_ROOM);
   }
 
   get hasMore(): boolean {
     return this.#answers.length > 0;
   }
 
-  /** As many answers as one message can hold, or null. */
   give(): Uint8Array | null {
-    let size = 0;
-    let count = 0;
-    for (const { bytes } of this.#answers) {
-      if (size + PIECE_HEADER_BYTES + bytes.length > this.#limit) break;
-      size += PIECE_HEADER_BYTES + bytes.length;
-      count++;
-    }
-    if (count === 0) return null;
-    const message = new Uint8Array(size);
+    const answers = this.#answers;
+    if (answers.length === 0) return null;
+    this.#answers = [];
+    return encodeFileAnswers(answers);
+  }
+
+  save(): unknown {
+    return {
+      answers: this.#answers.map((answer) => ({ ...answer })),
+      session: this.#session.save(),
+    };
+  }
+
+  restore(state: unknown): void {
+    const { answers, session } = (state ?? {}) as { answers?: FileAnswer[]; session?: unknown };
+    const isAnswer = ({ tag, written }: Partial<FileAnswer>): boolean =>
+      Number.isSafeInteger(tag) && Number.isSafeInteger(written);
+    if (!Array.isArray(answers) || !answers.every(isAnswer))
+      throw new HypolithError("snapshot-shape", "the saved end of a folder does not fit");
+    this.#session.restore(session);
+    this.#answers = answers;
+  }
+
+  #handle(tag: number, request: Uint8Array, memory: readonly Uint8Array[]): void {
+    const reply = this.#session.handle(request, bytesOf(memory));
     let at = 0;
-    for (const answer of this.#answers.splice(0, count)) at = putAnswer(message, at, answer);
-    return message;
+    for (const part of memory) {
+      if (at >= reply.length) break;
+      const bytes = reply.subarray(at, at + part.length);
+      part.set(bytes);
+      at += bytes.length;
+    }
+    this.#answers.push({ tag, written: at });
   }
 
-  /** The request up to and with this piece; undefined if it is none that can be. */
-  #gather({ tag, length, offset, bytes }: FilePiece): Uint8Array | undefined {
-    const life = lifeOf(tag);
-    // A driver that has begun anew ends no request of before.
-    if (life !== this.#life) this.#partial.clear();
-    this.#life = life;
-    if (offset === 0 && bytes.length === length) return bytes;
-    if (offset === 0 && this.#partial.size < MAX_PARTIAL)
-      this.#partial.set(tag, new Uint8Array(length));
-    const request = this.#partial.get(tag);
-    if (request?.length !== length) return undefined;
-    request.set(bytes, offset);
-    return request;
+  #gather(memory: readonly Uint8Array[], length: number): Uint8Array {
+    if (this.#copy.length < length) this.#copy = new Uint8Array(length);
+    let at = 0;
+    for (const part of memory) {
+      this.#copy.set(part, at);
+      at += part.length;
+    }
+    return this.#copy.subarray(0, length);
   }
+}
 
-  #reply(tag: number, reply: Uint8Array): void {
-    const { length } = reply;
-    const part = this.#limit - PIECE_HEADER_BYTES;
-    let offset = 0;
-    do {
-      const bytes = reply.subarray(offset, offset + part);
-      this.#answers.push({ kind: FileAnswerKind.REPLY, tag, length, offset, bytes });
-      offset += bytes.length;
-    } while (offset < length);
-  }
+function bytesOf(memory: readonly Uint8Array[]): number {
+  return memory.reduce((sum, part) => sum + part.length, 0);
 }

@@ -43,9 +43,6 @@ export interface MachineNetwork {
 /** What one message to a service can hold. */
 export const MAX_RECEIVED_BYTES = 60 << 10;
 
-/** Of replies from a shared folder: less, since a reply may be for many small buffers. */
-const MAX_REPLY_BYTES = 48 << 10;
-
 export interface VirtioParts {
   readonly disks: readonly MachineDisk[];
   readonly shares: readonly MachineShare[];
@@ -101,7 +98,7 @@ export function createVirtioDevices(
     add("vsock", { kind: "socket", stream: next(), cid: GUEST_CID }, socketServer(sockets));
   for (const [i, { tag, protocol, session }] of shares.entries()) {
     const device = { kind: "files", stream: next(), protocol, tag } as const;
-    add(`share${i}`, device, new ShareStream(session, MAX_REPLY_BYTES));
+    add(`share${i}`, device, new ShareStream(session));
   }
   if (plans.length > MAX_DEVICES)
     throw new HypolithError("too-many-devices", `a machine has room for ${MAX_DEVICES} devices`);

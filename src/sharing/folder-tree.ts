@@ -7,6 +7,7 @@
  * upon which Linux looks the name up again. A file that has lost its name is still reached through those who have it open.
  */
 import { Errno, FolderError } from "./errno.ts";
+import { FolderNode, type Name, NOT_OPEN, type OpenFile } from "./folder-node.ts";
 import type {
   DirectoryHandle,
   FileAttributes,
@@ -16,13 +17,7 @@ import type {
   Place,
 } from "./folder-port.ts";
 import { isEntryName, MAX_NAME_BYTES } from "./host-name.ts";
-
-export const FileType = {
-  MASK: 0o170000,
-  DIRECTORY: 0o040000,
-  REGULAR: 0o100000,
-  SYMBOLIC_LINK: 0o120000,
-} as const;
+import { checkedTree, type SavedTree } from "./saved-tree.ts";
 
 /** Directories that are kept open. */
 const OPEN_DIRECTORIES = 512;
@@ -31,56 +26,6 @@ const MAX_OPEN_FILES = 16_384;
 const MAX_ALIASES = 8;
 /** Deeper than any path; renames outside may have made a circle of what we remember. */
 const MAX_DEPTH = 2048;
-const NOT_OPEN = -1;
-
-interface Name {
-  readonly parent: FolderNode;
-  readonly name: string;
-}
-
-export class FolderNode {
-  readonly id: number;
-  readonly dev: bigint;
-  readonly ino: bigint;
-  /** Of FileType: an inode number that is used again may be for something else. */
-  readonly type: number;
-  /** undefined: the root */
-  at: Name | undefined;
-  aliases: Name[] = [];
-  /** of the guest */
-  references = 0;
-  /** of nodes that have their names here */
-  children = 0;
-  handle: DirectoryHandle = NOT_OPEN;
-  usedAt = 0;
-  readonly files = new Set<OpenFile>();
-  /** What the guest was told last at an open: its cache is good while that is so. */
-  toldMtimeNs = -1n;
-  toldSize = -1n;
-
-  constructor(id: number, { dev, ino, mode }: FileAttributes, at: Name | undefined) {
-    this.id = id;
-    this.dev = dev;
-    this.ino = ino;
-    this.type = typeOf(mode);
-    this.at = at;
-  }
-
-  get isDirectory(): boolean {
-    return this.type === FileType.DIRECTORY;
-  }
-
-  is({ dev, ino, mode }: FileAttributes): boolean {
-    return ino === this.ino && dev === this.dev && typeOf(mode) === this.type;
-  }
-}
-
-export interface OpenFile {
-  readonly node: FolderNode;
-  readonly file: FileHandle;
-  readonly mode: OpenMode;
-}
-
 export interface Found {
   readonly node: FolderNode;
   readonly attributes: FileAttributes;
@@ -98,8 +43,6 @@ const GONE: readonly number[] = [Errno.ENOENT, Errno.ENOTDIR, Errno.ELOOP];
 /** The name that we remember is nobody's now, or a symbolic link's. */
 const hasGone = (error: unknown): boolean =>
   error instanceof FolderError && GONE.includes(error.errno);
-
-const typeOf = (mode: bigint): number => Number(mode) & FileType.MASK;
 
 export class FolderTree {
   readonly port: FolderPort;
@@ -298,6 +241,55 @@ export class FolderTree {
       this.port.truncate(file, size);
     } finally {
       this.port.close(file);
+    }
+  }
+
+  // ---- snapshots ----
+
+  save(): SavedTree {
+    const nodes = [...this.#nodes.values()].filter((node) => node !== this.root);
+    return {
+      nodes: nodes.map(({ id, dev, ino, type, references, at }) => ({
+        ...{ id, dev, ino, type, references },
+        ...{ parent: at!.parent.id, name: at!.name },
+      })),
+      files: [...this.#files].map(([open, { node, mode }]) => ({
+        ...{ open, node: node.id, read: mode.read, write: mode.write },
+        append: mode.append === true,
+      })),
+      nextNode: this.#nextNode,
+      nextFile: this.#nextFile,
+    };
+  }
+
+  /** Opens again what was open. What is not there any more is stale; whoever had it open finds it closed. Throws HypolithError "snapshot-shape". */
+  restore(state: unknown): void {
+    const saved = checkedTree(state);
+    this.clear();
+    for (const { id, dev, ino, type, references } of saved.nodes) {
+      const node = new FolderNode(id, { dev, ino, mode: BigInt(type) }, undefined);
+      node.references = references;
+      this.#register(node);
+    }
+    for (const { id, parent: above, name } of saved.nodes) {
+      const parent = this.#nodes.get(above) ?? this.root;
+      this.#nodes.get(id)!.at = { parent, name };
+      parent.children++;
+    }
+    for (const { open, node: id, ...mode } of saved.files) {
+      const node = this.#nodes.get(id);
+      if (node) this.#reopen(node, open, mode);
+    }
+    this.#nextNode = saved.nextNode;
+    this.#nextFile = saved.nextFile;
+  }
+
+  #reopen(node: FolderNode, open: number, mode: OpenMode): void {
+    this.#nextFile = open;
+    try {
+      this.open(node, mode);
+    } catch (error) {
+      if (!(error instanceof FolderError)) throw error;
     }
   }
 

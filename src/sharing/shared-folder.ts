@@ -3,8 +3,9 @@
  * what the guest may not change is refused.
  */
 import { Errno, FolderError } from "./errno.ts";
+import { FileType, type FolderNode, type OpenFile } from "./folder-node.ts";
 import type { FileAttributes, FolderPort, Place } from "./folder-port.ts";
-import { FileType, type FolderNode, FolderTree, type Found, type OpenFile } from "./folder-tree.ts";
+import { FolderTree, type Found } from "./folder-tree.ts";
 import { AttributeMap, type GuestAttributes } from "./guest-attributes.ts";
 import { type Owner, OwnerMap } from "./owner-map.ts";
 

@@ -2,30 +2,28 @@
  * Devices for shared folders: each request of the driver is a readable part, its reply a writable one; what they mean is the other end's.
  * Spec: virtio 1.2, "File System Device" (FUSE); "9P Transport" (9P2000.L), whose device has a tag and one queue.
  *
- * A request goes out in pieces that fit, and the next piece when the last has been taken; so does a reply come in. What is in flight is
- * bounded, in requests and in segments, and is all that is saved: the chains, and how far each has got.
+ * The device never has the bytes: it says where in guest memory a request is and where its reply may be. What is in flight is bounded, in
+ * requests and in segments, and is all that is saved.
  * Not here: the protocols, the files (src/sharing). Not offered: notification queue, DAX.
  */
 import { HypolithError } from "../../base/errors.ts";
-import type { DescriptorChain, SavedChain } from "./descriptor-chain.ts";
+import type { ChainPart, DescriptorChain, SavedChain } from "./descriptor-chain.ts";
 import { DeviceType, type VirtioDevice, type VirtioLink } from "./virtio-device.ts";
 import type { Virtqueue } from "./virtqueue.ts";
 
-/** A part of a request. */
-export interface FilePiece {
+export interface FileRequest {
   readonly tag: number;
-  /** bytes of the whole request, and of the reply at most */
+  /** bytes of the request, and of the reply at most */
   readonly length: number;
   readonly room: number;
-  readonly offset: number;
-  readonly bytes: Uint8Array;
+  /** where they are */
+  readonly request: ChainPart;
+  readonly reply: ChainPart;
 }
 
 export interface FileWires {
-  /** How many bytes of a request can be taken now. */
-  readonly room: number;
-  /** Answered by `accepted` for all pieces but the last, and by `reply` for that. */
-  submit(piece: FilePiece): void;
+  /** Passes a request on; `complete` answers it. False: not now, `resume` will be called; the request is then made anew. */
+  submit(request: FileRequest): boolean;
 }
 
 export type FileDeviceKind = "fs" | "9p";
@@ -71,23 +69,14 @@ export const MAX_TAG = 31;
 export const MAX_REQUEST_BYTES = (1 << 20) + (64 << 10);
 const MAX_IN_FLIGHT = 64;
 const MAX_SEGMENTS_IN_FLIGHT = 2048;
-/** Smaller pieces are not worth a message, but as the last. */
-const MIN_PIECE_BYTES = 4096;
 const TAG_HEADS = 0x1_0000;
 const TAG_QUEUES = 2;
-
-/** Which life of the device a tag is from: it counts the driver's resets. */
-export const lifeOf = (tag: number): number => Math.floor(tag / (TAG_HEADS * TAG_QUEUES));
 
 interface Request {
   readonly queue: number;
   readonly chain: DescriptorChain;
-  /** bytes of it that have gone out */
-  sent: number;
-  /** the other end has a piece, and has not answered */
+  /** the other end has it, and has not answered */
   isAsked: boolean;
-  /** bytes of the reply that have come in */
-  received: number;
 }
 
 interface SavedRequest extends Omit<Request, "chain"> {
@@ -127,37 +116,22 @@ export class FileDevice implements VirtioDevice {
     this.resume();
   }
 
-  /** The other end has taken a piece; `resume` sends the next. Unknown tags do nothing. */
-  accepted(tag: number): void {
-    const request = this.#find(tag);
-    if (request) request.isAsked = false;
+  /** The other end has answered by `written` bytes; `resume` tells the driver. Unknown tags do nothing. */
+  complete(tag: number, written: number): void {
+    const life = Math.floor(tag / (TAG_HEADS * TAG_QUEUES));
+    const request = this.#requests.get(tag % (TAG_HEADS * TAG_QUEUES));
+    if (life !== this.#life || !request?.isAsked) return;
+    this.#requests.delete(keyOf(request));
+    this.#segments -= request.chain.segments;
+    const length = Math.min(written, request.chain.writableBytes);
+    this.#link?.queues[request.queue].push(request.chain, length);
   }
 
-  /**
-   * A part of a reply, from `offset` on; `length` is that of the whole. The parts come in order, and `resume` tells the driver. One that the driver left no room for
-   * breaks the queue, since its request said how much there is.
-   */
-  reply(tag: number, part: { length: number; offset: number; bytes: Uint8Array }): void {
-    const request = this.#find(tag);
-    const queue = request && this.#link?.queues[request.queue];
-    if (!request || !queue) return;
-    const { length, offset, bytes } = part;
-    const isNext = offset === request.received && request.sent === request.chain.readableBytes;
-    if (!isNext || !request.chain.write(offset, bytes)) {
-      queue.refuse("a reply that does not fit its request");
-      return;
-    }
-    request.received += bytes.length;
-    if (request.received < length) return;
-    this.#drop(request);
-    queue.push(request.chain, length);
-  }
-
-  /** Takes requests and sends pieces as far as there is room, and gives the driver what is done. */
+  /** Takes requests as far as there is room, and gives the driver what is done. */
   resume(): void {
     const { queues = [] } = this.#link ?? {};
     for (const request of this.#requests.values()) {
-      if (!request.isAsked && !this.#send(request)) break;
+      if (!request.isAsked && !this.#submit(request)) break;
     }
     for (const [index, queue] of queues.entries()) this.#fill(index, queue);
     for (const queue of queues) queue.flush();
@@ -211,9 +185,9 @@ export class FileDevice implements VirtioDevice {
           queue.refuse(`a request of ${readableBytes} bytes`);
           return;
         }
-        const request = { queue: index, chain, sent: 0, isAsked: false, received: 0 };
+        const request = { queue: index, chain, isAsked: false };
         this.#keep(request);
-        this.#send(request);
+        this.#submit(request);
       }
     } while (this.#hasRoom() && queue.setNotify(true));
   }
@@ -223,60 +197,31 @@ export class FileDevice implements VirtioDevice {
   }
 
   /** False if there is no room now. */
-  #send(request: Request): boolean {
-    const { chain, sent, queue } = request;
-    const length = chain.readableBytes;
-    const rest = length - sent;
-    if (rest === 0) return true;
-    const { room } = this.#wires;
-    if (room < Math.min(rest, MIN_PIECE_BYTES)) return false;
-    const bytes = chain.take(sent, Math.min(rest, room));
-    if (!bytes) {
-      this.#link?.queues[queue].refuse("a request outside memory");
-      return true;
-    }
-    request.sent += bytes.length;
-    request.isAsked = true;
-    const tag = this.#tagOf(queue, chain.head);
-    this.#wires.submit({ tag, length, room: chain.writableBytes, offset: sent, bytes });
-    return true;
-  }
-
-  /** Life, queue and head in one number. */
-  #tagOf(queue: number, head: number): number {
-    return (this.#life * TAG_QUEUES + queue) * TAG_HEADS + head;
-  }
-
-  #keyOf({ queue, chain }: Request): number {
-    return queue * TAG_HEADS + chain.head;
-  }
-
-  #find(tag: number): Request | undefined {
-    if (lifeOf(tag) !== this.#life) return undefined;
-    const request = this.#requests.get(tag % (TAG_HEADS * TAG_QUEUES));
-    return request?.isAsked ? request : undefined;
+  #submit(request: Request): boolean {
+    const { chain } = request;
+    const { readableBytes: length, writableBytes: room } = chain;
+    request.isAsked = this.#wires.submit({
+      tag: this.#life * TAG_HEADS * TAG_QUEUES + keyOf(request),
+      ...{ length, room },
+      request: chain.part(false, 0, length)!,
+      reply: chain.part(true, 0, room)!,
+    });
+    return request.isAsked;
   }
 
   #keep(request: Request): void {
-    this.#requests.set(this.#keyOf(request), request);
+    this.#requests.set(keyOf(request), request);
     this.#segments += request.chain.segments;
   }
-
-  #drop(request: Request): void {
-    this.#requests.delete(this.#keyOf(request));
-    this.#segments -= request.chain.segments;
-  }
 }
+
+const keyOf = ({ queue, chain }: Request): number => queue * TAG_HEADS + chain.head;
 
 function ascii(text: string): number[] {
   return [...text].map((character) => character.charCodeAt(0) & 0x7f);
 }
 
 function isRequest(request: SavedRequest | null): boolean {
-  const { queue, sent, received, isAsked } = (request ?? {}) as Partial<SavedRequest>;
-  const numbers = [queue, sent, received];
-  return (
-    numbers.every((value) => Number.isSafeInteger(value) && value! >= 0) &&
-    typeof isAsked === "boolean"
-  );
+  const { queue, isAsked } = (request ?? {}) as Partial<SavedRequest>;
+  return Number.isSafeInteger(queue) && queue! >= 0 && typeof isAsked === "boolean";
 }

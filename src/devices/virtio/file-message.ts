@@ -1,79 +1,69 @@
 /**
- * What a file device and its other end say to each other, as bytes of a stream.
+ * What a file device and its other end say to each other. The bytes of requests and replies are not in it: they go beside, between the
+ * other end and guest memory.
  *
- *   out  0 tag u64 · 8 bytes of the request u32 · 12 room for the reply u32 · 16 offset u32 · 20 0 u32 · 24 bytes
- *   in   0 tag u64 · 8 bytes of the reply u32 · 12 offset u32 · 16 bytes here u32 · 20 kind u32 · 24 bytes; any number, one behind the other
+ *   header   0 tag u64 · 8 bytes of the request u32 · 12 room for the reply u32. It comes with the request's memory, then, if there is
+ *            room for a reply, with that one's
+ *   answer   0 tag u64 · 8 bytes written u32 · 12 0; several may come together
  */
-import type { FilePiece } from "./file-device.ts";
+export const HEADER_BYTES = 16;
+const ANSWER_BYTES = 16;
+const WORD = 2 ** 32;
 
-export const PIECE_HEADER_BYTES = 24;
-
-/** ACCEPTED: the piece has been taken, the next may come. REPLY: a part of the reply. */
-export const FileAnswerKind = { ACCEPTED: 0, REPLY: 1 } as const;
+export interface FileHeader {
+  readonly tag: number;
+  readonly length: number;
+  readonly room: number;
+}
 
 export interface FileAnswer {
-  readonly kind: number;
   readonly tag: number;
-  /** of the whole reply */
-  readonly length: number;
-  readonly offset: number;
-  readonly bytes: Uint8Array;
+  readonly written: number;
 }
 
-const WORD = 0x1_0000_0000;
-const NO_BYTES = new Uint8Array(0);
+const viewOf = (bytes: Uint8Array): DataView =>
+  new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-}
-
-function putHeader(view: DataView, tag: number, words: readonly number[]): void {
-  view.setUint32(0, tag % WORD, true);
-  view.setUint32(4, Math.floor(tag / WORD), true);
-  for (const [i, word] of words.entries()) view.setUint32(8 + 4 * i, word, true);
+function setTag(view: DataView, at: number, tag: number): void {
+  view.setUint32(at, tag % WORD, true);
+  view.setUint32(at + 4, Math.floor(tag / WORD), true);
 }
 
 const getTag = (view: DataView, at: number): number =>
   view.getUint32(at, true) + view.getUint32(at + 4, true) * WORD;
 
-export function encodePiece({ tag, length, room, offset, bytes }: FilePiece): Uint8Array {
-  const message = new Uint8Array(PIECE_HEADER_BYTES + bytes.length);
-  putHeader(viewOf(message), tag, [length, Math.min(room, WORD - 1), offset, 0]);
-  message.set(bytes, PIECE_HEADER_BYTES);
-  return message;
+export function encodeFileHeader({ tag, length, room }: FileHeader): Uint8Array {
+  const bytes = new Uint8Array(HEADER_BYTES);
+  const view = viewOf(bytes);
+  setTag(view, 0, tag);
+  view.setUint32(8, length, true);
+  view.setUint32(12, Math.min(room, WORD - 1), true);
+  return bytes;
 }
 
-export function decodePiece(message: Uint8Array): FilePiece | undefined {
-  if (message.length < PIECE_HEADER_BYTES) return undefined;
-  const view = viewOf(message);
-  const [length, room, offset] = [8, 12, 16].map((at) => view.getUint32(at, true));
-  const bytes = message.subarray(PIECE_HEADER_BYTES);
-  if (offset + bytes.length > length) return undefined;
-  return { tag: getTag(view, 0), length, room, offset, bytes };
+export function decodeFileHeader(bytes: Uint8Array): FileHeader | undefined {
+  if (bytes.length !== HEADER_BYTES) return undefined;
+  const view = viewOf(bytes);
+  const tag = getTag(view, 0);
+  if (!Number.isSafeInteger(tag)) return undefined;
+  return { tag, length: view.getUint32(8, true), room: view.getUint32(12, true) };
 }
 
-/** Writes an answer at `at` of `target`; answers where it ends. */
-export function putAnswer(target: Uint8Array, at: number, answer: FileAnswer): number {
-  const { kind, tag, length, offset, bytes } = answer;
-  const view = new DataView(target.buffer, target.byteOffset + at, PIECE_HEADER_BYTES);
-  putHeader(view, tag, [length, offset, bytes.length, kind]);
-  target.set(bytes, at + PIECE_HEADER_BYTES);
-  return at + PIECE_HEADER_BYTES + bytes.length;
-}
-
-/** All answers of a message; what is cut off at its end is left out. */
-export function decodeAnswers(message: Uint8Array): FileAnswer[] {
-  const view = viewOf(message);
-  const answers: FileAnswer[] = [];
-  for (let at = 0; at + PIECE_HEADER_BYTES <= message.length; ) {
-    const [length, offset, size, kind] = [8, 12, 16, 20].map((word) =>
-      view.getUint32(at + word, true),
-    );
-    const end = at + PIECE_HEADER_BYTES + size;
-    if (end > message.length) break;
-    const bytes = size === 0 ? NO_BYTES : message.subarray(at + PIECE_HEADER_BYTES, end);
-    answers.push({ kind, tag: getTag(view, at), length, offset, bytes });
-    at = end;
+export function encodeFileAnswers(answers: readonly FileAnswer[]): Uint8Array {
+  const bytes = new Uint8Array(ANSWER_BYTES * answers.length);
+  const view = viewOf(bytes);
+  for (const [i, { tag, written }] of answers.entries()) {
+    setTag(view, ANSWER_BYTES * i, tag);
+    view.setUint32(ANSWER_BYTES * i + 8, written, true);
   }
+  return bytes;
+}
+
+/** What is there of whole answers. */
+export function decodeFileAnswers(bytes: Uint8Array): FileAnswer[] {
+  const view = viewOf(bytes);
+  const answers: FileAnswer[] = [];
+  for (let at = 0; at + ANSWER_BYTES <= bytes.length; at += ANSWER_BYTES)
+    answers.push({ tag: getTag(view, at), written: view.getUint32(at + 8, true) });
   return answers;
 }

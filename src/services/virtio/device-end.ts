@@ -9,13 +9,8 @@ import {
   encodeRequest,
 } from "../../devices/virtio/block-message.ts";
 import { EntropyDevice } from "../../devices/virtio/entropy-device.ts";
-import { FileDevice } from "../../devices/virtio/file-device.ts";
-import {
-  decodeAnswers,
-  encodePiece,
-  FileAnswerKind,
-  PIECE_HEADER_BYTES,
-} from "../../devices/virtio/file-message.ts";
+import { FileDevice, type FileRequest } from "../../devices/virtio/file-device.ts";
+import { decodeFileAnswers, encodeFileHeader } from "../../devices/virtio/file-message.ts";
 import { NetworkDevice } from "../../devices/virtio/network-device.ts";
 import { SocketDevice } from "../../devices/virtio/socket-device.ts";
 import { SOCKET_HEADER_BYTES, socketPacketBytes } from "../../devices/virtio/socket-packet.ts";
@@ -39,6 +34,8 @@ const NO_MEMORY = { addresses: [], lengths: [] };
 
 /** Room that stays for what else a message may cause: used rings, a completion's status. */
 const RESERVE_BYTES = 12 << 10;
+/** Before an effect's payload. */
+const RECORD_BYTES = 8;
 
 export function createDeviceEnd(options: VirtioDeviceOptions, hypercalls: Hypercalls): DeviceEnd {
   if (options.kind === "block") return blockEnd(options, hypercalls);
@@ -94,24 +91,24 @@ function filesEnd(
   { stream, protocol, tag }: Extract<VirtioDeviceOptions, { kind: "files" }>,
   hypercalls: Hypercalls,
 ): DeviceEnd {
-  const device = new FileDevice(
-    {
-      get room() {
-        return Math.max(0, hypercalls.putRoom() - PIECE_HEADER_BYTES - RESERVE_BYTES);
-      },
-      submit: (piece) => {
-        hypercalls.put(stream, encodePiece(piece));
-      },
-    },
-    { kind: protocol, tag },
-  );
+  const submit = (request: FileRequest): boolean => {
+    const header = encodeFileHeader(request);
+    const parts = [request.request, request.reply];
+    const size = parts.reduce(
+      (sum, { addresses }) => sum + RECORD_BYTES + moveBytes(header.length, addresses.length),
+      0,
+    );
+    if (hypercalls.putRoom() < size + RESERVE_BYTES) return false;
+    hypercalls.move({ stream, toMemory: false, header, segments: request.request });
+    if (request.room > 0)
+      hypercalls.move({ stream, toMemory: true, header, segments: request.reply });
+    return true;
+  };
+  const device = new FileDevice({ submit }, { kind: protocol, tag });
   return {
     device,
     receive(bytes) {
-      for (const { kind, tag: request, ...part } of decodeAnswers(bytes)) {
-        if (kind === FileAnswerKind.REPLY) device.reply(request, part);
-        else device.accepted(request);
-      }
+      for (const answer of decodeFileAnswers(bytes)) device.complete(answer.tag, answer.written);
       device.resume();
       return bytes.length;
     },

@@ -19,8 +19,10 @@ export class FuseReply {
   readonly bytes: Uint8Array;
   readonly view: DataView;
 
-  constructor(bodyBytes: number) {
-    this.bytes = new Uint8Array(OUT_HEADER_BYTES + bodyBytes);
+  /** `memory`: to be used again, whatever is in it. */
+  constructor(bodyBytes: number, memory?: Uint8Array) {
+    const length = OUT_HEADER_BYTES + bodyBytes;
+    this.bytes = memory ? memory.subarray(0, length) : new Uint8Array(length);
     this.view = new DataView(this.bytes.buffer);
   }
 

@@ -324,6 +324,36 @@ test("a new session gives everything back", (t) => {
   assert.deepEqual(session.counts, { nodes: 1, files: 0, directories: 0, lists: 0 });
 });
 
+test("a guest goes on from a snapshot with what it knew and had open", (t) => {
+  const { folder, client, session } = bench(t);
+  mkdirSync(join(folder, "d"));
+  writeFileSync(join(folder, "d", "gone"), "gone");
+  const directory = client.lookup(ROOT, "d").node;
+  const gone = client.lookup(directory, "gone").node;
+  const lost = client.open(gone).open;
+  const { node, open } = client.create(directory, "a");
+  client.write(open, utf8("before"));
+  const list = client.good(FuseOp.OPENDIR, directory, [0, 0]).view.getBigUint64(0, true);
+  client.good(FuseOp.READDIRPLUS, directory, [list, 0n, 4096, 0, 0n, 0, 0]);
+  const saved = session.save();
+  rmSync(join(folder, "d", "gone"));
+  const other = new FuseSession(new NodeFolder(folder), {
+    ...{ readOnly: false, owner: { uid: 0, gid: 0 } },
+    now: () => Date.now(),
+  });
+  other.restore(structuredClone(saved));
+  client.session = other;
+  assert.deepEqual(other.counts, { ...session.counts, files: 1, directories: 1 });
+  assert.equal(client.write(open, utf8(" and after"), 6), 10);
+  assert.equal(client.attributes(node).size, 16);
+  const closed = client.call(FuseOp.READ, gone, [BigInt(lost), 0n, 10, 0, 0n, 0, 0]);
+  assert.equal(closed.errno, Errno.EBADF);
+  assert.equal(client.call(FuseOp.GETATTR, gone, [0, 0, 0n]).errno, Errno.ESTALE);
+  assert.equal(readFileSync(join(folder, "d", "a"), "utf8"), "before and after");
+  for (const bad of [null, {}, { tree: saved, nextDirectory: 1, directories: [] }])
+    assert.throws(() => other.restore(bad), { code: "snapshot-shape" });
+});
+
 test("whatever a request holds, it has one answer, and nothing outside is touched", (t) => {
   const { outside, folder, client, session } = bench(t);
   mkdirSync(join(folder, "d"));

@@ -8,10 +8,12 @@
  * Not here: extended attributes, which Node has no calls for; locks, which the guest's kernel keeps among its own processes;
  * holes. Their requests answer ENOSYS, and Linux does not ask again.
  */
+import { HypolithError } from "../../base/errors.ts";
 import { Errno, errnoOf, FolderError } from "../errno.ts";
+import type { FolderNode } from "../folder-node.ts";
 import type { FileAttributes, FolderPort } from "../folder-port.ts";
-import type { FolderNode, Found } from "../folder-tree.ts";
-import { encodeName } from "../host-name.ts";
+import type { Found } from "../folder-tree.ts";
+import { encodeName, isEntryName } from "../host-name.ts";
 import type { ShareSession } from "../share-session.ts";
 import { type Changes, SharedFolder, type SharedFolderOptions } from "../shared-folder.ts";
 import {
@@ -65,6 +67,8 @@ export class FuseSession implements ShareSession {
   readonly #folder: SharedFolder;
   readonly #directories = new Map<number, OpenDirectory>();
   #nextDirectory = 1;
+  /** What reads are answered from. */
+  readonly #data = new Uint8Array(OUT_HEADER_BYTES + MAX_DATA_BYTES);
   readonly #handlers: Readonly<Record<number, Handler>>;
 
   constructor(port: FolderPort, options: SharedFolderOptions) {
@@ -94,6 +98,25 @@ export class FuseSession implements ShareSession {
   close(): void {
     this.#folder.tree.clear();
     this.#directories.clear();
+  }
+
+  save(): unknown {
+    return {
+      tree: this.#folder.tree.save(),
+      nextDirectory: this.#nextDirectory,
+      directories: [...this.#directories].map(([open, { node, names }]) => ({
+        ...{ open, node: node.id, names },
+      })),
+    };
+  }
+
+  restore(state: unknown): void {
+    const { tree, nextDirectory, directories } = checkedSession(state);
+    this.#directories.clear();
+    this.#folder.tree.restore(tree);
+    for (const { open, node, names } of directories)
+      this.#directories.set(open, { node: this.#folder.tree.node(node), names });
+    this.#nextDirectory = nextDirectory;
   }
 
   /** What the guest holds, for tests. */
@@ -332,7 +355,7 @@ export class FuseSession implements ShareSession {
       [FuseOp.READ]: (request) => {
         const [open, offset, size] = [request.u64(), request.u64(), request.u32()];
         if (size > MAX_DATA_BYTES) throw new FolderError(Errno.EINVAL);
-        const reply = new FuseReply(size);
+        const reply = new FuseReply(size, this.#data);
         const count = tree.port.read(tree.file(open).file, reply.body, offset);
         return sealed(reply, request.unique, OUT_HEADER_BYTES + count);
       },
@@ -375,6 +398,28 @@ export class FuseSession implements ShareSession {
     node.toldSize = size;
     return isSame && isSettled ? FOPEN_KEEP_CACHE : 0;
   }
+}
+
+interface SavedSession {
+  readonly tree: unknown;
+  readonly nextDirectory: number;
+  readonly directories: readonly { open: number; node: number; names: string[] }[];
+}
+
+function checkedSession(state: unknown): SavedSession {
+  const { tree, nextDirectory, directories } = (state ?? {}) as Partial<SavedSession>;
+  const isFit =
+    Number.isSafeInteger(nextDirectory) &&
+    Array.isArray(directories) &&
+    directories.every(
+      ({ open, node, names }) =>
+        Number.isSafeInteger(open) &&
+        Number.isSafeInteger(node) &&
+        Array.isArray(names) &&
+        names.every((name) => isEntryName(name)),
+    );
+  if (!isFit) throw new HypolithError("snapshot-shape", "a saved FUSE session does not fit");
+  return { tree, nextDirectory: nextDirectory!, directories };
 }
 
 const DOTS: readonly string[] = [".", ".."];

@@ -28,7 +28,7 @@ export interface ClientReply {
 export type Word = number | bigint | string | Uint8Array;
 
 export class FuseClient {
-  readonly session: ShareSession;
+  session: ShareSession;
   uid = 0;
   gid = 0;
   #unique = 0;
