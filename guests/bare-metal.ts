@@ -37,7 +37,7 @@ export interface BareMetalOptions {
   readonly limit?: number;
   readonly engine?: EngineName;
   /** Changes to the VMCS before the first entry. */
-  readonly prepare?: (vmcs: Vmcs, view: DataView) => void;
+  readonly prepare?: (vmcs: Vmcs, view: DataView, processor: Processor) => void;
   readonly sampler?: Sampler;
   /** Sees every exit first; answers true if it has handled it. */
   readonly onExit?: (vmcs: Vmcs, reason: number) => boolean;
@@ -97,7 +97,7 @@ export function runBareMetal(options: BareMetalOptions): BareMetalResult {
     doorbell: () => processor.retired > limit,
   });
   const { vmcs, view } = assembleBareMetal(options, processor);
-  options.prepare?.(vmcs, view);
+  options.prepare?.(vmcs, view, processor);
   processor.sampler = options.sampler ?? null;
   let output = "";
   const done = (code: number, reason: string): BareMetalResult => ({

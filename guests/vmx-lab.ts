@@ -179,6 +179,7 @@ export class VmxLab {
   readonly #labels: Assembler | null;
   readonly #onExit: ((vmcs: Vmcs, reason: number) => boolean) | undefined;
   #isStarted = false;
+  #isInOperation = false;
 
   constructor(options: VmxLabOptions) {
     const cpuModel = options.cpuModel ?? "max,+vmx";
@@ -370,8 +371,11 @@ export class VmxLab {
 
   /** VMXON, and a VMCS for a 64-bit guest at CODE, with EPT, VPID and unrestricted guest; `changes` last. */
   prepare(changes: Iterable<readonly [number, bigint]> = []): void {
-    this.vmxon();
+    if (!this.#isInOperation) this.vmxon();
+    this.#isInOperation = true;
     this.vmclear(At.VMCS);
+    // What VMCLEAR leaves of an earlier test.
+    for (let at = 8; at < 4096; at += 8) this.write(At.VMCS + at, 0n);
     this.vmptrld(At.VMCS);
     this.writeFields(this.goodFields());
     this.writeFields(changes);

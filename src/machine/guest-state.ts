@@ -36,6 +36,7 @@ const NATIVE_MSRS = [
 /** CR4 bits by the CPU flag that brings them. */
 const CR4_BITS: readonly (readonly [string, number])[] = [
   ["base", Cr4.TSD | Cr4.PCE],
+  ["vme", Cr4.VME | Cr4.PVI],
   ["de", Cr4.DE],
   ["pse", Cr4.PSE],
   ["pae", Cr4.PAE],

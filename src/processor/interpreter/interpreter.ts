@@ -7,6 +7,7 @@ import type { CpuFeatures } from "../isa/features.ts";
 import { semanticsOf } from "../semantics/index.ts";
 import {
   BOUNCE_WRITE,
+  Pending,
   RAM_BASE,
   S,
   TLB_ENTRIES,
@@ -20,6 +21,8 @@ import { type CoreModule, Handlers } from "./handlers.ts";
 import { hotHandlers } from "./hot-set.ts";
 
 const WASM_PAGE = 0x1_0000;
+/** Interruption type of the VMCS. */
+const HARDWARE_EXCEPTION = 3;
 
 export interface InterpreterOptions {
   /** Guest RAM in bytes, a multiple of 64 KiB. */
@@ -55,6 +58,7 @@ interface CoreExports {
   flushTlb(keep: number): void;
   fetchHost(linear: bigint): number;
   enterAddressSpace(forget: number): void;
+  deliverPending(): number;
   injectEvent(info: number, error: number, length: number): number;
   memR(linear: bigint, bytes: number, flags: number): number;
   memW(linear: bigint, bytes: number, flags: number): number;
@@ -143,6 +147,15 @@ export class Interpreter implements Engine {
 
   enterAddressSpace(forget: boolean): void {
     this.#core.enterAddressSpace(forget ? 1 : 0);
+  }
+
+  raise(vector: number, error: number): number {
+    const { view } = this;
+    view.setUint32(S.PENDING.at, Pending.EVENT, true);
+    view.setUint32(S.PENDING_VECTOR.at, vector, true);
+    view.setUint32(S.PENDING_ERROR.at, error, true);
+    view.setUint32(S.PENDING_TYPE.at, HARDWARE_EXCEPTION, true);
+    return this.#core.deliverPending();
   }
 
   injectEvent(info: number, error: number, length: number): number {

@@ -28,7 +28,7 @@ const FLAGS: ReadonlyMap<string, Place> = new Map([
     1,
     0,
     "edx",
-    "fpu:0 de:2 pse:3 tsc:4 msr:5 pae:6 cx8:8 apic:9 sep:11 mtrr:12 pge:13 cmov:15 pat:16 pse36:17 clflush:19 mmx:23 fxsr:24 sse:25 sse2:26",
+    "fpu:0 vme:1 de:2 pse:3 tsc:4 msr:5 pae:6 cx8:8 apic:9 sep:11 mtrr:12 pge:13 cmov:15 pat:16 pse36:17 clflush:19 mmx:23 fxsr:24 sse:25 sse2:26",
   ),
   ...bits(
     1,
@@ -55,8 +55,8 @@ const ALL_FLAGS = [...FLAGS.keys()];
 
 const without = (flags: readonly string[], names: string): string[] =>
   flags.filter((f) => !names.split(" ").includes(f));
-/** In no model: a guest gets VMX only where it is asked for by name. */
-const OPTIONAL = "vmx";
+/** In no model: a guest gets VMX only where it is asked for by name, and with it the virtual-8086 extensions that hypervisors count on. */
+const OPTIONAL = "vme vmx";
 const V2 = without(ALL_FLAGS, `${OPTIONAL} rdpid xsaves clflushopt`);
 
 /**
@@ -257,5 +257,6 @@ export function parseCpuModel(text: string): CpuidModel {
     if (change[0] === "+") flags.add(flag);
     else flags.delete(flag);
   }
+  if (flags.has("vmx")) flags.add("vme");
   return new CpuidModel(text, flags);
 }

@@ -12,6 +12,8 @@ export interface Engine {
   flushTlb(): void;
   /** Makes the translations of the current PCID (of the map at S.PCID_BASE) current, or begins them anew. Calls updateMode. */
   enterAddressSpace(forget: boolean): void;
+  /** A fault of the instruction at RIP, as if the engine had met it; S.PENDING_ADDRESS holds the address of a page fault. Answers a Status. */
+  raise(vector: number, error: number): number;
   /** Delivers an event as VM entry does: interruption information, error code, instruction length. Answers a Status. */
   injectEvent(info: number, error: number, length: number): number;
   /**

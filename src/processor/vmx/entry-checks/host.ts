@@ -101,7 +101,7 @@ export const HOST: readonly EntryCheck[] = [
     isBroken: (v) =>
       !isHost64(v) &&
       ((v.number(Field.HOST_CR4) & Cr4.PCIDE) !== 0 || v.big(Field.HOST_RIP) >> 32n !== 0n),
-    breaks: [withExit(0, ExitControl.HOST_64)],
+    breaks: [withExit(0, ExitControl.HOST_64), [Field.HOST_CR4, 0x2_2020n]],
   },
   {
     text: "host of 64 bits without CR4.PAE",

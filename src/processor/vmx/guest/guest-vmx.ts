@@ -80,7 +80,6 @@ const ARITHMETIC = 0x8d5;
 const RFLAGS = { CF: 1, ZF: 0x40, TF: 0x100, RF: 0x1_0000 } as const;
 const BLOCKING_MOV_SS = 2;
 const BLOCKING_NMI = 8;
-const ERROR_CODES = new Set([8, 10, 11, 12, 13, 14, 17]);
 const OTHER_EVENT = 7;
 const INTERRUPTION_TYPE_NMI = InterruptionType.NMI << 8;
 /** Qualifications of an entry that fails for guest state. */
@@ -491,17 +490,8 @@ export class GuestVmx {
   }
 
   #raise({ vector, error }: Fault): boolean {
-    const view = this.#view;
-    view.setUint32(S.RFLAGS_REST.at, view.getUint32(S.RFLAGS_REST.at, true) | RFLAGS.RF, true);
-    const info = INTERRUPTION_VALID + (InterruptionType.HARDWARE_EXCEPTION << 8) + vector;
-    const hasError = ERROR_CODES.has(vector);
-    const code = hasError ? (error ?? 0) : 0;
-    const whole = hasError ? info + INTERRUPTION_ERROR_CODE : info;
-    if (this.intercepts(whole, code)) return true;
-    const status = this.#port.inject(whole, code, 0);
-    if (status === Status.EXIT && this.#inside)
-      return this.#exitOfGuest(view.getUint32(S.EXIT_REASON.at, true));
-    return status !== Status.EXIT;
+    if (this.#port.engine.raise(vector, error ?? 0) !== Status.EXIT) return true;
+    return this.#inside && this.#exitOfGuest(this.#view.getUint32(S.EXIT_REASON.at, true));
   }
 
   // ---- VMX instructions ----

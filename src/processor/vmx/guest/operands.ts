@@ -123,8 +123,6 @@ export class Operands {
     view.setUint32(S.PENDING.at, 0, true);
     // An operand in device space, or a page table there: no processor of this platform can be asked for it.
     if (pending !== Pending.EVENT) return { vector: GP, error: 0 };
-    if (vector === 14)
-      view.setBigUint64(S.CR2.at, view.getBigUint64(S.PENDING_ADDRESS.at, true), true);
     return { vector, error: view.getUint32(S.PENDING_ERROR.at, true) };
   }
 
