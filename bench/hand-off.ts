@@ -16,6 +16,7 @@ import {
   Worker,
   workerData,
 } from "node:worker_threads";
+import { TAG_BYTES } from "../src/devices/virtio/frame-tag.ts";
 import { FrameRing } from "../src/machine/frame-ring.ts";
 
 interface Ends {
@@ -41,6 +42,7 @@ type Collect = () => number;
 
 function ringEnds({ there, back, doorbell, port }: Ends): [send: () => boolean, Collect] {
   const [up, down] = [new FrameRing(there), new FrameRing(back)];
+  const memory = new Uint8Array(frame.length);
   const send = (): boolean => {
     const isSent = up.push(frame);
     if (up.takeSleeping()) port.postMessage(0);
@@ -49,9 +51,11 @@ function ringEnds({ there, back, doorbell, port }: Ends): [send: () => boolean, 
   const collect = (): number => {
     for (;;) {
       const seen = Atomics.load(doorbell, 0);
-      const bytes = down.take(CHUNK);
+      const tags = down.announce(Math.floor(CHUNK / frame.length), CHUNK);
+      const count = (tags?.length ?? 0) / TAG_BYTES;
+      for (let i = 0; i < count; i++) down.takeInto([memory]);
       if (down.takeBlocked()) port.postMessage(0);
-      if (bytes) return bytes.length / (2 + frame.length);
+      if (count > 0) return count;
       if (down.sleep()) Atomics.wait(doorbell, 0, seen);
     }
   };
@@ -120,7 +124,7 @@ function echo({ there, back, doorbell, port, kind }: Ends): void {
   let held: Uint8Array | null = null;
   const work = (): void => {
     for (;;) {
-      held ??= up.shift();
+      held ??= up.shift()?.frame ?? null;
       if (!held && up.sleep()) return;
       if (!held) continue;
       if (!down.hasRoom(held.length)) return;

@@ -6,8 +6,9 @@
  */
 import { openSync, writeSync } from "node:fs";
 import { type MessagePort, workerData } from "node:worker_threads";
+import { FrameFlag } from "../devices/virtio/frame-tag.ts";
 import { captureFrame, captureHeader, Direction } from "../network/capture/pcapng.ts";
-import { ETHERNET_HEADER } from "../network/packet/ethernet.ts";
+import { MAX_FRAME } from "../network/packet/ethernet.ts";
 import { UserNetwork, type UserNetworkOptions } from "../network/user/user-network.ts";
 import { NodeNetwork } from "./embedder-node-network.ts";
 import { FrameRing } from "./frame-ring.ts";
@@ -24,7 +25,15 @@ export interface NetworkThreadData {
 }
 
 /** To the machine. */
-export type NetworkReport = { readonly level: "info" | "warn" | "error"; readonly text: string };
+export type NetworkReport =
+  | { readonly level: "info" | "warn"; readonly text: string }
+  /** From now on frames are taken. */
+  | { readonly level: "ready" }
+  /** The thread is gone. */
+  | { readonly level: "failed"; readonly text: string };
+
+/** To the thread: there are frames, or room; or a drill. */
+export type NetworkCall = 0 | "kill" | "hang";
 
 /** Frames between two looks at what they have led to. */
 const BATCH = 64;
@@ -50,33 +59,38 @@ class NetworkThread {
       data.capture === undefined
         ? null
         : new Capture(data.capture, (why) => this.#captureFailed(why));
-    const host = new NodeNetwork();
-    const largest = data.mtu + ETHERNET_HEADER;
+    const host = new NodeNetwork((text) => this.#report({ level: "warn", text }));
     this.#network = new UserNetwork({
       ...data.options,
       mtu: data.mtu,
       clock: { now: nowNs },
       link: {
-        ready: () => this.#toGuest.hasRoom(largest),
-        send: (frame) => this.#send(frame),
+        ready: () => this.#toGuest.hasRoom(MAX_FRAME),
+        send: (frame, isUnfinished = false, segment = 0) =>
+          this.#send(frame, isUnfinished ? FrameFlag.UNFINISHED : 0, segment),
       },
       host,
       report: (level, text) => this.#report({ level, text }),
     });
     // Nobody else would hear of it: the machine's thread has no event loop to tell.
     process.once("uncaughtException", (error) => {
-      this.#report({ level: "error", text: `it has failed and is gone: ${error.stack}` });
+      this.#report({ level: "failed", text: error.stack ?? error.message });
       process.exit(1);
     });
     host.attach(this.#network.events, () => this.#settle());
-    data.port.on("message", () => this.#work());
+    data.port.on("message", (call: NetworkCall) => {
+      if (call === "kill") throw new Error("ended by a drill");
+      if (call === "hang") for (;;);
+      this.#work();
+    });
     this.#network.start();
+    this.#report({ level: "ready" });
     this.#work();
   }
 
-  #send(frame: Uint8Array): void {
+  #send(frame: Uint8Array, flags: number, segment: number): void {
     this.#capture?.add(Direction.INBOUND, frame);
-    this.#toGuest.push(frame);
+    this.#toGuest.push(frame, flags, segment);
     if (this.#toGuest.takeSleeping()) this.#ring();
   }
 
@@ -98,9 +112,13 @@ class NetworkThread {
   #work(): void {
     do {
       let count = 0;
-      for (let frame = this.#fromGuest.shift(); frame; frame = this.#fromGuest.shift()) {
+      for (let next = this.#fromGuest.shift(); next; next = this.#fromGuest.shift()) {
+        const { frame, tag } = next;
         this.#capture?.add(Direction.OUTBOUND, frame);
-        this.#network.receive(frame);
+        const has = (flag: number): boolean => (tag.flags & flag) !== 0;
+        const checksums = has(FrameFlag.TAKES_UNFINISHED);
+        const segments = has(FrameFlag.TAKES_SEGMENTS);
+        this.#network.receive(frame, has(FrameFlag.UNFINISHED), { checksums, segments });
         if (++count % BATCH === 0) this.#network.flush();
       }
       this.#network.flush();
@@ -134,7 +152,8 @@ class Capture {
   #blocks: Uint8Array[] = [];
 
   constructor(path: string, failed: (why: string) => void) {
-    this.#file = openSync(path, "w");
+    // Whose machine begins has emptied it; a thread that takes over adds a section.
+    this.#file = openSync(path, "a");
     this.#failed = failed;
     this.#blocks.push(captureHeader({ interfaceName: "net0", application: "hypolith" }));
   }

@@ -2,12 +2,13 @@
  * Node embedder of a user-mode network: streams, datagrams and names by node:net, node:dgram and node:dns (HostNetwork).
  *
  * Lives in a thread whose event loop runs. Streams are read in paused mode, no more than was granted; what the kernel takes from us is told
- * when it is written. Node cannot send ICMP, so there is no echo.
+ * when it is written. Echo requests leave by the computer's ping program, if it has one.
  */
 import { createSocket, type Socket as UdpSocket } from "node:dgram";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { DnsStatus } from "../network/packet/dns.ts";
 import type { HostEvents, HostFailure, HostNetwork } from "../network/user/host-network.ts";
+import { NodeEcho } from "./embedder-node-echo.ts";
 import { resolveOnHost } from "./embedder-node-resolver.ts";
 
 const CONNECT_TIMEOUT_MS = 30_000;
@@ -33,6 +34,16 @@ export class NodeNetwork implements HostNetwork {
   /** Streams that we accept are odd. */
   #nextAccepted = 1;
   #queries = 0;
+  readonly echo?: Required<HostNetwork>["echo"];
+
+  /** `report`: for a person, what the computer does not let us do. */
+  constructor(report: (text: string) => void = () => {}) {
+    const echo = NodeEcho.find({
+      answered: (query) => this.#events?.onEcho(query),
+      failed: (why) => report(`echo requests of the guest (ping) do not leave: ${why}`),
+    });
+    if (echo) this.echo = (query, address, data) => echo.ask(query, address, data.length);
+  }
 
   /** Who hears of things, before the first call; `settle` is called after each of them. */
   attach(events: HostEvents, settle: () => void = () => {}): void {

@@ -42,6 +42,8 @@ interface WorkerData {
 const MAX_SLEEP_MS = 60_000;
 /** A guest that sleeps this long is idle. */
 const REST_MS = 100;
+/** Not a service: its thread is the embedder's. */
+const NETWORK = "network";
 /** The first sleep this long means that the guest has booted. */
 const LONG_IDLE_MS = 2;
 
@@ -78,6 +80,8 @@ function serve(port: MessagePort, doorbell: Int32Array): void {
         else if (machine && m.type === "snapshot") {
           const outcome = pause.during(() => takeSnapshot(machine!, disks, m));
           send({ type: "snapshotTaken", id: m.id, outcome });
+        } else if (m.type === "drill" && m.service === NETWORK && network) {
+          send({ type: "drilled", id: m.id, problem: network.drill(m.drill) });
         } else if (machine) {
           // A machine that is to stop must run up to where it says how it ended.
           if (m.type === "stop") pause.end();

@@ -3,14 +3,19 @@ import { once } from "node:events";
 import { test } from "node:test";
 import { Worker } from "node:worker_threads";
 import fc from "fast-check";
+import { getTag } from "../devices/virtio/frame-tag.ts";
 import { FrameRing } from "./frame-ring.ts";
 
 const sizeOf = (length: number): number => 8 + Math.ceil(length / 8) * 8;
 
 test("property: frames come out as they went in, in order, by one or by many, over the end of the ring", () => {
   const action = fc.oneof(
-    fc.record({ push: fc.uint8Array({ maxLength: 90 }) }),
-    fc.record({ take: fc.integer({ min: 1, max: 200 }) }),
+    fc.record({ push: fc.uint8Array({ minLength: 1, maxLength: 90 }), cut: fc.nat(90) }),
+    fc.record({
+      announce: fc.integer({ min: 1, max: 4 }),
+      bytes: fc.integer({ min: 1, max: 200 }),
+    }),
+    fc.record({ room: fc.array(fc.nat(40), { maxLength: 4 }) }),
     fc.constant({ shift: true }),
   );
   fc.assert(
@@ -18,23 +23,49 @@ test("property: frames come out as they went in, in order, by one or by many, ov
       const producer = FrameRing.create(256);
       const consumer = new FrameRing(producer.buffer);
       const model: Uint8Array[] = [];
+      let announced = 0;
       for (const act of actions) {
         if ("push" in act) {
           const used = model.reduce((sum, { length }) => sum + sizeOf(length), 0);
           const fits = used + sizeOf(act.push.length) <= 256;
           assert.equal(producer.hasRoom(act.push.length), fits);
-          assert.equal(producer.push(act.push), fits);
+          const parts = [act.push.subarray(0, act.cut), act.push.subarray(act.cut)];
+          const tag = { length: act.push.length, flags: act.cut, segment: 1000 + act.cut };
+          assert.equal(producer.pushParts(tag, parts), fits);
           if (fits) model.push(act.push);
-        } else if ("take" in act) {
-          const taken = consumer.take(act.take);
-          if (!taken) assert.equal(model.length, 0);
-          for (let at = 0; taken && at < taken.length; ) {
-            const length = taken[at]! + taken[at + 1]! * 256;
-            assert.deepEqual(taken.subarray(at + 2, at + 2 + length), model.shift());
-            at += 2 + length;
-          }
-        } else assert.deepEqual(consumer.shift(), model.shift() ?? null);
+        } else if ("announce" in act) {
+          const tags = consumer.announce(act.announce, act.bytes) ?? new Uint8Array(0);
+          const fresh = model.slice(announced);
+          const lengths = Array.from(
+            { length: tags.length / 8 },
+            (_, i) => getTag(tags, 8 * i).length,
+          );
+          assert.deepEqual(
+            lengths,
+            fresh.slice(0, lengths.length).map(({ length }) => length),
+          );
+          assert.ok(lengths.length <= act.announce);
+          if (fresh.length > 0) assert.ok(lengths.length > 0);
+          announced += lengths.length;
+        } else if ("room" in act) {
+          const parts = act.room.map((length) => new Uint8Array(length).fill(255));
+          const frame = model.shift();
+          assert.equal(consumer.takeInto(parts), frame !== undefined);
+          const got = parts.flatMap((part) => [...part]);
+          const expected = [...(frame ?? []).slice(0, got.length)];
+          assert.deepEqual(got, [
+            ...expected,
+            ...new Array(got.length - expected.length).fill(255),
+          ]);
+          announced = Math.max(0, announced - 1);
+        } else {
+          const next = consumer.shift();
+          assert.deepEqual(next?.frame, model.shift());
+          if (next) assert.equal(next.tag.segment, 1000 + next.tag.flags);
+          announced = Math.max(0, announced - 1);
+        }
         assert.equal(producer.isEmpty, model.length === 0);
+        assert.equal(consumer.hasUnannounced, announced < model.length);
       }
     }),
   );
@@ -65,7 +96,7 @@ test("positions wrap at 2^32", () => {
   words[0] = words[1] = -8;
   for (let i = 0; i < 10; i++) {
     assert.ok(ring.push(Uint8Array.of(i, i, i)));
-    assert.deepEqual(ring.shift(), Uint8Array.of(i, i, i));
+    assert.deepEqual(ring.shift()?.frame, Uint8Array.of(i, i, i));
   }
 });
 
@@ -78,8 +109,9 @@ test("two threads: nothing is lost, doubled or torn", async () => {
       const ring = new FrameRing(workerData.buffer);
       let wrong = 0;
       for (let i = 0; i < ${count}; ) {
-        const frame = ring.shift();
-        if (!frame) continue;
+        const next = ring.shift();
+        if (!next) continue;
+        const { frame } = next;
         if (frame.length !== 1 + i % 300 || frame.some((byte) => byte !== (i & 255))) wrong++;
         i++;
       }

@@ -3,24 +3,32 @@
  *
  *   word 0 bytes written, 1 bytes read, both modulo 2^32 · 2 the consumer sleeps · 3 the producer waits for room · then the bytes
  *
- * A frame is eight bytes that begin with its length, 16 bits little endian, and itself, padded to eight: copies to and from shared memory are
- * made byte by byte unless both ends are aligned, which is several times slower. It may go over the end to the beginning. Nobody waits here: `push` and `sleep`
+ * A frame is its tag of eight bytes (devices/virtio/frame-tag.ts) and itself, padded to eight: copies to and from shared memory are
+ * made byte by byte unless both ends are aligned, which is several times slower. It may go over the end to the beginning. A consumer may look at tags first
+ * (`announce`) and take the frames later. Nobody waits here: `push` and `sleep`
  * tell when the other side has to be woken, and how that is done is the embedder's. The two flags are set before the last look, so that no
  * wake-up is lost. Hot path.
  */
-const Word = { WRITTEN: 0, READ: 1, SLEEPING: 2, BLOCKED: 3, COUNT: 4 } as const;
-const HEADER_BYTES = 8;
-/** Of a frame in what `take` answers: its length alone. */
-const LENGTH_BYTES = 2;
+import { type FrameTag, getTag, putTag, TAG_BYTES } from "../devices/virtio/frame-tag.ts";
 
-const sizeOf = (length: number): number => HEADER_BYTES + ((length + 7) & ~7);
+const Word = { WRITTEN: 0, READ: 1, SLEEPING: 2, BLOCKED: 3, COUNT: 4 } as const;
+
+const padded = (length: number): number => (length + 7) & ~7;
+const sizeOf = (length: number): number => TAG_BYTES + padded(length);
+
+export interface TaggedFrame {
+  readonly tag: FrameTag;
+  readonly frame: Uint8Array;
+}
 
 export class FrameRing {
   readonly buffer: SharedArrayBuffer;
   readonly #words: Int32Array;
   readonly #bytes: Uint8Array;
   readonly #mask: number;
-  /** What `take` puts together its answer from. */
+  /** Of what has been announced: where the next tag is. */
+  #announced: number;
+  readonly #tag = new Uint8Array(TAG_BYTES);
   #raw = new Uint8Array(0);
 
   /** Over memory that `create` made, here or in another thread. */
@@ -29,6 +37,7 @@ export class FrameRing {
     this.#words = new Int32Array(buffer, 0, Word.COUNT);
     this.#bytes = new Uint8Array(buffer, Word.COUNT * 4);
     this.#mask = this.#bytes.length - 1;
+    this.#announced = Atomics.load(this.#words, Word.READ);
   }
 
   /** `capacity`: bytes, a power of two. */
@@ -46,6 +55,11 @@ export class FrameRing {
     return this.#used === 0;
   }
 
+  /** How many bytes have been taken ever, modulo 2^32. */
+  get taken(): number {
+    return Atomics.load(this.#words, Word.READ);
+  }
+
   // ---- the producer ----
 
   /** Is there room for a frame of this length? If not, the consumer will say when there may be (`takeBlocked`). */
@@ -57,15 +71,37 @@ export class FrameRing {
   }
 
   /** False if it finds no room; then it is not sent. */
-  push(frame: Uint8Array): boolean {
-    const { length } = frame;
-    if (this.#bytes.length - this.#used < sizeOf(length)) return false;
+  push(frame: Uint8Array, flags = 0, segment = 0): boolean {
+    return this.pushParts({ length: frame.length, flags, segment }, [frame]);
+  }
+
+  /** A frame in pieces, of as many bytes as the tag says. */
+  pushParts(tag: FrameTag, parts: readonly Uint8Array[]): boolean {
+    const size = sizeOf(tag.length);
+    if (this.#bytes.length - this.#used < size) return false;
     const written = Atomics.load(this.#words, Word.WRITTEN);
-    this.#bytes[written & this.#mask] = length;
-    this.#bytes[(written + 1) & this.#mask] = length >>> 8;
-    this.#put(written + HEADER_BYTES, frame);
-    Atomics.store(this.#words, Word.WRITTEN, (written + sizeOf(length)) | 0);
+    putTag(this.#tag, 0, tag);
+    this.#put(written, this.#tag);
+    this.#put(written + TAG_BYTES, this.#whole(tag.length, parts));
+    Atomics.store(this.#words, Word.WRITTEN, (written + size) | 0);
     return true;
+  }
+
+  /** Pieces lie anywhere: put together in memory of our own they are copied fast. */
+  #whole(length: number, parts: readonly Uint8Array[]): Uint8Array {
+    if (parts.length === 1 && parts[0]!.byteOffset % 8 === 0) return parts[0]!;
+    const whole = this.#rawOf(length);
+    let at = 0;
+    for (const part of parts) {
+      whole.set(part, at);
+      at += part.length;
+    }
+    return whole;
+  }
+
+  #rawOf(length: number): Uint8Array {
+    if (this.#raw.length < length) this.#raw = new Uint8Array(length);
+    return this.#raw.subarray(0, length);
   }
 
   #put(position: number, bytes: Uint8Array): void {
@@ -86,51 +122,67 @@ export class FrameRing {
 
   // ---- the consumer ----
 
-  /** Whole frames with their lengths, as many as are there and fit into `limit` bytes; null if there are none. */
-  take(limit: number): Uint8Array | null {
-    const used = this.#used;
-    const read = Atomics.load(this.#words, Word.READ);
-    let size = 0;
-    let answer = 0;
-    while (size < used) {
-      const length = this.#lengthAt(read + size);
-      if (answer > 0 && answer + LENGTH_BYTES + length > limit) break;
-      answer += LENGTH_BYTES + length;
-      size += sizeOf(length);
+  /** Tags of frames that have not been announced yet, at most `frames` of them and not many more than `bytes` bytes in all; null if there are none. */
+  announce(frames: number, bytes: number): Uint8Array | null {
+    const written = Atomics.load(this.#words, Word.WRITTEN);
+    const found: Uint8Array[] = [];
+    let total = 0;
+    while (this.#announced !== written && found.length < frames && total < bytes) {
+      const tag = new Uint8Array(TAG_BYTES);
+      this.#get(this.#announced, tag);
+      const { length } = getTag(tag, 0);
+      found.push(tag);
+      total += length;
+      this.#announced = (this.#announced + sizeOf(length)) | 0;
     }
-    if (size === 0) return null;
-    if (this.#raw.length < size) this.#raw = new Uint8Array(size);
-    this.#get(read, this.#raw.subarray(0, size));
-    Atomics.store(this.#words, Word.READ, (read + size) | 0);
-    return this.#compact(new Uint8Array(answer));
+    if (found.length === 0) return null;
+    const tags = new Uint8Array(TAG_BYTES * found.length);
+    for (const [i, tag] of found.entries()) tags.set(tag, TAG_BYTES * i);
+    return tags;
   }
 
-  /** Frames of the raw copy with no more than their lengths between them. */
-  #compact(answer: Uint8Array): Uint8Array {
-    for (let at = 0, from = 0; at < answer.length; ) {
-      const length = this.#raw[from]! | (this.#raw[from + 1]! << 8);
-      answer[at] = length;
-      answer[at + 1] = length >>> 8;
-      answer.set(this.#raw.subarray(from + HEADER_BYTES, from + HEADER_BYTES + length), at + 2);
-      at += LENGTH_BYTES + length;
-      from += sizeOf(length);
+  get hasUnannounced(): boolean {
+    return Atomics.load(this.#words, Word.WRITTEN) !== this.#announced;
+  }
+
+  /** Takes the next frame, as far as there is room for it in `parts`. False if there is none. */
+  takeInto(parts: readonly Uint8Array[]): boolean {
+    if (this.#used === 0) return false;
+    const read = Atomics.load(this.#words, Word.READ);
+    const { length } = this.#tagAt(read);
+    const whole = this.#rawOf(length);
+    if (parts.length > 0) this.#get(read + TAG_BYTES, whole);
+    let done = 0;
+    for (const part of parts) {
+      const piece = whole.subarray(done, done + part.length);
+      part.set(piece);
+      done += piece.length;
     }
-    return answer;
+    this.#advance(read, length);
+    return true;
   }
 
   /** The next frame, or null. */
-  shift(): Uint8Array | null {
+  shift(): TaggedFrame | null {
     if (this.#used === 0) return null;
     const read = Atomics.load(this.#words, Word.READ);
-    const length = this.#lengthAt(read);
-    const frame = new Uint8Array(length);
-    this.#get(read + HEADER_BYTES, frame);
-    Atomics.store(this.#words, Word.READ, (read + sizeOf(length)) | 0);
-    return frame;
+    const tag = this.#tagAt(read);
+    const frame = new Uint8Array(tag.length);
+    this.#get(read + TAG_BYTES, frame);
+    this.#advance(read, tag.length);
+    return { tag, frame };
   }
 
-  #lengthAt(position: number): number {
-    return this.#bytes[position & this.#mask]! | (this.#bytes[(position + 1) & this.#mask]! << 8);
+  #advance(read: number, length: number): void {
+    const next = (read + sizeOf(length)) | 0;
+    // What is taken needs no announcement any more.
+    if (this.#announced === read) this.#announced = next;
+    Atomics.store(this.#words, Word.READ, next);
+  }
+
+  #tagAt(position: number): FrameTag {
+    this.#get(position, this.#tag);
+    return getTag(this.#tag, 0);
   }
 
   #get(position: number, into: Uint8Array): void {
@@ -148,10 +200,10 @@ export class FrameRing {
     return Atomics.exchange(this.#words, Word.BLOCKED, 0) === 1;
   }
 
-  /** The consumer has nothing to do: true if it may sleep until it is woken, false if something has come meanwhile. */
+  /** The consumer has been told of all frames: true if it may sleep until it is woken, false if something has come meanwhile. */
   sleep(): boolean {
     Atomics.store(this.#words, Word.SLEEPING, 1);
-    if (this.isEmpty) return true;
+    if (!this.hasUnannounced) return true;
     Atomics.store(this.#words, Word.SLEEPING, 0);
     return false;
   }

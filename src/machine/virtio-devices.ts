@@ -6,6 +6,7 @@
  */
 import { HypolithError } from "../base/errors.ts";
 import type { ShareProtocol } from "../control/protocol.ts";
+import { type FrameTag, getTag, TAG_BYTES } from "../devices/virtio/frame-tag.ts";
 import type { SocketHost } from "../devices/virtio/socket-host.ts";
 import type { VirtioDeviceOptions } from "../services/virtio/options.ts";
 import type { ShareSession } from "../sharing/share-session.ts";
@@ -33,11 +34,13 @@ export interface MachineNetwork {
   /** six bytes */
   readonly mac: Uint8Array;
   readonly mtu: number;
-  /** A frame of the guest's. */
-  send(frame: Uint8Array): void;
-  /** Frames for the guest, each after two bytes of length, little endian, at most MAX_RECEIVED_BYTES in all; null if there are none. */
-  receive(): Uint8Array | null;
-  readonly hasFrames: boolean;
+  /** A frame of the guest's, in pieces of its memory. */
+  send(tag: FrameTag, memory: readonly Uint8Array[]): void;
+  /** Tags of more frames for the guest, or one tag about its link; null if there is nothing new. */
+  announce(): Uint8Array | null;
+  readonly hasNews: boolean;
+  /** Puts the next of the announced frames there, as much of it as there is room for. */
+  take(memory: readonly Uint8Array[]): void;
 }
 
 /** What one message to a service can hold. */
@@ -90,7 +93,7 @@ export function createVirtioDevices(
   }
   if (network) {
     const { mac, mtu } = network;
-    const settings = { mac: [...mac], mtu, isTrusted: true };
+    const settings = { mac: [...mac], mtu };
     const device = { kind: "network", stream: next(), ...settings } as const;
     add("net0", device, networkServer(network));
   }
@@ -107,12 +110,19 @@ export function createVirtioDevices(
 
 function networkServer(network: MachineNetwork): StreamServer {
   return {
-    // The service's own memory: it is written over by the next message.
-    take: (frame) => network.send(frame),
-    give: () => network.receive(),
+    take() {},
+    move(toMemory, header, memory) {
+      if (toMemory) network.take(memory);
+      else if (header.length === TAG_BYTES) {
+        const length = memory.reduce((sum, part) => sum + part.length, 0);
+        // A frame is what was moved, whatever the service says.
+        network.send({ ...getTag(header, 0), length }, memory);
+      }
+    },
+    give: () => network.announce(),
     isForgetful: true,
     get hasMore() {
-      return network.hasFrames;
+      return network.hasNews;
     },
   };
 }

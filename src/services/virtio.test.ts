@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { BlockFeature, BlockRequestType } from "../devices/virtio/block-device.ts";
+import { encodeTag, FrameFlag, putTag, TAG_BYTES } from "../devices/virtio/frame-tag.ts";
 import { BusDriver } from "../devices/virtio/test-driver.ts";
 import { DeviceStatus } from "../devices/virtio/virtio-device.ts";
 import { DiskStream } from "../machine/disk-stream.ts";
@@ -160,31 +161,52 @@ test("entropy comes from the stream, and is asked for only when somebody waits",
   assert.deepEqual(driver.collect(0)[0]!.data, pattern(256, 9).subarray(0, 16));
 });
 
-test("frames of a card cross its stream, and wait where there is no room", () => {
+test("frames of a card go between memory and its stream, and wait where there is no room", () => {
   const mac = [0x52, 0x54, 0, 0, 0, 1];
   const board = new VirtioBoard({ kind: "network", stream: STREAM, mac });
   board.restarts = true;
   const driver = new BusDriver(board).start({ indirect: true });
   const frame = (seed: number) => pattern(1514, seed);
+  const scattered = (bytes: Uint8Array) =>
+    Array.from({ length: 50 }, (_, i) => {
+      const part = bytes.subarray(31 * i, 31 * i + 31);
+      const at = driver.allocate(64);
+      driver.ram.set(part, at);
+      return { at, length: part.length };
+    }).filter(({ length }) => length > 0);
   for (let i = 0; i < 60; i++)
-    driver.add(1, [{ bytes: new Uint8Array(12) }, { bytes: frame(i) }], { kick: false });
+    driver.add(1, [{ bytes: new Uint8Array(12) }, ...scattered(frame(i))], { kick: false });
   driver.kick(1);
-  assert.ok(board.output.length < 60 && board.deadline < Number.POSITIVE_INFINITY);
+  assert.ok(board.moves.length < 60 && board.deadline < Number.POSITIVE_INFINITY);
   while (board.deadline < Number.POSITIVE_INFINITY) board.timer();
   assert.deepEqual(
-    board.output.map((bytes) => bytes[0]),
-    Array.from({ length: 60 }, (_, i) => frame(i)[0]),
+    board.moves.map(({ memory }) => memory.reduce((sum, { length }) => sum + length, 0)),
+    new Array(60).fill(1514),
   );
-  const chunk = (...frames: Uint8Array[]) =>
-    Uint8Array.from(frames.flatMap((one) => [one.length & 0xff, one.length >> 8, ...one]));
+  assert.deepEqual(board.moves[7]!.memory[0]!, frame(7).subarray(0, 31));
+  board.moves.splice(0);
   driver.resetHeap();
   driver.add(0, [{ room: 1526 }]);
-  const both = chunk(frame(1), frame(2));
-  assert.equal(board.input(both), 1516, "the first");
+  const both = new Uint8Array(2 * TAG_BYTES);
+  for (const i of [0, 1]) putTag(both, TAG_BYTES * i, { length: 1514, flags: 0, segment: 0 });
+  assert.equal(board.input(both), TAG_BYTES, "the first");
   driver.add(0, [{ room: 1526 }]);
-  assert.equal(board.input(both.subarray(1516)), 1516);
+  assert.equal(board.input(both.subarray(TAG_BYTES)), TAG_BYTES);
   assert.deepEqual(
-    driver.collect(0).map(({ data }) => data.subarray(12)),
-    [frame(1), frame(2)],
+    board.moves.map(({ toMemory, memory }) => [toMemory, memory.map(({ length }) => length)]),
+    [
+      [true, [1514]],
+      [true, [1514]],
+    ],
   );
+  assert.deepEqual(
+    driver.collect(0).map(({ length }) => length),
+    [1526, 1526],
+  );
+  driver.vectors();
+  for (const flags of [FrameFlag.LINK_DOWN, FrameFlag.LINK_UP]) {
+    assert.equal(board.input(encodeTag({ length: 0, flags, segment: 0 })), TAG_BYTES);
+    assert.equal(driver.read(4, 6, 2), flags === FrameFlag.LINK_UP ? 1 : 0);
+    assert.equal(driver.vectors().length, 1, "the driver hears of it");
+  }
 });

@@ -2,29 +2,60 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import fc from "fast-check";
 import { throughJson } from "../test-wires.ts";
-import { internetChecksum } from "./checksum.ts";
+import type { ChainPart } from "./descriptor-chain.ts";
+import { FrameFlag, type FrameTag } from "./frame-tag.ts";
 import { NetworkDevice, NetworkFeature, type NetworkOptions } from "./network-device.ts";
 import { TestDriver } from "./test-driver.ts";
 import { DeviceStatus } from "./virtio-device.ts";
 
 const MAC = Uint8Array.of(0x52, 0x54, 0, 1, 2, 3);
-const { CSUM, GUEST_CSUM } = NetworkFeature;
+const { CSUM, GUEST_CSUM, GUEST_TSO4, HOST_TSO4, MRG_RXBUF } = NetworkFeature;
+const { UNFINISHED, TAKES_UNFINISHED, TAKES_SEGMENTS } = FrameFlag;
 
+/** A device, its driver, and an other end that holds frames until the device places them. */
 function setUp(options: Partial<NetworkOptions> = {}) {
   const sent: Uint8Array[] = [];
-  const log = { ready: 0, room: Number.POSITIVE_INFINITY };
+  const tags: FrameTag[] = [];
+  const log = { ready: 0, room: Number.POSITIVE_INFINITY, places: Number.POSITIVE_INFINITY };
+  let held: Uint8Array[] = [];
+  let ram: Uint8Array = new Uint8Array(0);
   const wires = {
-    transmit: (frame: Uint8Array) => {
+    transmit: (tag: FrameTag, { addresses, lengths }: ChainPart) => {
       log.room--;
-      sent.push(frame);
+      tags.push(tag);
+      const parts = addresses.map((address, i) => ram.subarray(address, address + lengths[i]!));
+      sent.push(Uint8Array.from(parts.flatMap((part) => [...part])));
     },
     canTransmit: () => log.room > 0,
+    place: ({ addresses, lengths }: ChainPart) => {
+      log.places--;
+      const bytes = held.shift()!;
+      let at = 0;
+      for (const [i, address] of addresses.entries()) {
+        ram.set(bytes.subarray(at, at + lengths[i]!), address);
+        at += lengths[i]!;
+      }
+      assert.ok(at === 0 || at === bytes.length, "all of a frame or nothing");
+    },
+    canPlace: () => log.places > 0,
     receiveReady: () => log.ready++,
   };
   const create = () => new NetworkDevice(wires, { mac: MAC, ...options });
   const device = create();
   const driver = new TestDriver(device);
-  return { device, driver, sent, log, create };
+  ram = driver.ram;
+  /** Offers frames; answers how many were taken. */
+  const receive = (frames: readonly Uint8Array[], tag: Partial<FrameTag> = {}, to = device) => {
+    held = [...frames];
+    const plain = { flags: 0, segment: 0, ...tag };
+    const taken = to.receive(frames.map(({ length }) => ({ ...plain, length })));
+    assert.equal(held.length, frames.length - taken, "each that was taken was asked for");
+    return taken;
+  };
+  const moved = (copy: { ram: Uint8Array }) => {
+    ram = copy.ram;
+  };
+  return { device, driver, sent, tags, log, create, receive, moved };
 }
 
 const frame = (length: number, seed = 1) =>
@@ -64,20 +95,27 @@ describe("sending", () => {
     assert.equal(driver.collect(1).length, 2);
   });
 
-  test("a checksum left to the device is finished", () => {
-    const { driver, sent } = setUp();
-    driver.start({ features: [CSUM] });
-    const data = frame(61);
-    data.set([0x12, 0x34], 34 + 16);
-    driver.add(1, [{ bytes: header({ flags: 1, start: 34, offset: 16 }) }, { bytes: data }]);
-    // The sum over all with the right checksum in place, the pseudo header's sum taken out, is all ones.
-    const out = sent[0]!;
-    const checksum = (out[50]! << 8) | out[51]!;
-    const zeroed = data.slice();
-    zeroed.set([0, 0], 50);
-    const rest = ~internetChecksum(zeroed, 34) & 0xffff;
-    assert.equal((rest + 0x1234 + checksum) % 0xffff, 0);
-    assert.deepEqual(out.subarray(0, 50), data.subarray(0, 50));
+  test("what the driver leaves to us, and what it takes in return, is said with the frame", () => {
+    const { driver, sent, tags } = setUp();
+    driver.start({ features: [CSUM, GUEST_CSUM, HOST_TSO4] });
+    const partial = header({ flags: 1, start: 34, offset: 16 });
+    driver.add(1, [{ bytes: partial }, { bytes: frame(61) }]);
+    const large = header({ flags: 1, gso: 1, start: 34, offset: 16 });
+    driver.add(1, [{ bytes: large }, { bytes: frame(40_000) }, { bytes: frame(25_549) }]);
+    driver.add(1, [{ bytes: header() }, { bytes: frame(60) }]);
+    const takes = TAKES_UNFINISHED;
+    assert.deepEqual(
+      tags.map(({ length, flags }) => [length, flags]),
+      [
+        [61, UNFINISHED | takes],
+        [65_549, UNFINISHED | takes],
+        [60, takes],
+      ],
+    );
+    assert.deepEqual(sent[1], new Uint8Array([...frame(40_000), ...frame(25_549)]));
+    driver.start({ features: [CSUM, GUEST_CSUM, GUEST_TSO4] });
+    driver.add(1, [{ bytes: header() }, { bytes: frame(60) }]);
+    assert.equal(tags.at(-1)!.flags, takes | TAKES_SEGMENTS);
   });
 
   test("what may not be sent comes back unsent", () => {
@@ -88,10 +126,11 @@ describe("sending", () => {
       [...header(), ...frame(1519)],
       [...header({ gso: 1 }), ...frame(60)],
       [...header({ flags: 1, start: 34, offset: 16 }), ...frame(60)],
+      [...header({ flags: 1, gso: 1, start: 34, offset: 16 }), ...frame(60)],
       [...header()].slice(0, 11),
     ])
       driver.add(1, [{ bytes: Uint8Array.from(bytes) }]);
-    assert.equal(driver.collect(1).length, 5);
+    assert.equal(driver.collect(1).length, 6);
     assert.deepEqual(sent, []);
     assert.equal(driver.status & DeviceStatus.NEEDS_RESET, 0);
   });
@@ -115,55 +154,102 @@ describe("sending", () => {
 
 describe("receiving", () => {
   test("a frame fills one buffer behind its header", () => {
-    const { device, driver } = setUp({ isTrusted: true });
+    const { driver, receive } = setUp();
     driver.start({ features: [GUEST_CSUM], eventIndex: true });
     driver.add(0, [{ room: 12 }, { room: 1518 }]);
     driver.add(0, [{ room: 1530 }]);
-    assert.equal(device.receive([frame(100), frame(1514)]), 2);
+    assert.equal(receive([frame(100), frame(1514)], { flags: UNFINISHED }), 2);
     const [first, second] = driver.collect(0);
-    assert.deepEqual([...first!.data.subarray(0, 12)], [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+    assert.deepEqual([...first!.data.subarray(0, 12)], [1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 1, 0]);
     assert.deepEqual(first!.data.subarray(12), frame(100));
     assert.equal(second!.length, 1526);
     assert.equal(driver.vectors().length, 1);
   });
 
+  test("a frame that stands for many segments goes over as many buffers as it needs, if they may be merged", () => {
+    const { driver, receive } = setUp();
+    driver.start({ features: [CSUM, GUEST_CSUM, GUEST_TSO4, MRG_RXBUF] });
+    for (let i = 0; i < 9; i++) driver.add(0, [{ room: 4096 }]);
+    const large = { flags: UNFINISHED, segment: 1460 };
+    assert.equal(receive([frame(20_000), frame(20_000)], large), 1, "the second finds too few");
+    const parts = driver.collect(0);
+    assert.deepEqual(
+      parts.map(({ length }) => length),
+      [4096, 4096, 4096, 4096, 20_012 - 4 * 4096],
+    );
+    const all = Uint8Array.from(parts.flatMap(({ data }) => [...data]));
+    assert.deepEqual([...all.subarray(0, 12)], [1, 1, 54, 0, 180, 5, 34, 0, 16, 0, 5, 0]);
+    assert.deepEqual(all.subarray(12), frame(20_000));
+    driver.add(0, [{ room: 4096 }]);
+    assert.equal(receive([frame(20_000)], large), 1, "those that it was not given are there yet");
+    assert.equal(driver.collect(0).length, 5);
+  });
+
+  test("a wire without room keeps frames, which are offered again", () => {
+    const { device, driver, receive, log } = setUp();
+    driver.start();
+    for (let i = 0; i < 3; i++) driver.add(0, [{ room: 1530 }]);
+    log.places = 1;
+    assert.equal(receive([frame(60), frame(61)]), 1);
+    assert.ok(device.isReceiving);
+    log.places = 5;
+    assert.equal(receive([frame(61)]), 1);
+    assert.ok(!device.isReceiving);
+    assert.deepEqual(
+      driver.collect(0).map(({ length }) => length),
+      [72, 73],
+    );
+  });
+
   test("without buffers frames stay with the other end, which hears when there are some", () => {
     for (const eventIndex of [false, true]) {
-      const { device, driver, log } = setUp();
-      assert.equal(device.receive([frame(60)]), 0, "no driver yet");
+      const { driver, log, receive } = setUp();
+      assert.equal(receive([frame(60)]), 0, "no driver yet");
       driver.start({ eventIndex });
       assert.equal(log.ready, 1);
       driver.add(0, [{ room: 1530 }]);
-      assert.equal(device.receive([frame(60), frame(60)]), 1);
+      assert.equal(receive([frame(60), frame(60)]), 1);
       assert.equal(log.ready, 1);
       driver.add(0, [{ room: 1530 }]);
       assert.equal(log.ready, 2);
-      assert.equal(device.receive([frame(60)]), 1);
+      assert.equal(receive([frame(60)]), 1);
     }
   });
 
   test("frames that are too long, for the link or for the buffer, are lost alone", () => {
-    const { device, driver } = setUp();
+    const { driver, receive } = setUp();
     driver.start();
     driver.add(0, [{ room: 40 }]);
     driver.add(0, [{ room: 1530 }]);
-    assert.equal(device.receive([frame(2000), frame(60), frame(61)]), 3);
+    assert.equal(receive([frame(2000), frame(60), frame(61)]), 3);
     assert.deepEqual(
       driver.collect(0).map(({ length }) => length),
       [0, 73],
     );
   });
+
+  test("what the driver has not agreed to is lost, as is everything while the link is down", () => {
+    const { device, driver, receive } = setUp();
+    driver.start();
+    driver.add(0, [{ room: 1530 }]);
+    assert.equal(receive([frame(60)], { flags: UNFINISHED }), 1);
+    assert.equal(receive([frame(60)], { flags: UNFINISHED, segment: 1460 }), 1);
+    device.setLinkUp(false);
+    assert.equal(receive([frame(60)]), 1);
+    assert.deepEqual(driver.collect(0), []);
+  });
 });
 
 test("restore continues", () => {
-  const { device, driver, create, sent } = setUp();
+  const { device, driver, create, sent, receive, moved } = setUp();
   driver.start({ eventIndex: true });
   driver.add(0, [{ room: 1530 }]);
   device.setLinkUp(false);
   device.setLinkUp(true);
   const other = create();
   const copy = driver.moveTo(other, throughJson);
-  assert.equal(other.receive([frame(80)]), 1);
+  moved(copy);
+  assert.equal(receive([frame(80)], {}, other), 1);
   assert.equal(copy.collect(0)[0]!.length, 92);
   copy.add(1, [{ bytes: header() }, { bytes: frame(60) }]);
   assert.equal(sent.length, 1);
@@ -185,16 +271,18 @@ test("any buffers: nothing throws, each comes back once", () => {
     ),
   });
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 30 }), (steps) => {
-      const { device, driver } = setUp();
-      driver.start({ features: [CSUM], indirect: true });
+    fc.property(fc.array(step, { maxLength: 30 }), fc.boolean(), (steps, isMerging) => {
+      const { driver, receive } = setUp();
+      const merges = [CSUM, GUEST_CSUM, GUEST_TSO4, MRG_RXBUF];
+      driver.start({ features: isMerging ? merges : [CSUM], indirect: true });
       let added = 0;
       let back = 0;
       for (const { queue, segments, received } of steps) {
         const isLegal = [...segments].sort((a, b) => Number("room" in a) - Number("room" in b));
         driver.add(queue, isLegal);
         added++;
-        assert.ok(device.receive(received) <= received.length);
+        const large = { flags: UNFINISHED, segment: 100 };
+        assert.ok(receive(received, isMerging ? large : {}) <= received.length);
         back += driver.collect(0).length + driver.collect(1).length;
       }
       assert.ok(back <= added);

@@ -135,6 +135,14 @@ export class Virtqueue {
     return chain;
   }
 
+  /** Takes back a pop: the chain waits again. Several in the reverse order of their pops. */
+  unpop(chain: DescriptorChain): void {
+    const { state } = this;
+    if (!this.isLive || !state.inFlight[chain.head]) return;
+    state.inFlight[chain.head] = 0;
+    state.lastAvailable = (state.lastAvailable - 1) & 0xffff;
+  }
+
   /** Gives a chain back with the number of bytes written to it. Invisible to the driver until flush(). */
   push(chain: DescriptorChain, written: number): void {
     const { state } = this;

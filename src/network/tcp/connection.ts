@@ -131,9 +131,12 @@ export class TcpConnection {
     return firstDeadline(this.tcb.timers);
   }
 
-  /** Emits what may be sent now, until `room` says that the link is full. True if there is more. */
-  output(now: number, room: () => boolean, emit: Emit): boolean {
-    return output(this, now, { room, emit });
+  /**
+   * Emits what may be sent now, until `room` says that the link is full. True if there is more. `burst`: the link takes so many bytes of payload at once and
+   * cuts them into segments itself.
+   */
+  output(now: number, room: () => boolean, emit: Emit, burst = 0): boolean {
+    return output(this, now, { room, emit, burst });
   }
 
   /** A reset is due: seq, ack and flags of it. */

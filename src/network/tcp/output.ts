@@ -12,6 +12,8 @@ export interface Link {
   /** False while the link takes no more segments. */
   room(): boolean;
   readonly emit: Emit;
+  /** Payload bytes that the link cuts into segments of the peer's size itself; 0: it cuts none. */
+  readonly burst: number;
 }
 
 /** True if there is more to send than the link took. */
@@ -96,7 +98,7 @@ function sendText(c: TcpConnection, now: number, link: Link): boolean {
     sendProbe(c, link);
   }
   for (;;) {
-    const length = textLength(c);
+    const length = textLength(c, link.burst);
     const fin = length >= 0 && finFits(c, send.nxt + length);
     if (length <= 0 && !fin) return false;
     if (!link.room()) return true;
@@ -114,13 +116,15 @@ function sendText(c: TcpConnection, now: number, link: Link): boolean {
 }
 
 /** Bytes of the next segment: 0 if there are none to send, -1 if sending a small one is to be put off. */
-function textLength(c: TcpConnection): number {
+function textLength(c: TcpConnection, burst: number): number {
   const { send, congestion } = c.tcb;
   const available = c.queue.end - send.nxt;
   if (available <= 0) return 0;
   const usable = send.una + Math.min(send.wnd, congestion.window) - send.nxt;
-  const length = Math.min(available, send.mss, usable);
+  const most = Math.max(burst - (burst % send.mss), send.mss);
+  const length = Math.min(available, most, usable);
   if (length <= 0) return -1;
+  if (length > send.mss) return length < available ? length - (length % send.mss) : length;
   const isWorthIt = length === send.mss || length === available || length * 2 >= send.maxWnd;
   return isWorthIt ? length : -1;
 }

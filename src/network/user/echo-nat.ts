@@ -1,5 +1,5 @@
 /**
- * ICMP echo: answered for the subnet's own addresses, carried by the embedder for others if it may send them. Node.js may not without root; then
+ * ICMP echo: answered for the subnet's own addresses, carried by the embedder for others if it may send them. If not,
  * the guest hears that the network is unreachable. A probe by TCP instead would answer another question than the guest asked.
  */
 import { buildIcmp, IcmpType, Unreachable } from "../packet/icmp.ts";
@@ -21,6 +21,8 @@ export interface EchoParts {
   readonly link: GuestLink;
   readonly routing: Routing;
   readonly newId: () => number;
+  /** For a person. */
+  readonly report: (text: string) => void;
 }
 
 const MAX_PENDING = 64;
@@ -28,6 +30,7 @@ const MAX_PENDING = 64;
 export class EchoNat {
   readonly #parts: EchoParts;
   #pending = new Map<number, Echo>();
+  #hasTold = false;
 
   constructor(parts: EchoParts) {
     this.#parts = parts;
@@ -44,7 +47,10 @@ export class EchoNat {
     const { host, routing, newId } = this.#parts;
     const to = route(routing, echo.remote, 0, now);
     if (to.kind === "unreachable") return to.code;
-    if (!host.echo) return Unreachable.NET;
+    if (!host.echo) {
+      this.#tellOfNone();
+      return Unreachable.NET;
+    }
     if (this.#pending.size >= MAX_PENDING) {
       const [oldest] = this.#pending.keys();
       this.#pending.delete(oldest!);
@@ -53,6 +59,14 @@ export class EchoNat {
     this.#pending.set(query, echo);
     host.echo(query, to.address, echo.data.slice());
     return null;
+  }
+
+  #tellOfNone(): void {
+    if (this.#hasTold) return;
+    this.#hasTold = true;
+    this.#parts.report(
+      "echo requests of the guest (ping) do not leave this computer, which has no ping program for them: they are answered with 'net unreachable'",
+    );
   }
 
   onEcho(query: number, now: number): void {

@@ -44,14 +44,14 @@ export class Gateway {
     this.#parts = parts;
   }
 
-  /** A frame, valid during the call. */
-  receive(frame: Uint8Array): void {
+  /** A frame, valid during the call; `isVerified`: its TCP or UDP checksum is not to be looked at. */
+  receive(frame: Uint8Array, isVerified = false): void {
     const header = parseEthernet(frame);
     if (!header) return;
     const { destination, type } = header;
     if (destination !== Subnet.GATEWAY_MAC && destination !== BROADCAST_MAC) return;
     if (type === EtherType.ARP) this.#receiveArp(frame);
-    else if (type === EtherType.IPV4) this.#receiveIpv4(frame);
+    else if (type === EtherType.IPV4) this.#receiveIpv4(frame, isVerified);
   }
 
   #receiveArp(frame: Uint8Array): void {
@@ -67,7 +67,7 @@ export class Gateway {
     this.#parts.link.sendFrame(buildArp(reply, getMac(frame, 6)));
   }
 
-  #receiveIpv4(frame: Uint8Array): void {
+  #receiveIpv4(frame: Uint8Array, isVerified: boolean): void {
     const first = parseIpv4(frame.subarray(ETHERNET_HEADER));
     if (!first) return;
     // Only the subnet's own addresses have business here; DHCP clients have none yet.
@@ -81,16 +81,16 @@ export class Gateway {
       this.#sendError(packet, IcmpType.TIME_EXCEEDED, 0);
       return;
     }
-    if (packet.protocol === IpProtocol.TCP) this.#receiveTcp(packet);
-    else if (packet.protocol === IpProtocol.UDP) this.#receiveUdp(packet);
+    if (packet.protocol === IpProtocol.TCP) this.#receiveTcp(packet, isVerified);
+    else if (packet.protocol === IpProtocol.UDP) this.#receiveUdp(packet, isVerified);
     else if (packet.protocol === IpProtocol.ICMP) this.#receiveIcmp(packet);
     else this.#sendError(packet, IcmpType.UNREACHABLE, PROTOCOL_UNREACHABLE);
   }
 
-  #receiveTcp(packet: Ipv4Packet): void {
+  #receiveTcp(packet: Ipv4Packet, isVerified: boolean): void {
     const { source, destination, bytes, headerLength } = packet;
     if (source === 0 || destination >>> 28 >= 14) return;
-    const segment = parseTcp(bytes.subarray(headerLength), source, destination);
+    const segment = parseTcp(bytes.subarray(headerLength), source, destination, isVerified);
     if (!segment) return;
     const address = {
       ...{ guest: source, guestPort: segment.sourcePort },
@@ -99,9 +99,9 @@ export class Gateway {
     this.#parts.tcp.fromGuest(address, segment);
   }
 
-  #receiveUdp(packet: Ipv4Packet): void {
+  #receiveUdp(packet: Ipv4Packet, isVerified: boolean): void {
     const { source, destination, bytes, headerLength } = packet;
-    const datagram = parseUdp(bytes.subarray(headerLength), source, destination);
+    const datagram = parseUdp(bytes.subarray(headerLength), source, destination, isVerified);
     if (!datagram) return;
     const port = datagram.destinationPort;
     const isToGateway =

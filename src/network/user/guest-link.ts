@@ -6,9 +6,9 @@
  */
 import { BROADCAST_MAC, isUnicastMac } from "../packet/address.ts";
 import { ArpOperation, buildArp } from "../packet/arp.ts";
-import { ETHERNET_HEADER, EtherType, writeEthernet } from "../packet/ethernet.ts";
+import { ETHERNET_HEADER, EtherType, MAX_FRAME, writeEthernet } from "../packet/ethernet.ts";
 import { IPV4_HEADER, IpProtocol, MAX_IPV4, writeIpv4 } from "../packet/ipv4.ts";
-import { type TcpPorts, tcpHeaderLength, writeTcp } from "../packet/tcp-segment.ts";
+import { TCP_HEADER, type TcpPorts, tcpHeaderLength, writeTcp } from "../packet/tcp-segment.ts";
 import type { OutSegment } from "../tcp/connection.ts";
 import type { SendQueue } from "../tcp/send-queue.ts";
 import { isInSubnet, LIMITED_BROADCAST, Subnet } from "./subnet.ts";
@@ -17,8 +17,19 @@ import { isInSubnet, LIMITED_BROADCAST, Subnet } from "./subnet.ts";
 export interface FramePort {
   /** False while the guest has no room for a frame of the largest size. */
   ready(): boolean;
-  /** The frame is valid during the call. */
-  send(frame: Uint8Array): void;
+  /**
+   * The frame is valid during the call. `isUnfinished`: its TCP checksum covers the pseudo header alone. `segment`: it stands for TCP segments of so
+   * many bytes of payload. Only as the guest takes them.
+   */
+  send(frame: Uint8Array, isUnfinished?: boolean, segment?: number): void;
+}
+
+/** What a guest takes besides finished packets of no more than an MTU. */
+export interface LinkOffload {
+  /** unfinished checksums */
+  readonly checksums: boolean;
+  /** frames that stand for many TCP segments */
+  readonly segments: boolean;
 }
 
 export interface Packet {
@@ -44,13 +55,13 @@ export class GuestLink {
   #queue: Uint8Array[] = [];
   #queuedBytes = 0;
   #nextId = 1;
-  readonly #scratch: Uint8Array;
+  readonly #scratch = new Uint8Array(MAX_FRAME);
+  offload: LinkOffload = { checksums: false, segments: false };
   dropped = 0;
 
   constructor(port: FramePort, mtu: number) {
     this.#port = port;
     this.mtu = mtu;
-    this.#scratch = new Uint8Array(ETHERNET_HEADER + mtu);
   }
 
   /** May a TCP segment go out now? */
@@ -156,6 +167,11 @@ export class GuestLink {
       this.dropped++;
     }
     this.#unresolved.push({ destination, frame });
+    this.#askFor(destination, now);
+  }
+
+  #askFor(destination: number, now: number): void {
+    if (!isInSubnet(destination)) return;
     const asked = this.#asked.get(destination);
     if (asked !== undefined && now - asked < ARP_INTERVAL_NS) return;
     if (this.#asked.size >= MAX_NEIGHBOURS) this.#asked.clear();
@@ -170,8 +186,19 @@ export class GuestLink {
     this.sendFrame(buildArp(request, BROADCAST_MAC));
   }
 
+  /** Payload bytes of a TCP segment that the link cuts itself, or 0: it cuts none. */
+  get burst(): number {
+    const { checksums, segments } = this.offload;
+    return checksums && segments ? MAX_IPV4 - IPV4_HEADER - TCP_HEADER : 0;
+  }
+
   /** Hot path: one segment, written in place. The caller has asked `ready`. */
-  sendTcp(ports: TcpPorts, segment: OutSegment, queue: SendQueue, now: number): void {
+  sendTcp(
+    ports: TcpPorts,
+    segment: OutSegment,
+    queue: SendQueue,
+    { now, mss = MAX_IPV4 }: { readonly now: number; readonly mss?: number },
+  ): void {
     const frame = this.#scratch;
     const at = ETHERNET_HEADER + IPV4_HEADER;
     const headerLength = tcpHeaderLength(segment);
@@ -180,16 +207,21 @@ export class GuestLink {
     const { source, destination } = ports;
     const header = { source, destination, protocol: IpProtocol.TCP, id: this.#id() };
     writeIpv4(frame, ETHERNET_HEADER, { ...header, dontFragment: true }, length);
-    writeTcp(frame, at, { ...segment, ...ports }, segment.length);
-    const whole = frame.subarray(0, at + length);
     const mac = this.#neighbours.get(destination);
+    // What waits for its neighbour is sent later, by who knows nothing of this.
+    const isUnfinished = this.offload.checksums && mac !== undefined;
+    writeTcp(frame, at, { ...segment, ...ports }, segment.length, isUnfinished);
+    const whole = frame.subarray(0, at + length);
     writeEthernet(whole, {
       destination: mac ?? 0,
       source: Subnet.GATEWAY_MAC,
       type: EtherType.IPV4,
     });
-    if (mac === undefined) this.#resolve(destination, whole.slice(), now);
-    else this.#port.send(whole);
+    const isBurst = segment.length > mss;
+    if (mac !== undefined) this.#port.send(whole, isUnfinished, isBurst ? mss : 0);
+    else if (!isBurst) this.#resolve(destination, whole.slice(), now);
+    // Too large to wait here; its connection sends it again.
+    else this.#askFor(destination, now);
   }
 
   save(): SavedLink {

@@ -100,7 +100,7 @@ export class TcpNat {
   /** A segment of no connection; lost if the link is full. */
   #sendAlone(address: FlowAddress, segment: OutSegment): void {
     const { link, now } = this.#parts;
-    if (link.ready()) link.sendTcp(portsOf(address), segment, NO_BYTES, now());
+    if (link.ready()) link.sendTcp(portsOf(address), segment, NO_BYTES, { now: now() });
   }
 
   #open(address: FlowAddress, syn: TcpSegment): void {
@@ -281,13 +281,15 @@ export class TcpNat {
     const { link, now } = this.#parts;
     const time = now();
     let left = TURN;
+    const when = { now: time, mss: connection.tcb.send.mss };
     const hasMore = connection.output(
       time,
       () => left > 0 && link.ready(),
       (segment, queue) => {
         left--;
-        link.sendTcp(ports, segment, queue, time);
+        link.sendTcp(ports, segment, queue, when);
       },
+      link.burst,
     );
     if (connection.isClosed && !hasMore) this.#remove(flow);
     else this.#timers.schedule(flow, connection.deadline());

@@ -14,6 +14,7 @@ import {
   writeTcp,
 } from "../packet/tcp-segment.ts";
 import { buildUdp, parseUdp, type UdpDatagram } from "../packet/udp.ts";
+import type { LinkOffload } from "./guest-link.ts";
 import type { HostEvents, HostNetwork } from "./host-network.ts";
 import { Subnet } from "./subnet.ts";
 import { UserNetwork, type UserNetworkOptions } from "./user-network.ts";
@@ -68,6 +69,10 @@ type TestOptions = Omit<UserNetworkOptions, "clock" | "link" | "host"> & { canEc
 export class TestGuest {
   now = 1e9;
   frames: Uint8Array[] = [];
+  /** What was said with each frame. */
+  readonly offloads: { isUnfinished: boolean; segment: number; length: number }[] = [];
+  /** What is said with each frame that we send. */
+  offload: { isVerified: boolean; takes: LinkOffload } | undefined;
   room = Number.POSITIVE_INFINITY;
   readonly host: TestHost;
   network: UserNetwork;
@@ -87,9 +92,10 @@ export class TestGuest {
       clock: { now: () => this.now },
       link: {
         ready: () => this.room > 0,
-        send: (frame) => {
+        send: (frame, isUnfinished = false, segment = 0) => {
           this.room--;
           this.frames.push(frame.slice());
+          this.offloads.push({ isUnfinished, segment, length: frame.length });
         },
       },
       host: this.host.network,
@@ -102,7 +108,7 @@ export class TestGuest {
   }
 
   send(frame: Uint8Array): void {
-    this.network.receive(frame);
+    this.network.receive(frame, this.offload?.isVerified, this.offload?.takes);
     this.network.flush();
   }
 
@@ -204,7 +210,8 @@ export class TestGuest {
     return this.packets()
       .filter(({ protocol }) => protocol === IpProtocol.TCP)
       .map(({ bytes, headerLength, source, destination }) => {
-        const segment = parseTcp(bytes.subarray(headerLength), source, destination);
+        const isVerified = this.offload?.takes.checksums;
+        const segment = parseTcp(bytes.subarray(headerLength), source, destination, isVerified);
         if (!segment) throw new Error("the network sent a malformed segment");
         return segment;
       });

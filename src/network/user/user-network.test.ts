@@ -50,6 +50,8 @@ test("echo to the outside: by the embedder if it can, else the network is unreac
   without.sendIp(IpProtocol.ICMP, OUTSIDE, request);
   const [error] = without.icmps();
   assert.deepEqual([error?.type, error?.code], [IcmpType.UNREACHABLE, Unreachable.NET]);
+  without.sendIp(IpProtocol.ICMP, OUTSIDE, request);
+  assert.equal(without.reports.length, 1, "the user is told once");
   const guest = new TestGuest({ canEcho: true });
   guest.sendIp(IpProtocol.ICMP, OUTSIDE, request);
   const [, query, address] = guest.host.one("echo");
@@ -179,6 +181,52 @@ test("TCP: a connection is made outside first, then bytes go both ways and both 
   guest.sendTcp(OUTSIDE, WEB, { seq: 1007, ack: seq + 8, flags: ACK, window: 1000 });
   assert.equal(guest.network.statistics.connections, 0);
   assert.deepEqual(guest.host.take("reset"), [], "it ended in order");
+});
+
+test("a guest that takes them gets frames that stand for many segments, with checksums to be finished; another one never", () => {
+  const takesAll = { checksums: true, segments: true };
+  for (const takes of [takesAll, { checksums: true, segments: false }, undefined]) {
+    const guest = new TestGuest();
+    guest.offload = takes && { isVerified: false, takes };
+    const { stream, seq } = open(guest);
+    guest.sendTcp(OUTSIDE, WEB, { seq: 1001, ack: seq, flags: ACK, window: 1000 });
+    guest.offloads.splice(0);
+    const bytes = pattern(100_000, 4);
+    guest.events.onData(stream, bytes);
+    const received = guest.tcps();
+    assert.deepEqual(Uint8Array.from(received.flatMap(({ payload }) => [...payload])), bytes);
+    assert.ok(guest.offloads.every(({ isUnfinished }) => isUnfinished === (takes !== undefined)));
+    const large = guest.offloads.filter(({ segment }) => segment > 0);
+    if (takes !== takesAll) {
+      assert.deepEqual(large, []);
+      assert.ok(guest.offloads.every(({ length }) => length <= 1514));
+      continue;
+    }
+    assert.ok(received.length <= 3, `${received.length} frames`);
+    assert.ok(large.every(({ segment }) => segment === 1460));
+    // All but the last are whole segments: a guest that cuts them must not find crumbs.
+    assert.equal(received[0]!.payload.length % 1460, 0);
+  }
+});
+
+test("a checksum that nobody has finished is not looked at, and one that should be right is", () => {
+  const guest = new TestGuest();
+  const { stream, seq } = open(guest);
+  const header = { ack: seq, flags: ACK, window: 1000 };
+  const spoiled = (isVerified: boolean): void => {
+    guest.offload = { isVerified, takes: { checksums: false, segments: false } };
+    const send = guest.network.receive.bind(guest.network);
+    guest.network.receive = (frame, ...rest) => {
+      frame[14 + 20 + 16]! ^= 0x55;
+      send(frame, ...rest);
+    };
+    guest.sendTcp(OUTSIDE, WEB, { ...header, seq: 1001 }, pattern(60_000, 1));
+    guest.network.receive = send;
+  };
+  spoiled(false);
+  assert.deepEqual(guest.host.take("send"), []);
+  spoiled(true);
+  assert.deepEqual(guest.host.take("send"), [["send", stream, pattern(60_000, 1)]]);
 });
 
 test("TCP: refused outside is refused inside; unreachable is told by ICMP about that SYN", () => {

@@ -24,7 +24,7 @@ import { EchoNat } from "./echo-nat.ts";
 import { EgressPolicy, type EgressRules, OPEN_EGRESS } from "./egress.ts";
 import type { FlowAddress } from "./flow.ts";
 import { Gateway } from "./gateway.ts";
-import { type FramePort, GuestLink } from "./guest-link.ts";
+import { type FramePort, GuestLink, type LinkOffload } from "./guest-link.ts";
 import type { HostEvents, HostFailure, HostNetwork } from "./host-network.ts";
 import { formatPortForward, type PortForward } from "./port-forward.ts";
 import { isShapedLike } from "./snapshot-shape.ts";
@@ -95,7 +95,7 @@ export class UserNetwork {
       refused: (name) => this.#reportRefusal(name),
     });
     this.#udp = new UdpNat(common);
-    this.#echo = new EchoNat(common);
+    this.#echo = new EchoNat({ ...common, report: (text) => this.#report("info", text) });
     this.#tcp = new TcpNat({
       ...{ ...common, dns: this.#dns, now, seed },
       refuse: (address, syn, code) => this.#refuse(address, syn, code),
@@ -124,9 +124,13 @@ export class UserNetwork {
     }
   }
 
-  /** A frame from the guest, valid during the call. What it leads to is sent by `flush`. */
-  receive(frame: Uint8Array): void {
-    this.#gateway.receive(frame);
+  /**
+   * A frame from the guest, valid during the call. What it leads to is sent by `flush`. `isVerified`: nobody has finished its TCP or UDP checksum. `offload`:
+   * what the guest takes from now on.
+   */
+  receive(frame: Uint8Array, isVerified = false, offload?: LinkOffload): void {
+    if (offload) this.#link.offload = offload;
+    this.#gateway.receive(frame, isVerified);
   }
 
   /** Sends what may be sent: after a batch of frames, and when the link has room again. */

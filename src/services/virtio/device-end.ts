@@ -11,6 +11,13 @@ import {
 import { EntropyDevice } from "../../devices/virtio/entropy-device.ts";
 import { FileDevice, type FileRequest } from "../../devices/virtio/file-device.ts";
 import { decodeFileAnswers, encodeFileHeader } from "../../devices/virtio/file-message.ts";
+import {
+  encodeTag,
+  FrameFlag,
+  type FrameTag,
+  getTag,
+  TAG_BYTES,
+} from "../../devices/virtio/frame-tag.ts";
 import { NetworkDevice } from "../../devices/virtio/network-device.ts";
 import { SocketDevice } from "../../devices/virtio/socket-device.ts";
 import { SOCKET_HEADER_BYTES, socketPacketBytes } from "../../devices/virtio/socket-packet.ts";
@@ -31,6 +38,7 @@ export interface DeviceEnd {
 }
 
 const NO_MEMORY = { addresses: [], lengths: [] };
+const NO_HEADER = new Uint8Array(0);
 
 /** Room that stays for what else a message may cause: used rings, a completion's status. */
 const RESERVE_BYTES = 12 << 10;
@@ -119,40 +127,44 @@ function filesEnd(
   };
 }
 
-/** One frame after another: two bytes of length, and the frame. */
-const LENGTH_BYTES = 2;
+/** Of a chain: more make a queue broken. */
+const MAX_PIECES = 1024;
 
 function networkEnd(
   options: Extract<VirtioDeviceOptions, { kind: "network" }>,
   hypercalls: Hypercalls,
 ): DeviceEnd {
-  const { stream, mtu = 1500 } = options;
+  const { stream } = options;
+  const hasRoom = (pieces: number): boolean =>
+    hypercalls.putRoom() >= moveBytes(TAG_BYTES, pieces) + RESERVE_BYTES;
   const device = new NetworkDevice(
     {
-      transmit: (frame) => hypercalls.put(stream, frame),
-      canTransmit: () => hypercalls.putRoom() >= mtu + RESERVE_BYTES,
+      transmit(tag, segments) {
+        hypercalls.move({ stream, toMemory: false, header: encodeTag(tag), segments });
+      },
+      canTransmit: () => hasRoom(MAX_PIECES),
+      place(segments) {
+        hypercalls.move({ stream, toMemory: true, header: NO_HEADER, segments });
+      },
+      canPlace: hasRoom,
     },
     { ...options, mac: Uint8Array.from(options.mac) },
   );
   return {
     device,
+    /** Tags of frames that the stream has, or one about the link. */
     receive(bytes) {
-      const frames: Uint8Array[] = [];
-      const ends: number[] = [];
-      for (let at = 0; at + LENGTH_BYTES <= bytes.length; ) {
-        const end = at + LENGTH_BYTES + bytes[at] + bytes[at + 1] * 256;
-        frames.push(bytes.subarray(at + LENGTH_BYTES, end));
-        ends.push(end);
-        at = end;
-      }
-      const taken = device.receive(frames);
-      // Behind the last whole frame there is nothing that could ever be one.
-      if (taken === frames.length) return bytes.length;
-      return taken === 0 ? 0 : ends[taken - 1];
+      const tags: FrameTag[] = [];
+      for (let at = 0; at + TAG_BYTES <= bytes.length; at += TAG_BYTES)
+        tags.push(getTag(bytes, at));
+      const isAboutLink = tags[0]?.length === 0;
+      if (!isAboutLink) return device.receive(tags) * TAG_BYTES;
+      device.setLinkUp((tags[0]!.flags & FrameFlag.LINK_UP) !== 0);
+      return bytes.length;
     },
     settle() {
       if (device.isTransmitting) device.resume();
-      return device.isTransmitting;
+      return device.isTransmitting || device.isReceiving;
     },
   };
 }

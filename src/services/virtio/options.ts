@@ -26,7 +26,6 @@ export type VirtioDeviceOptions =
       /** six bytes; options travel as JSON */
       readonly mac: readonly number[];
       readonly mtu?: number;
-      readonly isTrusted?: boolean;
     };
 
 export interface VirtioServiceOptions {
