@@ -3,6 +3,7 @@ import { HypolithError } from "../base/errors.ts";
 import type { ShareConfig } from "../control/protocol.ts";
 import { MAX_TAG } from "../devices/virtio/file-device.ts";
 import { FuseSession } from "../sharing/fuse/fuse-session.ts";
+import { NinepSession } from "../sharing/ninep/ninep-session.ts";
 import { NodeFolder } from "./embedder-node-folder.ts";
 import type { MachineShare } from "./virtio-devices.ts";
 
@@ -18,7 +19,9 @@ export function openShares(configs: readonly ShareConfig[]): MachineShare[] {
       });
     tags.add(tag);
     const folder = new NodeFolder(path);
-    const session = new FuseSession(folder, { readOnly, owner, now: () => Date.now() });
+    const options = { readOnly, owner, now: () => Date.now() };
+    const session =
+      protocol === "fs" ? new FuseSession(folder, options) : new NinepSession(folder, options);
     return { tag, protocol, session };
   });
 }

@@ -196,6 +196,10 @@ export class FolderTree {
     return found;
   }
 
+  isOpen(open: number): boolean {
+    return this.#files.has(open);
+  }
+
   close(open: number): void {
     const found = this.file(open);
     this.#files.delete(open);

@@ -97,7 +97,7 @@ export function mountTable(mounts: readonly GuestMount[]): string {
 
 const MOUNTS: Readonly<Record<ShareProtocol, { type: string; options: readonly string[] }>> = {
   fs: { type: "virtiofs", options: [] },
-  "9p": { type: "9p", options: ["trans=virtio", "version=9p2000.L", "msize=262144"] },
+  "9p": { type: "9p", options: ["trans=virtio", "version=9p2000.L", "msize=262144", "cache=mmap"] },
 };
 
 /** One word of POSIX shell. */
