@@ -250,14 +250,34 @@ async function makeInitrd(
     ...(hasAgent(plan) ? SOCKET_DRIVERS : []),
     ...(root?.disk ? ROOT_DRIVERS : []),
   ];
+  const loaded = withDependencies(modules, drivers);
+  checkShareDrivers(plan, loaded);
   const bits = plan.flavor?.architecture === "i386" ? 32 : 64;
   const parts: InitramfsParts = {
-    ...{ busybox, modules: withDependencies(modules, drivers), job },
+    ...{ busybox, modules: loaded, job },
     ...(hasAgent(plan) && { agent: await agentFile(bits, defaultCacheRoot()) }),
     ...(root && { root: root.guest }),
   };
   if (root?.archive) return joinArchives(buildInitramfs(parts), root.archive);
   return foreign ? joinForeignInitramfs(foreign, parts) : buildInitramfs(parts);
+}
+
+/** Debian's kernels have both protocols as modules or not at all. */
+function checkShareDrivers(
+  { volumes, kernelPath, flavor }: RunPlan,
+  modules: GuestImage["modules"],
+): void {
+  if (kernelPath !== undefined) return;
+  const driver = { fs: "virtiofs.ko", "9p": "9p.ko" };
+  const odd = volumes.find(
+    ({ protocol }) => !modules.some(({ name }) => name === driver[protocol]),
+  );
+  if (!odd) return;
+  throw new HypolithError(
+    "volume-protocol",
+    `the kernel of ${flavor?.image ?? "the image"} has no driver for ${odd.protocol}`,
+    { hint: odd.protocol === "9p" ? "leave out ':9p', or choose --flavor generic" : "add ':9p'" },
+  );
 }
 
 async function makeJob(
