@@ -10,6 +10,7 @@ import { chooseEngine } from "./harness/engine.ts";
 import { Report } from "./harness/report.ts";
 import { browser } from "./runs/browser.ts";
 import { deterministic, engines } from "./runs/deterministic.ts";
+import { diskDrill } from "./runs/disk-drill.ts";
 import { disks } from "./runs/disks.ts";
 import { dmesg } from "./runs/dmesg.ts";
 import { idle } from "./runs/idle.ts";
@@ -29,6 +30,7 @@ const RUNS: Readonly<Record<string, (report: Report) => Promise<void>>> = {
   stress,
   idle,
   disks,
+  "disk-drill": diskDrill,
   images,
   "service-drill": serviceDrill,
   network,
