@@ -23,6 +23,7 @@ import type {
   StopReason,
   ToMachine,
 } from "../control/protocol.ts";
+import { NodeArtifacts } from "./embedder-node-artifacts.ts";
 import { NodeCompiler } from "./embedder-node-compiler.ts";
 import { type FileDisk, openDisks } from "./embedder-node-files.ts";
 import { NodeNetworkLink } from "./embedder-node-network-link.ts";
@@ -217,6 +218,7 @@ function start(
       realTimeMs: () => Date.now(),
       snapshot: snapshot?.file,
       checksum: nodeChecksum,
+      artifacts: new NodeArtifacts(),
       entropy: () => randomBytes(8).readBigUInt64LE(),
       doorbell: rings,
       send,
@@ -228,7 +230,8 @@ function start(
       ...(network ? { network } : {}),
     });
     for (const image of [config.kernel, config.initrd]) if (image) release(image);
-    giveBackMemory();
+    // A loader has left what it unpacked.
+    if (!snapshot) giveBackMemory();
     send({ type: "started" });
     const opened = disks.map((disk, i) => ({ config: config.disks![i]!, disk }));
     return { machine, network, disks: opened };

@@ -31,6 +31,7 @@ import type { ServiceDomain } from "../hypervisor/kernel/service-domain.ts";
 import { Vcpu } from "../hypervisor/kernel/vcpu.ts";
 import type { Vm } from "../hypervisor/kernel/vm.ts";
 import type { RegionTier } from "../processor/interpreter/code-cache.ts";
+import type { ArtifactStore } from "../processor/interpreter/core-cache.ts";
 import { Interpreter, type RegionHost } from "../processor/interpreter/interpreter.ts";
 import { type CpuidModel, parseCpuModel } from "../processor/isa/cpuid.ts";
 import type { CompilerSetup } from "../processor/jit/compile-batch.ts";
@@ -94,6 +95,8 @@ export interface MachinePorts {
   realTimeMs?(): number;
   /** What the machine goes on from, instead of booting; it stays open as long as the machine lives. */
   readonly snapshot?: SnapshotFile | undefined;
+  /** Keeps what the engine makes of its own code; without it that is made again each time. */
+  readonly artifacts?: ArtifactStore;
   /** For snapshots; default: our own. */
   readonly checksum?: Checksum;
   readonly shares?: readonly MachineShare[];
@@ -125,8 +128,8 @@ export class Machine {
   readonly #devices: ReadonlyMap<string, unknown>;
   /** Of a deterministic machine: the processor's, the entropy device's. */
   readonly #randoms: readonly PseudoRandom[];
-  /** Memory that is still in a snapshot. */
-  readonly #stored: StoredMemory | undefined;
+  /** Guest memory, some of which may still be in a snapshot. */
+  readonly #memory: StoredMemory;
   readonly #resumed: readonly ServiceDomain[];
   readonly #input: readonly InputQueue[];
   readonly #powerButton: ServiceDomain | undefined;
@@ -156,13 +159,16 @@ export class Machine {
       entropy: ofProcessor ? () => ofProcessor.next() : () => ports.entropy(),
       doorbell: () => ports.doorbell(),
     });
-    this.#engine = createEngine(
-      memoryBytes,
-      cpuid,
-      this.processor,
-      this.#regionTier(config.engine),
-    );
+    this.#engine = createEngine(memoryBytes, cpuid, this.processor, {
+      regions: this.#regionTier(config.engine),
+      artifacts: ports.artifacts,
+    });
     this.processor.attach(this.#engine);
+    const memory = new StoredMemory(new Uint8Array(this.#engine.view.buffer, RAM_BASE), snapshot);
+    this.#memory = memory;
+    this.processor.pager = (frame) => {
+      if (frame >= RAM_BASE) memory.ensure(frame - RAM_BASE, 1);
+    };
     this.vm = this.#createVm(memoryBytes, cpuid);
     const vmcs = new Vmcs();
     this.processor.load(vmcs);
@@ -204,7 +210,6 @@ export class Machine {
     this.#powerButton = domains.find((_, i) => specs[i]!.powerButton);
     this.#resumed = domains.filter((_, i) => specs[i]!.hearsOfResuming);
     if (snapshot) loadBlock(snapshot, this.#engine.view);
-    if (snapshot) this.#stored = this.#storedMemory(snapshot);
     const kernelPorts: EffectPorts = {
       now: () => this.#clock.tsc(this.processor.retired),
       put: (stream, data) => {
@@ -281,7 +286,7 @@ export class Machine {
       controllers: new InterruptControllers((message) => deliverInterrupt(vcpus, message)),
       cpuid,
       log: new ExitLog(),
-      pager: { ensure: (address, length) => this.#stored?.ensure(address, length) },
+      pager: this.#memory,
       ledger: new Ledger(() => this.#ports.nowMs()),
       end: null,
     };
@@ -300,6 +305,7 @@ export class Machine {
       size: memoryBytes,
       write: (gpa: number, bytes: Uint8Array): void => {
         invariant(gpa >= 0 && gpa + bytes.length <= memoryBytes, "boot write inside RAM");
+        this.#memory.ensure(gpa, bytes.length);
         new Uint8Array(this.#engine.view.buffer, RAM_BASE + gpa, bytes.length).set(bytes);
       },
     };
@@ -341,15 +347,6 @@ export class Machine {
     checkMachine(then, this.#describe());
   }
 
-  #storedMemory(snapshot: SnapshotFile): StoredMemory {
-    const ram = new Uint8Array(this.#engine.view.buffer, RAM_BASE);
-    const stored = new StoredMemory(ram, snapshot);
-    this.processor.pager = (frame) => {
-      if (frame >= RAM_BASE) stored.ensure(frame - RAM_BASE, 1);
-    };
-    return stored;
-  }
-
   /** Everything but memory is where it was; now the processor finds it. */
   #resume(
     then: MachineState & { description: MachineDescription },
@@ -366,7 +363,7 @@ export class Machine {
     }
     if (this.#randoms.length > 0) {
       // Translations name pages without asking: all of them have to be there.
-      this.#stored!.loadAll();
+      this.#memory.loadAll();
       loadTranslations(this.#ports.snapshot!, view);
       return;
     }
@@ -374,7 +371,7 @@ export class Machine {
     const { takenMs } = then.description;
     const data = new Uint8Array(8);
     const { GENERATION_ID } = MemoryMap;
-    this.#stored!.ensure(GENERATION_ID, GENERATION_BYTES);
+    this.#memory.ensure(GENERATION_ID, GENERATION_BYTES);
     this.#engine.noticeWrite(RAM_BASE + GENERATION_ID, GENERATION_BYTES);
     new Uint8Array(view.buffer).set(this.#newGeneration(), RAM_BASE + GENERATION_ID);
     const elapsedMs = takenMs > 0 ? Math.max(0, now - takenMs) : 0;
@@ -407,7 +404,7 @@ export class Machine {
       );
     const vm = this.#kernel.save();
     if (!vm) throw new HypolithError("snapshot-ended", "the machine has ended");
-    this.#stored?.loadAll();
+    this.#memory.loadAll();
     const { retired } = this.processor;
     const isDeterministic = this.#randoms.length > 0;
     const nowNs = this.#clock.tsc(retired);
@@ -425,6 +422,7 @@ export class Machine {
         })),
       },
       view: this.#engine.view,
+      memory: this.#memory,
       keepsTranslations: isDeterministic,
     });
   }
@@ -621,18 +619,24 @@ function checkMemory(bytes: number): number {
 /** Instructions executed from a block's entry after which "auto" compiles it. */
 const AUTO_THRESHOLD = 1_000_000;
 
+interface EngineParts {
+  readonly regions: ((host: RegionHost) => RegionTier) | undefined;
+  readonly artifacts: ArtifactStore | undefined;
+}
+
 function createEngine(
   ramBytes: number,
   cpuid: CpuidModel,
   processor: Processor,
-  regions?: (host: RegionHost) => RegionTier,
+  { regions, artifacts }: EngineParts,
 ): Interpreter {
   try {
     return new Interpreter({
       ramBytes,
       features: cpuid.features,
       services: processor,
-      ...(regions ? { regions } : {}),
+      ...(regions && { regions }),
+      ...(artifacts && { artifacts }),
     });
   } catch (cause) {
     if (cause instanceof RangeError) {

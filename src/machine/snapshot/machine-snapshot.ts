@@ -9,11 +9,11 @@ import { HypolithError } from "../../base/errors.ts";
 import type { MachineConfig } from "../../control/protocol.ts";
 import { decodeState, packState } from "../../hypervisor/abi/state-codec.ts";
 import type { VmState } from "../../hypervisor/kernel/vm-state.ts";
-import { RAM_BASE, TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_READ } from "../../processor/state/layout.ts";
+import { TLB_ENTRIES, TLB_ENTRY_BYTES, TLB_READ } from "../../processor/state/layout.ts";
 import type { BlockPort } from "../../storage/block-port.ts";
 import type { Checksum } from "./crc32.ts";
 import { corrupt, type SnapshotFile, SnapshotWriter } from "./snapshot-file.ts";
-import { storeMemory } from "./stored-memory.ts";
+import { type StoredMemory, storeMemory } from "./stored-memory.ts";
 
 /** The configuration without what is only needed to boot, or is about one run. */
 export type SnapshotConfig = Omit<
@@ -60,8 +60,9 @@ export interface MachineSnapshot {
   readonly about: Uint8Array;
   readonly description: MachineDescription;
   readonly state: MachineState;
-  /** All of the VM's memory (state/layout.ts). */
+  /** All of the VM's memory (state/layout.ts), and the guest's part of it. */
   readonly view: DataView;
+  readonly memory: StoredMemory;
   readonly keepsTranslations: boolean;
 }
 
@@ -79,10 +80,9 @@ export function writeSnapshot(port: BlockPort, checksum: Checksum, parts: Machin
   writer.add("state", packState(parts.state));
   writer.add("vcpu", new Uint8Array(buffer, BLOCK_FROM, BLOCK_TO - BLOCK_FROM));
   if (parts.keepsTranslations) writer.add("tlb", new Uint8Array(buffer, TLB_READ, TLB_BYTES));
-  const ram = new Uint8Array(buffer, RAM_BASE);
   let table: Uint8Array = new Uint8Array(0);
   writer.addPages((offset) => {
-    const stored = storeMemory(ram, port, offset, checksum);
+    const stored = storeMemory(parts.memory, port, offset, checksum);
     table = stored.table;
     return stored.length;
   });

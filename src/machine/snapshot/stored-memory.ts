@@ -5,6 +5,7 @@
  * there, the place of the first in the file, and a CRC-32 over its pages; 16 bytes, four u32. Memory that goes on from a file stays
  * there until somebody is about to look at it (Pager): the processor when it fills its physical map, the kernel when a service reads
  * or writes. A WebAssembly memory cannot map a file; what is not touched costs nothing and is shared with all who use the same file.
+ * For the same reason it is known which granules nobody has ever touched: looking whether they are zero would have the system make pages for them.
  */
 import type { Pager } from "../../hypervisor/kernel/vm.ts";
 import type { BlockPort } from "../../storage/block-port.ts";
@@ -20,13 +21,14 @@ const ALL_PAGES = (1 << GRANULE_PAGES) - 1;
 /** Of one write. */
 const MAX_RUN = 4 << 20;
 
-/** Writes what is not zero of `ram`, whole granules, to `port` from `offset` on. Answers the table and the bytes written. */
+/** Writes what is not zero of `memory`, all of which is here, to `port` from `offset` on. Answers the table and the bytes written. */
 export function storeMemory(
-  ram: Uint8Array,
+  memory: StoredMemory,
   port: BlockPort,
   offset: number,
   checksum: Checksum,
 ): { readonly table: Uint8Array; readonly length: number } {
+  const { ram } = memory;
   const words = new Int32Array(ram.buffer, ram.byteOffset, ram.length >>> 2);
   const table: number[] = [];
   let pages = 0;
@@ -40,6 +42,7 @@ export function storeMemory(
     }
   };
   for (let granule = 0; granule * GRANULE < ram.length; granule++) {
+    if (!memory.isTouched(granule)) continue;
     let bits = 0;
     let crc = 0;
     const first = pages;
@@ -74,22 +77,33 @@ function isZero(words: Int32Array, from: number): boolean {
   return true;
 }
 
+/** Where a granule is. */
+const UNTOUCHED = 0;
+const HERE = 1;
+const IN_FILE = 2;
+
 export class StoredMemory implements Pager {
-  readonly #ram: Uint8Array;
-  readonly #file: SnapshotFile;
-  readonly #table: Uint32Array;
-  /** By granule: its place in the table + 1 while it is still in the file, else 0. */
-  readonly #waiting: Uint32Array;
+  readonly ram: Uint8Array;
+  readonly #file: SnapshotFile | undefined;
+  #table: Uint32Array = new Uint32Array(0);
+  readonly #state: Uint8Array;
+  /** By granule in the file: its place in the table. */
+  #places: Uint32Array = new Uint32Array(0);
   readonly #scratch = new Uint8Array(GRANULE);
   #left = 0;
 
-  /** `ram` is zeros. Throws HypolithError "snapshot-corrupt". */
-  constructor(ram: Uint8Array, file: SnapshotFile) {
-    this.#ram = ram;
+  /** `ram` is zeros. `file`: what it shall be. Throws HypolithError "snapshot-corrupt". */
+  constructor(ram: Uint8Array, file?: SnapshotFile) {
+    this.ram = ram;
     this.#file = file;
+    this.#state = new Uint8Array(ram.length / GRANULE);
+    if (file) this.#readTable(file);
+  }
+
+  #readTable(file: SnapshotFile): void {
     const bytes = file.read("granules");
-    const granules = ram.length / GRANULE;
-    this.#waiting = new Uint32Array(granules);
+    const granules = this.#state.length;
+    this.#places = new Uint32Array(granules);
     if (bytes.length % (4 * ENTRY_WORDS) !== 0) throw corrupt("its table of memory");
     this.#table = new Uint32Array(bytes.buffer);
     const pages = file.pages.length / PAGE;
@@ -97,12 +111,13 @@ export class StoredMemory implements Pager {
       const [granule, bits, first] = this.#table.subarray(at, at + 3);
       const isGood =
         granule! < granules &&
-        this.#waiting[granule!] === 0 &&
+        this.#state[granule!] === UNTOUCHED &&
         bits! !== 0 &&
         bits! <= ALL_PAGES &&
         first! + count(bits!) <= pages;
       if (!isGood) throw corrupt("its table of memory");
-      this.#waiting[granule!] = at / ENTRY_WORDS + 1;
+      this.#places[granule!] = at;
+      this.#state[granule!] = IN_FILE;
       this.#left++;
     }
   }
@@ -112,36 +127,46 @@ export class StoredMemory implements Pager {
     return this.#left;
   }
 
+  /** Somebody may have written to it. */
+  isTouched(granule: number): boolean {
+    return this.#state[granule] !== UNTOUCHED;
+  }
+
   ensure(address: number, length: number): void {
-    if (this.#left === 0 || length === 0) return;
+    if (length === 0) return;
     const last = Math.floor((address + length - 1) / GRANULE);
-    for (let granule = Math.floor(address / GRANULE); granule <= last; granule++)
-      if (this.#waiting[granule] !== 0) this.#load(granule);
+    for (let granule = Math.floor(address / GRANULE); granule <= last; granule++) {
+      const state = this.#state[granule];
+      if (state === IN_FILE) this.#load(granule);
+      else if (state === UNTOUCHED) this.#state[granule] = HERE;
+    }
   }
 
   loadAll(): void {
-    this.ensure(0, this.#ram.length);
+    for (let granule = 0; this.#left > 0 && granule < this.#state.length; granule++)
+      if (this.#state[granule] === IN_FILE) this.#load(granule);
   }
 
   #load(granule: number): void {
-    const at = (this.#waiting[granule]! - 1) * ENTRY_WORDS;
+    const file = this.#file!;
+    const at = this.#places[granule]!;
     const bits = this.#table[at + 1]!;
-    const offset = this.#file.pages.offset + this.#table[at + 2]! * PAGE;
+    const offset = file.pages.offset + this.#table[at + 2]! * PAGE;
     const length = count(bits) * PAGE;
     const base = granule * GRANULE;
     const firstPage = 31 - Math.clz32(bits & -bits);
     const isOneRun = bits >>> firstPage === (1 << (length / PAGE)) - 1;
     const start = base + firstPage * PAGE;
     const into = isOneRun
-      ? this.#ram.subarray(start, start + length)
+      ? this.ram.subarray(start, start + length)
       : this.#scratch.subarray(0, length);
-    void this.#file.port.read(offset, into);
-    if (this.#file.checksum(into, 0) !== this.#table[at + 3]!) {
+    void file.port.read(offset, into);
+    if (file.checksum(into, 0) !== this.#table[at + 3]!) {
       into.fill(0);
       throw corrupt(`memory at ${base.toString(16)}`);
     }
     if (!isOneRun) this.#scatter(base, bits, into);
-    this.#waiting[granule] = 0;
+    this.#state[granule] = HERE;
     this.#left--;
   }
 
@@ -149,7 +174,7 @@ export class StoredMemory implements Pager {
     let from = 0;
     for (let i = 0; i < GRANULE_PAGES; i++) {
       if ((bits & (1 << i)) === 0) continue;
-      this.#ram.set(pages.subarray(from, from + PAGE), base + i * PAGE);
+      this.ram.set(pages.subarray(from, from + PAGE), base + i * PAGE);
       from += PAGE;
     }
   }

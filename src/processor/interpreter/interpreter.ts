@@ -16,7 +16,8 @@ import {
 } from "../state/layout.ts";
 import type { Engine, EngineServices } from "../vmx/engine-port.ts";
 import { CodeCache, type RegionTier } from "./code-cache.ts";
-import { buildCoreModule, COLD_SLOTS, REGION_SLOTS } from "./core-module.ts";
+import { type ArtifactStore, coreFor } from "./core-cache.ts";
+import { COLD_SLOTS, REGION_SLOTS } from "./core-module.ts";
 import { type CoreModule, Handlers } from "./handlers.ts";
 import { hotHandlers } from "./hot-set.ts";
 
@@ -25,6 +26,8 @@ const WASM_PAGE = 0x1_0000;
 const HARDWARE_EXCEPTION = 3;
 
 export interface InterpreterOptions {
+  /** Keeps what the engine makes of its own code only. */
+  readonly artifacts?: ArtifactStore;
   /** Guest RAM in bytes, a multiple of 64 KiB. */
   readonly ramBytes: number;
   readonly features: CpuFeatures;
@@ -80,7 +83,12 @@ export class Interpreter implements Engine {
     this.memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
     this.view = new DataView(this.memory.buffer);
     const hot = hotHandlers();
-    const { bytes, signatures } = buildCoreModule(memoryShape, hot, options.regions !== undefined);
+    const { module, signatures } = coreFor(
+      memoryShape,
+      hot,
+      options.regions !== undefined,
+      options.artifacts,
+    );
     const { services } = options;
     const imports = {
       physicalFill: (page: number, need: number) => services.physicalFill(page >>> 0, need),
@@ -90,7 +98,7 @@ export class Interpreter implements Engine {
       random: () => services.random(),
       hotBlock: (block: number) => this.code.hot(block >>> 0),
     };
-    const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), {
+    const instance = new WebAssembly.Instance(module, {
       env: { memory: this.memory, ...imports },
     });
     this.exports = instance.exports;

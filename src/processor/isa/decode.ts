@@ -47,6 +47,19 @@ PREFIX_KIND[0xf0] = Prefix.LOCK;
 PREFIX_KIND[0xf2] = Prefix.REP;
 PREFIX_KIND[0xf3] = Prefix.REP;
 
+/** Tables that have been built, by features: a thread has few processors. */
+const tables = new Map<string, DecodeTable>();
+
+function tableFor(features: CpuFeatures): DecodeTable {
+  const key = [...features].sort().join();
+  let table = tables.get(key);
+  if (!table) {
+    table = buildDecodeTable(ROWS, features);
+    tables.set(key, table);
+  }
+  return table;
+}
+
 /** A decoder for one CPU model. Keeps the state of one decode in its fields; not reentrant, which nothing here needs. */
 export class Decoder {
   readonly #table: DecodeTable;
@@ -57,7 +70,7 @@ export class Decoder {
   #has67 = false;
 
   constructor(features: CpuFeatures = ALL_FEATURES) {
-    this.#table = buildDecodeTable(ROWS, features);
+    this.#table = tableFor(features);
   }
 
   /**
@@ -222,7 +235,7 @@ function isLockable(row: number, out: Instruction): boolean {
   return (rowTable.flags[row]! & RowFlag.LOCKABLE) !== 0 && out.ops[0].kind === "mem";
 }
 
-const everything = new Decoder();
+let everything: Decoder | undefined;
 
 /** Decodes for a processor with every known feature; see `Decoder.decode`. */
 export function decode(
@@ -232,6 +245,7 @@ export function decode(
   out: Instruction,
   end = bytes.length,
 ): number {
+  everything ??= new Decoder();
   return everything.decode(bytes, offset, mode, out, end);
 }
 

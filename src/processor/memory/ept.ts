@@ -19,6 +19,7 @@ const PRESENT = 7n;
 const FRAME = 0x000f_ffff_ffff_f000n;
 const PAGE = 4096;
 const LARGE_PAGE = 0x20_0000;
+const HUGE_PAGE = 0x4000_0000;
 const LEVEL_SHIFT = [12n, 21n, 30n, 39n] as const;
 
 /** Result of a walk: the leaf entry and its level (0 = 4 KiB, 1 = 2 MiB, 2 = 1 GiB). A missing entry is 0. */
@@ -123,9 +124,10 @@ export class EptTables {
     invariant(physical % PAGE === 0 && bytes % PAGE === 0, "page-aligned device range");
     for (let done = 0; done < bytes; ) {
       const gpa = physical + done;
-      const large = gpa % LARGE_PAGE === 0 && bytes - done >= LARGE_PAGE;
-      this.#set(gpa, large ? 1 : 0, EptEntry.DEVICE);
-      done += large ? LARGE_PAGE : PAGE;
+      const fits = (size: number): boolean => gpa % size === 0 && bytes - done >= size;
+      const level = fits(HUGE_PAGE) ? 2 : fits(LARGE_PAGE) ? 1 : 0;
+      this.#set(gpa, level, EptEntry.DEVICE);
+      done += level === 2 ? HUGE_PAGE : level === 1 ? LARGE_PAGE : PAGE;
     }
   }
 

@@ -127,6 +127,12 @@ const SLOTS: Slot[] = [];
 const SLOT_INDEX = new Int16Array(ENCODINGS).fill(-1);
 for (const [encoding, slot] of allSlots()) SLOT_INDEX[encoding] = SLOTS.push(slot) - 1;
 
+/** Encodings of what is not guest state. */
+const OWN_FIELDS: readonly number[] = [...SLOT_INDEX.keys()].filter((encoding) => {
+  const slot = SLOTS[SLOT_INDEX[encoding]!];
+  return slot !== undefined && !slot.isGuest;
+});
+
 function slotAt(encoding: number): Slot | undefined {
   return SLOTS[SLOT_INDEX[encoding] ?? -1];
 }
@@ -220,9 +226,7 @@ export class Vmcs {
   /** Controls and host state by encoding, as far as they are not zero. Guest state is in the state block. */
   saveFields(): [encoding: number, value: bigint][] {
     const fields: [number, bigint][] = [];
-    for (const [encoding, index] of SLOT_INDEX.entries()) {
-      const slot = SLOTS[index];
-      if (!slot || slot.isGuest) continue;
+    for (const encoding of OWN_FIELDS) {
       const value = this.big(encoding);
       if (value !== 0n) fields.push([encoding, value]);
     }
