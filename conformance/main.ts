@@ -16,6 +16,7 @@ import { dmesg } from "./runs/dmesg.ts";
 import { idle } from "./runs/idle.ts";
 import { images } from "./runs/images.ts";
 import { kernels } from "./runs/kernels.ts";
+import { nested } from "./runs/nested.ts";
 import { network, virtioNetwork } from "./runs/network.ts";
 import { serviceDrill } from "./runs/service-drill.ts";
 import { stress } from "./runs/stress.ts";
@@ -33,6 +34,7 @@ const RUNS: Readonly<Record<string, (report: Report) => Promise<void>>> = {
   "disk-drill": diskDrill,
   images,
   "service-drill": serviceDrill,
+  nested,
   network,
   "virtio-network": virtioNetwork,
   browser,

@@ -31,7 +31,7 @@ import {
   rdx,
   rsi,
 } from "../src/processor/isa/registers.ts";
-import { Field } from "../src/processor/isa/vmcs-fields.ts";
+import { Field, PinControl } from "../src/processor/isa/vmcs-fields.ts";
 import { gprAt, RAM_BASE } from "../src/processor/state/layout.ts";
 import { REVISION } from "../src/processor/vmx/capabilities.ts";
 import { TEST_CONTROLS } from "../src/processor/vmx/entry-checks/check.ts";
@@ -175,6 +175,8 @@ export class VmxLab {
   readonly capabilities: ReadonlyMap<number, bigint>;
   /** Exit reasons that our own hypervisor has seen, but those of the lab's port. */
   readonly own: number[] = [];
+  /** Called once after the next doorbell exit in between: answers true to be called no more. */
+  between: (() => boolean) | null = null;
   readonly #exited: bigint;
   readonly #labels: Assembler | null;
   readonly #onExit: ((vmcs: Vmcs, reason: number) => boolean) | undefined;
@@ -185,7 +187,11 @@ export class VmxLab {
     const cpuModel = options.cpuModel ?? "max,+vmx";
     const code = new Assembler(64, ORIGIN);
     program(code);
-    this.processor = new Processor({ clock: new DeterministicClock(), entropy: () => 42n });
+    this.processor = new Processor({
+      clock: new DeterministicClock(),
+      entropy: () => 42n,
+      doorbell: () => this.between !== null,
+    });
     const parts = assembleBareMetal(
       {
         ...{ image: code.assemble(), mode: "long64", address: ORIGIN },
@@ -286,6 +292,11 @@ export class VmxLab {
       const reason = vmcs.number(Field.EXIT_REASON);
       const port = Math.floor(vmcs.number(Field.EXIT_QUALIFICATION) / 0x1_0000);
       if (reason === ExitReason.IO && port === DONE_PORT) return;
+      if (reason === ExitReason.EXTERNAL_INTERRUPT && this.between) {
+        if (this.between()) this.between = null;
+        else this.#oneStep();
+        continue;
+      }
       this.own.push(reason);
       if (this.#onExit?.(vmcs, reason)) continue;
       const state = [0, 1, 2, 3].map((n) => vmcs.state.getBigUint64(gprAt(n), true).toString(16));
@@ -294,6 +305,19 @@ export class VmxLab {
         `exit ${reason} (info ${info}) at ${vmcs.number(Field.GUEST_RIP).toString(16)}, registers ${state}`,
       );
     }
+  }
+
+  /** A guest that is not where `between` waits for goes on by an instruction. */
+  #oneStep(): void {
+    const { between } = this;
+    this.between = null;
+    const { vmcs } = this;
+    const pin = vmcs.number(Field.PIN_CONTROLS);
+    vmcs.set(Field.PIN_CONTROLS, pin | PinControl.PREEMPTION_TIMER);
+    vmcs.set(Field.PREEMPTION_TIMER, 1);
+    this.processor.enter(vmcs);
+    vmcs.set(Field.PIN_CONTROLS, pin);
+    this.between = between;
   }
 
   vmxon(at: number | bigint = At.VMXON): Ending {

@@ -237,7 +237,9 @@ export class Kernel {
       guest.nmi(isHalted);
     } else if (isInterrupt) {
       const isAcknowledged = answer === InterruptAnswer.EXIT_ACKNOWLEDGED;
-      guest.interrupt(isAcknowledged ? this.#acknowledge(vcpu, vector) : -1, isHalted);
+      const taken = isAcknowledged ? this.#acknowledge(vcpu, vector) : -1;
+      if (guest.takePosted(taken)) apic.endOfInterrupt();
+      else guest.interrupt(taken, isHalted);
     }
     return false;
   }

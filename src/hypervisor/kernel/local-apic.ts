@@ -274,7 +274,7 @@ export class LocalApic {
         this.#tpr = value & 0xff;
         break;
       case R.EOI:
-        this.#endOfInterrupt();
+        this.endOfInterrupt();
         break;
       case R.LDR:
         if (!this.isX2apic) this.#ldr = value & 0xff00_0000;
@@ -365,7 +365,8 @@ export class LocalApic {
       : 0;
   }
 
-  #endOfInterrupt(): void {
+  /** EOI: of the vector in service with the highest priority. */
+  endOfInterrupt(): void {
     const vector = highest(this.#isr);
     if (vector < 0) return;
     clear(this.#isr, vector);

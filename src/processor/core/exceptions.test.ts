@@ -348,6 +348,16 @@ test("a second exception that exits during delivery carries IDT-vectoring inform
   assert.deepEqual([exit(), m.num(S.VECTORING)], [[0, VALID + 0xb0b, 32 * 8 + 3, 0], VALID + 32]);
 });
 
+test("an exception that exits does so before it makes a double fault of the one that it has interrupted", () => {
+  enterGuest((1 << 8) | (1 << 11));
+  m.setGate(13, { selector: Sel.CODE64, offset: 0, access: 0x0e });
+  assert.equal(raise(13, 5), Status.EXIT);
+  assert.deepEqual(
+    [exit(), m.num(S.VECTORING), m.num(S.VECTORING_ERROR)],
+    [[0, VALID + 0xb0b, 13 * 8 + 3, 0], VALID + 0xb0d, 5],
+  );
+});
+
 test("a double fault that exits does not count as an exit during delivery", () => {
   enterGuest(1 << 8);
   m.setGate(13, { selector: Sel.CODE64, offset: 0, access: 0x0e });

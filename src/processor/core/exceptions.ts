@@ -67,13 +67,16 @@ function tripleFault(p: Procedure): void {
 
 /**
  * Combines a hardware exception with the exception whose delivery it has interrupted. The second column of the double-fault table: benign
- * ones are handled one after the other, contributory and page faults make #DF, and those during #DF shut down.
+ * ones are handled one after the other, contributory and page faults make #DF, and those during #DF shut down. An exception that leaves by a VM
+ * exit does so before it can double.
  */
 function combine(p: Procedure): void {
   const { fn } = p;
   const first = p.get(S.VECTORING);
   const isException = first.ltS(0).and(typeOf(first).eq(EventType.HARDWARE));
-  fn.if(isException.and(p.get(S.PENDING_TYPE).eq(EventType.HARDWARE)), () => {
+  const leaves = isIntercepted(p, p.get(S.PENDING_VECTOR), p.get(S.PENDING_ERROR));
+  const meets = isException.and(p.get(S.PENDING_TYPE).eq(EventType.HARDWARE));
+  fn.if(meets.and(leaves.eqz()), () => {
     const earlier = first.and(0xff);
     const vector = p.get(S.PENDING_VECTOR);
     const contributory = inSet(p, CONTRIBUTORY, vector);

@@ -59,6 +59,11 @@ function storeRip(fn: FunctionBuilder, run: RunContext): void {
   fn.store("i64.store", 0, legacy.select(rip.and(0xffff_ffffn), rip), S.RIP.at);
 }
 
+/** For the exit that the current record may end in. */
+function storeLength(fn: FunctionBuilder, run: RunContext): void {
+  fn.store("i32.store", 0, fn.load("i32.load8_u", run.pc.peek(), Rec.LENGTH), S.EXIT_LENGTH.at);
+}
+
 function refund(fn: FunctionBuilder, run: RunContext, extra: number): void {
   run.budget.set(
     run.budget
@@ -315,12 +320,13 @@ export function defineRunLoop(
             linkFrom.set(0);
             storeRip(fn, partial as RunContext);
             refund(fn, partial as RunContext, 1);
+            storeLength(fn, partial as RunContext);
             fn.br(pending);
           });
           // exit: a VM exit in place of the instruction.
           storeRip(fn, partial as RunContext);
           refund(fn, partial as RunContext, 1);
-          fn.store("i32.store", 0, fn.load("i32.load8_u", pc.peek(), Rec.LENGTH), S.EXIT_LENGTH.at);
+          storeLength(fn, partial as RunContext);
           fn.store("i32.store", 0, 0, S.STEPPING.at);
           syncOut(fn, partial as RunContext);
           fn.return(RunExit.VM_EXIT);

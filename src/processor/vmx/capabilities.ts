@@ -48,6 +48,7 @@ const PIN = sum([
   PinControl.NMI,
   PinControl.VIRTUAL_NMI,
   PinControl.PREEMPTION_TIMER,
+  PinControl.POSTED_INTERRUPTS,
 ]);
 const PRIMARY = sum([
   PrimaryControl.INTERRUPT_WINDOW,
@@ -61,6 +62,7 @@ const PRIMARY = sum([
   PrimaryControl.CR3_STORE,
   PrimaryControl.CR8_LOAD,
   PrimaryControl.CR8_STORE,
+  PrimaryControl.TPR_SHADOW,
   PrimaryControl.NMI_WINDOW,
   PrimaryControl.MOV_DR,
   PrimaryControl.UNCONDITIONAL_IO,
@@ -72,6 +74,10 @@ const PRIMARY = sum([
   PrimaryControl.SECONDARY,
 ]);
 const SECONDARY = sum([
+  SecondaryControl.APIC_ACCESSES,
+  SecondaryControl.X2APIC,
+  SecondaryControl.APIC_REGISTERS,
+  SecondaryControl.VIRTUAL_INTERRUPTS,
   SecondaryControl.EPT,
   SecondaryControl.DESCRIPTOR_TABLE,
   SecondaryControl.VPID,
@@ -147,7 +153,7 @@ const ANY: ControlWord = { fixed: 0, allowed: 0xffff_ffff };
 export const OWN_LIMITS: EntryLimits = {
   pin: {
     fixed: 0,
-    allowed: PIN,
+    allowed: PIN & ~PinControl.POSTED_INTERRUPTS,
   },
   primary: { fixed: 0, allowed: (0xffff_ffff & ~PrimaryControl.TPR_SHADOW) >>> 0 },
   secondary: ANY,

@@ -182,7 +182,7 @@ export class Processor implements EngineServices {
   // ---- services to the engine ----
 
   physicalFill(page: number, need: number): number {
-    if (this.#guestVmx?.usesEpt) return this.#guestVmx.fill(page, need);
+    if (this.#guestVmx?.usesMap) return this.#guestVmx.fill(page, need);
     return this.#ownPage(page);
   }
 
@@ -440,10 +440,6 @@ export class Processor implements EngineServices {
     if (!guest.handle(reason)) return false;
     this.#owesWindow = guest.interruptAnswer !== InterruptAnswer.DELIVER && this.#wantsWindow();
     this.view.setUint32(S.VECTORING.at, 0, true);
-    if (this.view.getUint32(S.DEVICE_REPLY_COUNT.at, true) > 0) {
-      this.view.setUint32(S.DEVICE_REPLY_COUNT.at, 0, true);
-      this.view.setUint32(S.DEVICE_REPLY_NEXT.at, 0, true);
-    }
     return true;
   }
 
@@ -593,7 +589,9 @@ export class Processor implements EngineServices {
       if (guest && guest.interruptAnswer !== InterruptAnswer.DELIVER) {
         const isAcknowledged = guest.interruptAnswer === InterruptAnswer.EXIT_ACKNOWLEDGED;
         const isHalted = view.getUint32(S.ACTIVITY.at, true) === Activity.HLT;
-        guest.interrupt(isAcknowledged ? this.#interrupts.acknowledge() : -1, isHalted);
+        const vector = isAcknowledged ? this.#interrupts.acknowledge() : -1;
+        if (guest.takePosted(vector)) this.#interrupts.end();
+        else guest.interrupt(vector, isHalted);
         return GO_ON;
       }
       const flags = view.getUint32(S.RFLAGS_REST.at, true);
@@ -734,6 +732,9 @@ export class Processor implements EngineServices {
   #describeDeviceAccess(vmcs: Vmcs): void {
     const view = this.view;
     if (view.getUint32(S.DEVICE_WRITE_COUNT.at, true) > 0) {
+      // The instruction that may have read before is done.
+      view.setUint32(S.DEVICE_REPLY_COUNT.at, 0, true);
+      view.setUint32(S.DEVICE_REPLY_NEXT.at, 0, true);
       this.#reportQueuedWrite(vmcs);
       return;
     }

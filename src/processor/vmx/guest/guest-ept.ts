@@ -79,6 +79,13 @@ export class GuestEpt {
     return EptResult.VIOLATION;
   }
 
+  /** An address that leads to itself, with all rights. */
+  pass(address: bigint): void {
+    this.rights = Number(PRESENT);
+    this.physical = address;
+    this.isDirty = true;
+  }
+
   #mark(passed: readonly number[], address: bigint, need: number, log: PageLog): number {
     const { view } = this.#memory;
     const leaf = passed.at(-1)!;

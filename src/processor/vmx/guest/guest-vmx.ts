@@ -1,6 +1,6 @@
 /**
  * VMX for guest software: a guest hypervisor's VMX operation, its guests, and the way between them.
- * SDM Vol. 3C, "VMX Instruction Reference", "VM Entries", "VM Exits"; ADR 22.
+ * SDM Vol. 3C, "VMX Instruction Reference", "VM Entries", "VM Exits"; ADR 26.
  *
  * The processor itself runs the guest's guest: its state is loaded into the live state block, its controls are joined to those of our own
  * hypervisor (overlay), and a second physical map holds the guest's EPT over ours. Our hypervisor sees the instructions neither of the guest
@@ -22,6 +22,7 @@ import {
 } from "../../isa/vmcs-fields.ts";
 import { Cr0, Cr4, Efer } from "../../state/control-bits.ts";
 import {
+  DEVICE_REPLIES,
   DEVICE_WRITES,
   GPR,
   GUEST_PCID_MAP,
@@ -42,7 +43,7 @@ import type { Engine } from "../engine-port.ts";
 import { isBadPdpte, usesPae } from "../entry-checks/guest-rest.ts";
 import { EntryChecks, firstBroken } from "../entry-checks.ts";
 import { readRflags, writeRflags } from "../rflags.ts";
-import { EptResult, GuestEpt, violationRights } from "./guest-ept.ts";
+import { EptResult, GuestEpt, type PageLog, violationRights } from "./guest-ept.ts";
 import {
   loadGuestPdptes,
   loadGuestState,
@@ -54,6 +55,7 @@ import { GuestVmcs, supportedFields } from "./guest-vmcs.ts";
 import { MsrAreas, type OtherMsrs } from "./msr-area.ts";
 import { type Fault, isFault, Operands } from "./operands.ts";
 import { interceptsException, wantsExit } from "./reflect.ts";
+import { type Effect, VirtualApic } from "./virtual-apic.ts";
 
 /** VM-instruction error numbers. SDM Vol. 3C, "VM Instruction Error Numbers". */
 export const VmxError = {
@@ -168,6 +170,7 @@ export class GuestVmx {
   readonly #vmcs: GuestVmcs;
   readonly #other: GuestVmcs;
   readonly #ept: GuestEpt;
+  readonly #apic: VirtualApic;
   readonly #msrs: MsrAreas;
   readonly #fields: ReadonlySet<number>;
   readonly #memory;
@@ -177,6 +180,10 @@ export class GuestVmx {
   #inside = false;
   /** The guest's guest has an EPT of the guest's. */
   #usesEpt = false;
+  /** Its physical addresses are looked up here: it has an EPT, or a page that stands for its APIC. */
+  #usesMap = false;
+  /** The APIC-access page, -1n for none. */
+  #apicPage = -1n;
   #eptp = 0n;
   /** TSC at which the guest hypervisor's preemption timer expires. */
   #deadline = Infinity;
@@ -194,6 +201,7 @@ export class GuestVmx {
     this.#other = new GuestVmcs(view);
     this.#memory = { view, hostOf: (physical: bigint) => this.#hostOf(physical) };
     this.#ept = new GuestEpt(this.#memory, limits.physicalBits);
+    this.#apic = new VirtualApic(this.#memory, this.#vmcs);
     this.#msrs = new MsrAreas(view, msrs, limits.eferAllowed);
     this.#fields = supportedFields(limits);
   }
@@ -209,8 +217,9 @@ export class GuestVmx {
     return this.#inside;
   }
 
-  get usesEpt(): boolean {
-    return this.#usesEpt;
+  /** physicalFill() is this unit's. */
+  get usesMap(): boolean {
+    return this.#usesMap;
   }
 
   /** TSC at which the preemption timer of the guest hypervisor expires. */
@@ -251,6 +260,7 @@ export class GuestVmx {
     this.#inside = state.isInside;
     this.#deadline = state.deadline;
     this.#usesEpt = false;
+    this.#usesMap = false;
     this.#forgetAll();
     if (this.#vmxon === NO_POINTER) return;
     this.#beginOperation();
@@ -279,29 +289,42 @@ export class GuestVmx {
     return (entry & RW) === RW ? ((entry & -4096) | (at & 4095)) >>> 0 : 0;
   }
 
-  /** Physical-map entry of a page of the guest's guest, under the guest's EPT. `need`: rights that the access wants. */
+  /** Where an access of the guest's guest leads: EptResult; with OK the rest is in #ept. */
+  #walk(address: bigint, need: number, log: PageLog | null): number {
+    if (this.#usesEpt) return this.#ept.walk(this.#eptp, address, need, log);
+    this.#ept.pass(address);
+    return EptResult.OK;
+  }
+
+  /** Physical-map entry of a page of the guest's guest. `need`: rights that the access wants. */
   fill(page: number, need: number): number {
+    const view = this.#view;
     const address = BigInt(page) * 4096n;
-    const result = this.#ept.walk(this.#eptp, address, need, (a) => this.#logDirty(a));
-    let entry: number = Page.KNOWN;
-    let isCached = true;
-    if (result === EptResult.OK) {
-      const under = this.#ept.physical;
-      const below =
-        under >> 32n === 0n ? this.#port.ownPage(Number(under >> 12n)) : Page.DEVICE | Page.KNOWN;
-      if ((below & Page.DEVICE) !== 0) {
-        const both = Page.READ | Page.WRITE;
-        isCached = (this.#ept.rights & both) === both && this.#ept.isDirty;
-        entry = Page.KNOWN | Page.DEVICE;
-      } else {
-        const rights = this.#ept.rights & below & 7;
-        entry =
-          ((below & -4096) | (this.#ept.isDirty ? rights : rights & ~Page.WRITE) | Page.KNOWN) >>>
-          0;
-      }
-    } else isCached = false;
-    if (isCached && page < PHYSICAL_MAP_PAGES) {
-      this.#view.setUint32(GUEST_PHYSICAL_MAP + 4 * page, entry, true);
+    const result = this.#walk(address, need, (a) => this.#logDirty(a));
+    if (result !== EptResult.OK) return Page.KNOWN;
+    const under = this.#ept.physical;
+    // Of its APIC's page only what is virtualized is an access to a device, and nothing of it is remembered.
+    if (under === this.#apicPage) {
+      const offset = view.getUint32(S.WALK_PHYSICAL.at, true) & 0xfff;
+      const isData = (need & Page.EXECUTE) === 0;
+      const isVirtual = isData && this.#apic.virtualizes(offset, (need & Page.WRITE) !== 0);
+      return isVirtual ? Page.KNOWN | Page.DEVICE : Page.KNOWN;
+    }
+    const below =
+      under >> 32n === 0n ? this.#port.ownPage(Number(under >> 12n)) : Page.DEVICE | Page.KNOWN;
+    let entry: number;
+    let isCached = page < PHYSICAL_MAP_PAGES;
+    if ((below & Page.DEVICE) !== 0) {
+      const both = Page.READ | Page.WRITE;
+      isCached &&= (this.#ept.rights & both) === both && this.#ept.isDirty;
+      entry = Page.KNOWN | Page.DEVICE;
+    } else {
+      const rights = this.#ept.rights & below & 7;
+      const known = this.#ept.isDirty ? rights : rights & ~Page.WRITE;
+      entry = ((below & -4096) | known | Page.KNOWN) >>> 0;
+    }
+    if (isCached) {
+      view.setUint32(GUEST_PHYSICAL_MAP + 4 * page, entry, true);
       this.#mapped.push(page);
     }
     return entry | 0;
@@ -375,11 +398,11 @@ export class GuestVmx {
     // With external interrupts exiting, none of ours waits for the guest's guest.
     const kept =
       (pin & PinControl.EXTERNAL_INTERRUPT) !== 0 ? ours & ~PrimaryControl.INTERRUPT_WINDOW : ours;
-    view.setInt32(
-      S.CTL_PRIMARY.at,
-      kept | (v.number(Field.PRIMARY_CONTROLS) & JOINED_PRIMARY),
-      true,
-    );
+    const theirs = v.number(Field.PRIMARY_CONTROLS) & JOINED_PRIMARY;
+    // With a TPR shadow MOV CR8 is carried out here.
+    const shadow = this.#apic.hasShadow ? PrimaryControl.CR8_LOAD | PrimaryControl.CR8_STORE : 0;
+    const window = this.#apic.isRecognized ? PrimaryControl.INTERRUPT_WINDOW : 0;
+    view.setInt32(S.CTL_PRIMARY.at, kept | theirs | shadow | window, true);
     const second = this.#primary(PrimaryControl.SECONDARY) ? v.number(Field.SECONDARY_CONTROLS) : 0;
     const ourSecond = view.getInt32(S.CTL_SECONDARY.at, true);
     view.setInt32(
@@ -709,7 +732,8 @@ export class GuestVmx {
     if (isLaunch && vmcs.isLaunched) return VmxError.VMLAUNCH_NOT_CLEAR;
     if (!isLaunch && !vmcs.isLaunched) return VmxError.VMRESUME_NOT_LAUNCHED;
     const context = this.#checkContext();
-    if (firstBroken(EntryChecks.controls, vmcs, context)) return VmxError.CONTROLS;
+    if (firstBroken(EntryChecks.controls, vmcs, context) || this.#apic.isThresholdBad)
+      return VmxError.CONTROLS;
     if (firstBroken(EntryChecks.host, vmcs, context)) return VmxError.HOST_STATE;
     return SUCCEED;
   }
@@ -785,16 +809,20 @@ export class GuestVmx {
     const view = this.#view;
     this.#usesEpt = this.#secondary(SecondaryControl.EPT);
     this.#eptp = this.#usesEpt ? this.#vmcs.big(Field.EPTP) : -1n;
+    const apicPage = this.#apic.virtualizesAccesses ? this.#vmcs.big(Field.APIC_ACCESS) : -1n;
+    this.#usesMap = this.#usesEpt || apicPage >= 0n;
     const vpid = this.#secondary(SecondaryControl.VPID) ? this.#vmcs.number(Field.VPID) : 0;
     if (vpid === 0) this.#forgetHost();
-    if (vpid === 0 || vpid !== this.#cachedVpid || this.#eptp !== this.#cachedEptp) {
+    const isSameMap = this.#eptp === this.#cachedEptp && apicPage === this.#apicPage;
+    if (vpid === 0 || vpid !== this.#cachedVpid || !isSameMap) {
       this.#forgetLinear();
-      if (this.#eptp !== this.#cachedEptp) this.#forgetMapped();
+      if (!isSameMap) this.#forgetMapped();
       this.#cachedVpid = vpid;
       this.#cachedEptp = this.#eptp;
+      this.#apicPage = apicPage;
     }
-    view.setUint32(S.GUEST_EPT.at, this.#usesEpt ? 1 : 0, true);
-    view.setUint32(S.PHYSICAL_BASE.at, this.#usesEpt ? MAP_DISTANCE : 0, true);
+    view.setUint32(S.GUEST_EPT.at, this.#usesMap ? 1 : 0, true);
+    view.setUint32(S.PHYSICAL_BASE.at, this.#usesMap ? MAP_DISTANCE : 0, true);
     view.setUint32(S.PCID_BASE.at, GUEST_PCID_MAP - PCID_MAP, true);
     this.#requireBits(this.#secondary(SecondaryControl.UNRESTRICTED_GUEST));
     this.#port.engine.enterAddressSpace(false);
@@ -818,12 +846,15 @@ export class GuestVmx {
     const view = this.#view;
     const info = vmcs.number(Field.ENTRY_INTERRUPTION_INFO);
     view.setUint32(S.VECTORING.at, 0, true);
-    if (info < INTERRUPTION_VALID) return true;
+    const effect = this.#apic.enter();
+    this.#showRecognized();
+    if (info < INTERRUPTION_VALID) return effect === null || this.#trapExit(effect);
     if (((info >> 8) & 7) === OTHER_EVENT) return this.#exit(ExitReason.MTF);
     const error = info & INTERRUPTION_ERROR_CODE ? vmcs.number(Field.ENTRY_ERROR_CODE) : 0;
     const length = vmcs.number(Field.ENTRY_INSTRUCTION_LENGTH);
     const status = this.#port.inject(info, error, length);
-    return status !== Status.EXIT || this.#exitOfGuest(view.getUint32(S.EXIT_REASON.at, true));
+    if (status === Status.EXIT) return this.#exitOfGuest(view.getUint32(S.EXIT_REASON.at, true));
+    return effect === null || this.#trapExit(effect);
   }
 
   // ---- VM exit ----
@@ -833,7 +864,11 @@ export class GuestVmx {
     const view = this.#view;
     if (reason === ExitReason.EPT_VIOLATION) return this.#memoryExit();
     if (reason === ExitReason.PREEMPTION_TIMER) return this.#exit(reason);
-    if (!wantsExit(reason, this.#vmcs, this.#memory)) return false;
+    if (reason === ExitReason.CR_ACCESS && this.#apic.hasShadow) {
+      const done = this.#taskPriority();
+      if (done !== null) return done;
+    }
+    if (!wantsExit(reason, this.#vmcs, this.#memory)) return this.#virtualize(reason);
     if (reason === ExitReason.VMREAD || reason === ExitReason.VMWRITE) {
       const done = this.#shadowAccess(reason);
       if (done !== null) return this.#finish(done);
@@ -843,19 +878,112 @@ export class GuestVmx {
     return this.#exit(reason);
   }
 
+  // ---- APIC virtualization ----
+
+  /** The engine is to stop where a recognized virtual interrupt can be delivered: as for an interrupt window. */
+  #showRecognized(): void {
+    const view = this.#view;
+    const primary = view.getInt32(S.CTL_PRIMARY.at, true);
+    const wanted = this.#primary(PrimaryControl.INTERRUPT_WINDOW) || this.#apic.isRecognized;
+    const bit = PrimaryControl.INTERRUPT_WINDOW;
+    if (((primary & bit) !== 0) === wanted || !this.#apic.delivers) return;
+    view.setInt32(S.CTL_PRIMARY.at, wanted ? primary | bit : primary & ~bit, true);
+    this.#port.engine.updateMode();
+  }
+
+  /** An exit after the instruction at whose end RIP is. */
+  #trapExit({ reason, qualification }: NonNullable<Effect>): boolean {
+    const view = this.#view;
+    view.setUint32(S.VECTORING.at, 0, true);
+    view.setUint32(S.EXIT_LENGTH.at, 0, true);
+    view.setUint32(S.EXIT_INTERRUPTION.at, 0, true);
+    view.setBigUint64(S.EXIT_QUALIFICATION.at, BigInt(qualification), true);
+    return this.#exit(reason);
+  }
+
+  /** An operation of the virtual APIC is done, and with it the instruction. */
+  #settle(effect: Effect): boolean {
+    this.#showRecognized();
+    return effect === null || this.#trapExit(effect);
+  }
+
+  /** MOV CR8 with a TPR shadow. Answers null for another register, or one that the guest hypervisor wants to see. */
+  #taskPriority(): boolean | null {
+    const view = this.#view;
+    const qualification = view.getUint32(S.EXIT_QUALIFICATION.at, true);
+    if ((qualification & 15) !== 8) return null;
+    const isLoad = (qualification & 0x30) === 0;
+    if (this.#primary(isLoad ? PrimaryControl.CR8_LOAD : PrimaryControl.CR8_STORE)) return null;
+    const register = gprAt((qualification >> 8) & 15);
+    if (!isLoad) {
+      view.setBigUint64(register, BigInt(this.#apic.tpr >>> 4), true);
+      this.#advance();
+      return true;
+    }
+    const value = view.getBigUint64(register, true);
+    if (value > 15n) return this.#raise({ vector: GP, error: 0 });
+    this.#advance();
+    return this.#settle(this.#apic.writeTpr(Number(value) << 4));
+  }
+
+  /** Exits that only APIC virtualization has asked for. Answers false for those that are our own hypervisor's. */
+  #virtualize(reason: number): boolean {
+    const view = this.#view;
+    if (reason === ExitReason.INTERRUPT_WINDOW && this.#apic.isRecognized) {
+      const vector = this.#apic.accept();
+      this.#showRecognized();
+      const status = this.#port.inject(INTERRUPTION_VALID + vector, 0, 0);
+      return status !== Status.EXIT || this.#exitOfGuest(view.getUint32(S.EXIT_REASON.at, true));
+    }
+    if (reason !== ExitReason.RDMSR && reason !== ExitReason.WRMSR) return false;
+    const index = view.getUint32(GPR + 8, true);
+    if (reason === ExitReason.RDMSR) {
+      const value = this.#apic.readMsr(index);
+      if (value === null) return false;
+      view.setBigUint64(gprAt(0), value & 0xffff_ffffn, true);
+      view.setBigUint64(gprAt(2), value >> 32n, true);
+      this.#advance();
+      return true;
+    }
+    const high = BigInt(view.getUint32(gprAt(2), true)) << 32n;
+    const effect = this.#apic.writeMsr(index, high | BigInt(view.getUint32(gprAt(0), true)));
+    if (effect === undefined) return false;
+    if (effect === "fault") return this.#raise({ vector: GP, error: 0 });
+    this.#advance();
+    return this.#settle(effect);
+  }
+
+  /** A read of the virtual-APIC page, answered as a device's is. */
+  #replyFromApic(offset: number): void {
+    const view = this.#view;
+    const count = view.getUint32(S.DEVICE_REPLY_COUNT.at, true);
+    const value = BigInt(this.#apic.read(offset & 0xff0)) >> BigInt(8 * (offset & 3));
+    view.setBigUint64(DEVICE_REPLIES + 16 * count, value, true);
+    view.setUint32(S.DEVICE_REPLY_COUNT.at, count + 1, true);
+    view.setUint32(S.DEVICE_REPLY_NEXT.at, 0, true);
+  }
+
+  /** An acknowledged external interrupt. Answers true if it was the notification of posted interrupts: nothing else comes of it. */
+  takePosted(vector: number): boolean {
+    if (!this.#inside || !this.#apic.takePosted(vector)) return false;
+    this.#showRecognized();
+    return true;
+  }
+
+  // ---- EPT exits ----
+
   /** An access that the physical map has not let through: the guest's EPT forbids it, or it is a device of ours. */
   #memoryExit(): boolean {
     const view = this.#view;
-    if (!this.#usesEpt) return false;
+    if (!this.#usesMap) return false;
     const writes = view.getUint32(S.DEVICE_WRITE_COUNT.at, true);
-    if (writes > 0) {
-      this.#translateWrites(writes);
-      return false;
-    }
+    if (writes > 0) return this.#deviceWrites(writes);
     const address = view.getBigUint64(S.EXIT_PHYSICAL.at, true);
     const qualification = view.getUint32(S.EXIT_QUALIFICATION.at, true);
     const need = qualification & 7;
-    const result = this.#ept.walk(this.#eptp, address, need, null);
+    const result = this.#walk(address, need, null);
+    if (result === EptResult.OK && (this.#ept.physical & ~0xfffn) === this.#apicPage)
+      return this.#apicAccess(Number(address & 0xfffn), need);
     if (result === EptResult.OK && this.#isLogFull(need)) {
       view.setBigUint64(S.EXIT_QUALIFICATION.at, BigInt(qualification & 0x1000), true);
       view.setUint32(S.EXIT_INTERRUPTION.at, 0, true);
@@ -885,18 +1013,53 @@ export class GuestVmx {
     );
   }
 
-  /** Queued device writes carry addresses of the guest's guest. */
-  #translateWrites(count: number): void {
+  /** An access to the APIC-access page that has not been let through. */
+  #apicAccess(offset: number, need: number): boolean {
     const view = this.#view;
-    for (let i = 0; i < count; i++) {
-      const at = DEVICE_WRITES + 8 + 16 * i;
-      const sizeAndHigh = view.getUint32(at + 4, true);
-      const address = BigInt(view.getUint32(at, true)) | (BigInt(sizeAndHigh >>> 8) << 32n);
-      if (this.#ept.walk(this.#eptp, address, Page.WRITE, null) !== EptResult.OK) continue;
-      view.setUint32(at, Number(this.#ept.physical & 0xffff_ffffn), true);
-      const high = Number(this.#ept.physical >> 32n);
-      view.setUint32(at + 4, ((high << 8) | (sizeAndHigh & 0xff)) >>> 0, true);
+    const isDevice = view.getUint32(S.DEVICE_SIZE.at, true) > 0;
+    if (isDevice && view.getUint32(S.DEVICE_SIZE.at, true) <= 4) {
+      this.#replyFromApic(offset);
+      return true;
     }
+    const during = view.getUint32(S.VECTORING.at, true) !== 0;
+    const access = (need & Page.EXECUTE) !== 0 ? 2 : (need & Page.WRITE) !== 0 ? 1 : 0;
+    const kind = during ? 3 : access;
+    view.setUint32(S.EXIT_INTERRUPTION.at, 0, true);
+    view.setBigUint64(S.EXIT_QUALIFICATION.at, BigInt(offset | (kind << 12)), true);
+    return this.#exit(ExitReason.APIC_ACCESS);
+  }
+
+  /**
+   * Writes to devices that an instruction has made: those to the virtual APIC are carried out here, the others get the addresses of the guest
+   * hypervisor and are our own hypervisor's.
+   */
+  #deviceWrites(count: number): boolean {
+    const view = this.#view;
+    let effect: Effect = null;
+    let left = 0;
+    for (let i = 0; i < count; i++) {
+      const at = DEVICE_WRITES + 16 * i;
+      const sizeAndHigh = view.getUint32(at + 12, true);
+      const address = BigInt(view.getUint32(at + 8, true)) | (BigInt(sizeAndHigh >>> 8) << 32n);
+      const data = view.getBigUint64(at, true);
+      if (this.#walk(address, Page.WRITE, null) !== EptResult.OK) continue;
+      const physical = this.#ept.physical;
+      if ((physical & ~0xfffn) === this.#apicPage) {
+        effect = this.#apic.write(Number(physical & 0xfffn), Number(data & 0xffff_ffffn));
+        continue;
+      }
+      const to = DEVICE_WRITES + 16 * left++;
+      view.setBigUint64(to, data, true);
+      view.setUint32(to + 8, Number(physical & 0xffff_ffffn), true);
+      const high = Number(physical >> 32n);
+      view.setUint32(to + 12, ((high << 8) | (sizeAndHigh & 0xff)) >>> 0, true);
+    }
+    view.setUint32(S.DEVICE_WRITE_COUNT.at, left, true);
+    if (left > 0) return false;
+    view.setUint32(S.DEVICE_REPLY_COUNT.at, 0, true);
+    view.setUint32(S.DEVICE_REPLY_NEXT.at, 0, true);
+    this.#port.engine.updateMode();
+    return this.#settle(effect);
   }
 
   /** VMREAD and VMWRITE of a guest's guest on the shadow VMCS, where the bitmaps let it; null if it is an exit. */
@@ -981,7 +1144,11 @@ export class GuestVmx {
     const hasVpid = this.#secondary(SecondaryControl.VPID);
     this.#inside = false;
     this.#usesEpt = false;
+    this.#usesMap = false;
     this.#deadline = Infinity;
+    this.#apic.isRecognized = false;
+    view.setUint32(S.DEVICE_REPLY_COUNT.at, 0, true);
+    view.setUint32(S.DEVICE_REPLY_NEXT.at, 0, true);
     view.setUint32(S.GUEST_EPT.at, 0, true);
     view.setUint32(S.PHYSICAL_BASE.at, 0, true);
     view.setUint32(S.PCID_BASE.at, 0, true);
