@@ -31,14 +31,19 @@ import { type BlockPort, runNow } from "../storage/block-port.ts";
 import type { Disk } from "../storage/disk.ts";
 import { guessFormat, type ImageSource, openImage } from "../storage/open-image.ts";
 import { createQcow2 } from "../storage/qcow2/create.ts";
+import { MetadataLog } from "../storage/qcow2/metadata-log.ts";
 import type { MachineDisk } from "./virtio-devices.ts";
 
 const { COPYFILE_EXCL, COPYFILE_FICLONE, O_CREAT, O_EXCL, O_RDONLY, O_RDWR } = constants;
 const COPY_BYTES = 1 << 20;
 const SECTOR_BYTES = 512;
+/** Another one each time a Linux system starts. */
+const BOOT_ID = "/proc/sys/kernel/random/boot_id";
 
 export class FilePort implements BlockPort {
   readonly readOnly: boolean;
+  /** Names the file among those of this system. */
+  readonly identity: string;
   readonly #file: number;
   #size: number;
 
@@ -51,6 +56,7 @@ export class FilePort implements BlockPort {
       throw new HypolithError("disk-no-file", `the disk image ${path} is no regular file`);
     }
     this.#size = status.size;
+    this.identity = `${status.dev.toString(16)}:${status.ino.toString(16)}`;
   }
 
   get size(): number {
@@ -133,7 +139,9 @@ function openFileDisk(config: DiskConfig): FileDisk {
   if (mode === "write")
     return withLock(path, () => {
       const source = sourceOf(path, O_RDWR);
-      const disk = runNow(openImage(source, { ...options, writeThrough: true }));
+      const isQcow2 = (format ?? runNow(guessFormat(source.port))) === "qcow2";
+      const log = isQcow2 ? logOf(path, source.port) : undefined;
+      const disk = runNow(openImage(source, { ...options, writeThrough: true, log }));
       return { disk, written: source.port, layers: [] };
     });
   const { overlay } = config;
@@ -167,8 +175,20 @@ function openOverlay(config: DiskConfig, overlayPath: string): FileDisk {
     throw new HypolithError("disk-overlay", `${overlayPath} is there and is no overlay`, {
       hint: "name another file, or remove it",
     });
-  return overBase(port, base);
+  return overBase(port, base, logOf(overlayPath, port));
 }
+
+/**
+ * The log of an image that outlives its machine, a file beside it; undefined where a system does not say when it was started: then metadata is written
+ * through. Taken away when the image is closed.
+ */
+export function logOf(path: string, port: FilePort): MetadataLog | undefined {
+  if (!existsSync(BOOT_ID)) return undefined;
+  const boot = readFileSync(BOOT_ID, "latin1").trim().replaceAll("-", "");
+  return new MetadataLog(openPort(logPath(path), O_RDWR | O_CREAT), `${boot} ${port.identity}`);
+}
+
+const logPath = (path: string): string => `${path}.log`;
 
 /** What an overlay is on: the image, and what earlier lives have written over it. */
 interface Base {
@@ -176,9 +196,9 @@ interface Base {
   readonly layers: readonly FilePort[];
 }
 
-function overBase(port: FilePort, { source: base, layers }: Base): FileDisk {
+function overBase(port: FilePort, { source: base, layers }: Base, log?: MetadataLog): FileDisk {
   const source = { port, backing: () => base };
-  const disk = runNow(openImage(source, { format: "qcow2", writeThrough: true }));
+  const disk = runNow(openImage(source, { format: "qcow2", writeThrough: true, log }));
   return { disk, written: port, layers };
 }
 
@@ -251,7 +271,10 @@ function unreadable(path: string, cause: unknown): HypolithError {
 }
 
 /** Lock files of this thread, with the descriptors that keep them open, and the disks behind them. */
-const held = new Map<string, { readonly descriptor: number; readonly disk?: Disk }>();
+const held = new Map<
+  string,
+  { readonly descriptor: number; readonly disk?: Disk; readonly log?: string }
+>();
 
 /**
  * Runs `open` with the image's lock, which stays until the thread ends. The lock file says which process holds it open, and as which descriptor: a
@@ -264,7 +287,7 @@ function withLock(path: string, open: () => FileDisk): FileDisk {
   held.set(file, { descriptor });
   try {
     const opened = open();
-    held.set(file, { descriptor, disk: opened.disk });
+    held.set(file, { descriptor, disk: opened.disk, log: logPath(path) });
     return opened;
   } catch (error) {
     release(file, descriptor);
@@ -309,9 +332,10 @@ function isHeld(file: string, owner: number, descriptor: number): boolean {
 
 /** The thread ends in order. Where it does not, the next to open an image finds it marked as open. */
 function closeAll(): void {
-  for (const [file, { descriptor, disk }] of held) {
+  for (const [file, { descriptor, disk, log }] of held) {
     try {
       if (disk) runNow(disk.close());
+      if (log !== undefined) rmSync(log, { force: true });
     } finally {
       release(file, descriptor);
     }

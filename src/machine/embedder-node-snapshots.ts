@@ -27,6 +27,7 @@ import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import { HypolithError } from "../base/errors.ts";
 import type { DiskConfig, DiskFormat, MachineConfig } from "../control/protocol.ts";
+import { runNow } from "../storage/block-port.ts";
 import { type FileDisk, FilePort } from "./embedder-node-files.ts";
 import type { Machine } from "./machine.ts";
 import type { Checksum } from "./snapshot/crc32.ts";
@@ -165,7 +166,7 @@ function saveDisk(
   folder: string,
   name: string,
   config: DiskConfig,
-  { written, layers }: FileDisk,
+  { disk, written, layers }: FileDisk,
 ): DiskRecord {
   const { mode, path, format, isKeptImage } = config;
   const paths = [...(isKeptImage ? [path] : []), ...(config.layers ?? [])];
@@ -176,6 +177,8 @@ function saveDisk(
     return { file, bytes: layer.size };
   });
   const file = `${name}.${layers.length}`;
+  // What is held back of an image's metadata is not in its file.
+  runNow(disk.flush());
   written.copyTo(join(folder, file));
   const files = [...kept, { file, bytes: written.size }];
   // An image that is written itself is all of the disk.

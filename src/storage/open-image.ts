@@ -9,6 +9,7 @@ import type { BlockPort, Io } from "./block-port.ts";
 import type { Disk } from "./disk.ts";
 import { repairQcow2 } from "./qcow2/check.ts";
 import { isQcow2 } from "./qcow2/header.ts";
+import type { MetadataLog } from "./qcow2/metadata-log.ts";
 import { Qcow2Disk, readHeader } from "./qcow2/qcow2-disk.ts";
 import { RawDisk } from "./raw-disk.ts";
 
@@ -26,6 +27,8 @@ export interface OpenOptions {
   readonly format?: ImageFormat;
   readonly readOnly?: boolean;
   readonly writeThrough?: boolean;
+  /** Of an image that is written to: keeps what is held back of its metadata, and may have kept some for the last to open it. */
+  readonly log?: MetadataLog | undefined;
 }
 
 const MAX_CHAIN = 32;
@@ -44,16 +47,21 @@ export function* guessFormat(port: BlockPort): Io<ImageFormat> {
 
 function* openLink(source: ImageSource, options: OpenOptions, depth: number): Io<Disk> {
   const { port } = source;
-  const { readOnly = false, writeThrough = false } = options;
+  const { readOnly = false, writeThrough = false, log } = options;
   if (depth > MAX_CHAIN)
     throw new HypolithError("disk-backing-chain", "the chain of backing files has no end");
   const format = options.format ?? (yield* guessFormat(port));
   if (format === "raw")
     return new RawDisk(port, { readOnly, guardMagic: options.format === undefined });
   const header = yield* readHeader(port);
-  if (header.isDirty && !header.isCorrupt && !readOnly && !port.readOnly) yield* repairQcow2(port);
+  if (header.isDirty && !header.isCorrupt && !readOnly && !port.readOnly) {
+    // One that was closed since, by whomever, has what it should have.
+    if (log) yield* log.replay(port);
+    yield* repairQcow2(port);
+  }
   const { backingName, backingFormat } = header;
-  if (backingName === undefined) return yield* Qcow2Disk.open(port, { readOnly, writeThrough });
+  const own = { readOnly, writeThrough, log };
+  if (backingName === undefined) return yield* Qcow2Disk.open(port, own);
   if (backingFormat !== "raw" && backingFormat !== "qcow2")
     throw new HypolithError(
       "disk-backing-format",
@@ -65,5 +73,5 @@ function* openLink(source: ImageSource, options: OpenOptions, depth: number): Io
     { format: backingFormat, readOnly: true },
     depth + 1,
   );
-  return yield* Qcow2Disk.open(port, { readOnly, writeThrough, backing });
+  return yield* Qcow2Disk.open(port, { ...own, backing });
 }

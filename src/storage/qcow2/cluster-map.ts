@@ -7,6 +7,7 @@
 import type { BlockPort, Io } from "../block-port.ts";
 import { corrupt, type Qcow2Header, viewOf } from "./header.ts";
 import { ABSENT, type Mapping, readEntry, writeEntry } from "./l2-entry.ts";
+import type { LogPiece } from "./metadata-log.ts";
 import type { Refcounts } from "./refcounts.ts";
 import { type Table, TableCache } from "./table-cache.ts";
 
@@ -91,6 +92,11 @@ export class ClusterMap {
     const at = this.#entryAt(index);
     writeEntry(table.view, at, mapping);
     this.#tables.touch(table, at, ENTRY_BYTES);
+  }
+
+  /** Parts of tables that have changed since it was asked last. */
+  takeNew(): LogPiece[] {
+    return this.#tables.takeNew();
   }
 
   writeTables(): Io<boolean> {

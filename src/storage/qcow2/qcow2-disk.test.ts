@@ -10,6 +10,7 @@ import { CrashPort, LaterPort } from "../test-ports.ts";
 import { checkQcow2, repairQcow2 } from "./check.ts";
 import { createQcow2 } from "./create.ts";
 import { HeaderAt } from "./header.ts";
+import { MetadataLog } from "./metadata-log.ts";
 import { Qcow2Disk, type Qcow2Options, readHeader } from "./qcow2-disk.ts";
 
 const SIZE = 96 * 1024;
@@ -328,6 +329,154 @@ describe("crashes", () => {
         assert.deepEqual(runNow(checkQcow2(left)), { leaks: 0, errors: 0 });
       }),
       { numRuns: 150 },
+    );
+  });
+});
+
+describe("a log of what is held back", () => {
+  const run = fc.record({
+    ...{ clusterBits: fc.constantFrom(9, 10, 12), hasBacking: fc.boolean() },
+    operations: fc.array(operation, { minLength: 1, maxLength: 25, size: "max" }),
+    ...{ cut: fc.double({ min: 0, max: 1, noNaN: true }), seed: fc.nat() },
+  });
+
+  /** Operations over a fresh image with a log, and what both ports had after each of their writes. */
+  function history({
+    clusterBits,
+    hasBacking,
+    operations,
+  }: {
+    readonly clusterBits: number;
+    readonly hasBacking: boolean;
+    readonly operations: readonly Operation[];
+  }) {
+    const [port, logPort] = [new CrashPort(), new CrashPort()];
+    create(port, clusterBits, hasBacking);
+    const backing = backingDisk();
+    const first = port.writes.length;
+    const options = hasBacking ? { backing: backing.disk } : {};
+    const disk = runNow(
+      Qcow2Disk.open(port, { ...options, log: new MetadataLog(logPort, "boot 1") }),
+    );
+    /** How many writes of each there were: one entry for each write of either. */
+    const moments = [{ image: first, log: logPort.writes.length }];
+    for (const one of [port, logPort]) {
+      const write = one.write.bind(one);
+      one.write = (offset, bytes) => {
+        write(offset, bytes);
+        moments.push({ image: port.writes.length, log: logPort.writes.length });
+      };
+    }
+    const model = hasBacking ? backing.bytes.slice() : new Uint8Array(SIZE);
+    const steps = [{ moment: 0, model: model.slice(), isFlush: true }];
+    for (const op of operations) {
+      runNow(carryOut(disk, model, op));
+      const isFlush = op.kind === "flush";
+      steps.push({ moment: moments.length - 1, model: model.slice(), isFlush });
+    }
+    return { port, logPort, moments, steps, disk };
+  }
+
+  const reopen = (port: MemoryPort, log: MemoryPort, boot: string) => {
+    const source = { port, backing: () => ({ port: backingPort(), backing: assert.fail }) };
+    return runNow(openImage(source, { log: new MetadataLog(log, boot) }));
+  };
+  const isSector = (bytes: Uint8Array, model: Uint8Array, i: number) =>
+    Buffer.compare(
+      bytes.subarray(i * SECTOR, (i + 1) * SECTOR),
+      model.subarray(i * SECTOR, (i + 1) * SECTOR),
+    ) === 0;
+
+  test("death of the process at any moment loses no finished operation", () => {
+    fc.assert(
+      fc.property(run, ({ cut, ...rest }) => {
+        const { port, logPort, moments, steps } = history(rest);
+        const moment = Math.floor(cut * (moments.length - 1));
+        const { image, log } = moments[moment]!;
+        const left = port.afterWrites(image);
+        const disk = reopen(left, logPort.afterWrites(log), "boot 1");
+        const bytes = readAll(disk);
+        const done = steps.findLastIndex((step) => step.moment <= moment);
+        // One more: the operation in which it died.
+        const allowed = steps.slice(done, done + 2).map(({ model }) => model);
+        for (let i = 0; i < SIZE / SECTOR; i++)
+          assert.ok(
+            allowed.some((model) => isSector(bytes, model, i)),
+            `sector ${i}`,
+          );
+        runNow(disk.write(0, content(40, 77)));
+        runNow(disk.close());
+        assert.deepEqual(runNow(checkQcow2(left)), { leaks: 0, errors: 0 });
+      }),
+      { numRuns: 150 },
+    );
+  });
+
+  test("a power failure at any moment loses nothing that was flushed, and invents nothing", () => {
+    fc.assert(
+      fc.property(run, ({ cut, seed, ...rest }) => {
+        const { port, logPort, moments, steps } = history(rest);
+        const moment = Math.floor(cut * (moments.length - 1));
+        let random = seed;
+        const isKept = () => {
+          random = (Math.imul(random, 1_103_515_245) + 12_345) >>> 0;
+          return (random & 0x1_0000) !== 0;
+        };
+        const left = port.afterPowerFailure(moments[moment]!.image, isKept);
+        const log = logPort.afterPowerFailure(moments[moment]!.log, isKept);
+        const disk = reopen(left, log, "boot 2");
+        const bytes = readAll(disk);
+        const done = steps.findLastIndex((step) => step.moment <= moment);
+        const flushed = steps.slice(0, done + 1).findLastIndex(({ isFlush }) => isFlush);
+        const allowed = steps.slice(flushed, done + 2).map(({ model }) => model);
+        for (let i = 0; i < SIZE / SECTOR; i++)
+          assert.ok(
+            allowed.some((model) => isSector(bytes, model, i)),
+            `sector ${i}`,
+          );
+        runNow(disk.close());
+        assert.deepEqual(runNow(checkQcow2(left)), { leaks: 0, errors: 0 });
+      }),
+      { numRuns: 150 },
+    );
+  });
+
+  test("an image that was closed since, by whomever, is not touched by what its log says", () => {
+    const { port, logPort, steps } = history({
+      ...{ clusterBits: 12, hasBacking: true },
+      operations: [
+        { kind: "write", at: 8, sectors: 8, seed: 3 },
+        { kind: "write", at: 64, sectors: 8, seed: 4 },
+      ],
+    });
+    const left = port.afterWrites(port.writes.length);
+    const log = logPort.afterWrites(logPort.writes.length);
+    runNow(repairQcow2(left));
+    const before = left.bytes();
+    const closed = reopen(left, log, "boot 1");
+    assert.equal(Buffer.compare(left.bytes(), before), 0);
+    // The first made tables, which are written at once; the second was in the log alone.
+    assert.equal(Buffer.compare(readAll(closed), steps[1]!.model), 0);
+    const died = port.afterWrites(port.writes.length);
+    const kept = reopen(died, logPort.afterWrites(logPort.writes.length), "boot 1");
+    assert.equal(Buffer.compare(readAll(kept), steps[2]!.model), 0, "it was there to be had");
+  });
+
+  test("any bytes as a log: the image opens and is consistent", () => {
+    const { port, logPort } = history({
+      ...{ clusterBits: 9, hasBacking: false },
+      operations: [{ kind: "write", at: 8, sectors: 8, seed: 3 }],
+    });
+    const good = logPort.afterWrites(logPort.writes.length).bytes();
+    fc.assert(
+      fc.property(fc.nat(good.length - 1), fc.nat(good.length), fc.nat(255), (at, end, byte) => {
+        const bytes = good.slice(0, end);
+        if (at < end) bytes[at] = byte;
+        const left = port.afterWrites(port.writes.length);
+        reopen(left, new MemoryPort(bytes), "boot 1");
+        assert.equal(runNow(checkQcow2(left)).errors, 0);
+      }),
+      { numRuns: 200 },
     );
   });
 });

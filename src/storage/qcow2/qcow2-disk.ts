@@ -7,7 +7,8 @@
  * longer referred to is given back. So whichever writes a power failure keeps, the image is consistent and has all that was written
  * before the last flush; at worst some clusters are leaked. With `writeThrough` entries and refcounts follow each operation in the same
  * order but without flushes between, and the image is marked as open until `close`: the death of the process loses nothing, and after a
- * power failure refcounts are counted again when the image is opened (open-image.ts). What that can lose is in ADR 17.
+ * power failure refcounts are counted again when the image is opened (open-image.ts). What that can lose is in ADR 17. With a `log` what is held back
+ * is kept there meanwhile, and neither loses anything.
  *
  * Not here: one operation at a time (disk.ts), which file a backing name means (open-image.ts), repair (check.ts).
  */
@@ -18,6 +19,7 @@ import { inflate } from "../inflate.ts";
 import { ClusterMap } from "./cluster-map.ts";
 import { corrupt, HeaderAt, Incompatible, parseHeader, type Qcow2Header } from "./header.ts";
 import { ABSENT, type Mapping } from "./l2-entry.ts";
+import type { MetadataLog } from "./metadata-log.ts";
 import { Refcounts } from "./refcounts.ts";
 
 export interface Qcow2Options {
@@ -26,6 +28,8 @@ export interface Qcow2Options {
   readonly backing?: Disk;
   /** Metadata follows each operation at once. */
   readonly writeThrough?: boolean;
+  /** Keeps what is held back. What it kept before has been written by `replay`. */
+  readonly log?: MetadataLog | undefined;
 }
 
 /** Dirty tables in memory before they are written without being asked. */
@@ -41,6 +45,7 @@ export class Qcow2Disk implements Disk {
   readonly #map: ClusterMap;
   readonly #backing: Disk | undefined;
   readonly #writeThrough: boolean;
+  readonly #log: MetadataLog | undefined;
   #mustClearFeatures: boolean;
   #isMarked = false;
   /** found while running: nothing is changed any more */
@@ -61,7 +66,8 @@ export class Qcow2Disk implements Disk {
     this.#counts = parts.counts;
     this.#map = parts.map;
     this.#backing = options.backing;
-    this.#writeThrough = options.writeThrough === true;
+    this.#log = options.log;
+    this.#writeThrough = options.writeThrough === true && !options.log;
     this.#mustClearFeatures = header.hasAutoclear;
   }
 
@@ -82,6 +88,7 @@ export class Qcow2Disk implements Disk {
     if (header.snapshots > 0)
       counts.metadata.add(Math.floor(header.snapshotsOffset / 2 ** header.clusterBits));
     const map = yield* ClusterMap.open(port, header, counts);
+    if (options.log) yield* options.log.clear();
     return new Qcow2Disk(port, header, { counts, map }, options);
   }
 
@@ -325,7 +332,12 @@ export class Qcow2Disk implements Disk {
   *flush(): Io<void> {
     const hasMetadata = !this.readOnly && !this.#isCorrupt && this.#isDirty();
     if (!hasMetadata) yield* this.#barrier();
-    else while (this.#isDirty()) yield* this.#writeMetadata(() => this.#barrier());
+    else yield* this.#writeAll();
+  }
+
+  *#writeAll(): Io<void> {
+    while (this.#isDirty()) yield* this.#writeMetadata(() => this.#barrier());
+    if (this.#log) yield* this.#log.clear();
   }
 
   #isDirty(): boolean {
@@ -338,13 +350,16 @@ export class Qcow2Disk implements Disk {
     if (this.#isCorrupt) throw corrupt("changes have been stopped");
     try {
       if (this.#mustClearFeatures) yield* this.#clearFeatures();
-      if (this.#writeThrough) yield* this.#mark(true);
+      if (this.#writeThrough || this.#log) yield* this.#mark(true);
       yield* work();
-      if (this.#writeThrough) {
+      const isMuch = this.#map.dirtyTables + this.#counts.dirtyBlocks > MAX_DIRTY;
+      if (this.#log) {
+        yield* this.#log.append([...this.#counts.takeNew(), ...this.#map.takeNew()]);
+        if (isMuch || this.#log.isFull || this.#hasNewTables()) yield* this.#writeAll();
+      } else if (this.#writeThrough) {
         while (this.#isDirty())
           yield* this.#writeMetadata(this.#hasNewTables() ? () => this.#barrier() : noBarrier);
-      } else if (this.#map.dirtyTables + this.#counts.dirtyBlocks > MAX_DIRTY)
-        yield* this.#writeMetadata(() => this.#barrier());
+      } else if (isMuch) yield* this.#writeMetadata(() => this.#barrier());
     } catch (error) {
       if (error instanceof HypolithError && error.code === "qcow2-corrupt") this.#isCorrupt = true;
       throw error;

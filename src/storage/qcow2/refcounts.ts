@@ -9,6 +9,7 @@
 import { HypolithError } from "../../base/errors.ts";
 import type { BlockPort, Io } from "../block-port.ts";
 import { corrupt, getWide, HeaderAt, type Qcow2Header, setWide, viewOf } from "./header.ts";
+import type { LogPiece } from "./metadata-log.ts";
 import { type Table, TableCache } from "./table-cache.ts";
 
 const CACHED_BLOCKS = 32;
@@ -163,6 +164,11 @@ export class Refcounts {
       this.metadata.delete(cluster);
       this.#firstFree = Math.min(this.#firstFree, cluster);
     }
+  }
+
+  /** Parts of blocks that have changed since it was asked last. */
+  takeNew(): LogPiece[] {
+    return this.#blocks.takeNew();
   }
 
   writeBlocks(): Io<boolean> {

@@ -7,6 +7,7 @@
 import { invariant } from "../../base/invariant.ts";
 import type { BlockPort, Io } from "../block-port.ts";
 import { viewOf } from "./header.ts";
+import type { LogPiece } from "./metadata-log.ts";
 
 export interface Table {
   /** in the file */
@@ -16,6 +17,9 @@ export interface Table {
   /** bytes [dirtyFrom, dirtyTo) differ from the file; equal if none do */
   dirtyFrom: number;
   dirtyTo: number;
+  /** bytes [newFrom, newTo) have changed since `takeNew` */
+  newFrom: number;
+  newTo: number;
 }
 
 /** Writes of metadata are whole sectors, so that a power failure cannot tear an entry. */
@@ -66,6 +70,11 @@ export class TableCache {
     invariant(this.#tables.get(table.offset) === table, "a table that is not cached was changed");
     const from = at - (at % SECTOR_BYTES);
     const to = Math.ceil((at + length) / SECTOR_BYTES) * SECTOR_BYTES;
+    if (table.newFrom === table.newTo) [table.newFrom, table.newTo] = [from, to];
+    else {
+      table.newFrom = Math.min(table.newFrom, from);
+      table.newTo = Math.max(table.newTo, to);
+    }
     if (table.dirtyFrom === table.dirtyTo) {
       this.#dirty++;
       table.dirtyFrom = from;
@@ -74,6 +83,20 @@ export class TableCache {
       table.dirtyFrom = Math.min(table.dirtyFrom, from);
       table.dirtyTo = Math.max(table.dirtyTo, to);
     }
+  }
+
+  /** What has changed since it was asked last: parts of tables, which go on changing. */
+  takeNew(): LogPiece[] {
+    const pieces: LogPiece[] = [];
+    if (this.#dirty === 0) return pieces;
+    for (const table of this.#tables.values()) {
+      const { newFrom, newTo, offset, bytes } = table;
+      if (newFrom === newTo) continue;
+      pieces.push({ offset: offset + newFrom, bytes: bytes.subarray(newFrom, newTo) });
+      table.newFrom = 0;
+      table.newTo = 0;
+    }
+    return pieces;
   }
 
   /** The cluster is no longer a table. */
@@ -100,7 +123,9 @@ export class TableCache {
 
   #insert(offset: number, bytes: Uint8Array): Table {
     this.#makeRoom();
-    const table = { offset, bytes, view: viewOf(bytes), dirtyFrom: 0, dirtyTo: 0 };
+    const table = {
+      ...{ offset, bytes, view: viewOf(bytes), dirtyFrom: 0, dirtyTo: 0, newFrom: 0, newTo: 0 },
+    };
     this.#tables.set(offset, table);
     return table;
   }
