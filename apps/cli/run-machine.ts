@@ -8,7 +8,12 @@
 import type { Socket } from "node:net";
 import { PassThrough } from "node:stream";
 import { HypolithError } from "../../src/base/errors.ts";
-import { type MachineConfig, SerialUse, type StopReason } from "../../src/control/protocol.ts";
+import {
+  type MachineConfig,
+  SerialUse,
+  type StopReason,
+  type TraceRequest,
+} from "../../src/control/protocol.ts";
 import { ConsoleTail } from "../common/console-tail.ts";
 import { ControlLine } from "../common/control-line.ts";
 import { ExitCode } from "./exit-code.ts";
@@ -30,6 +35,7 @@ import { type DoorService, openDoor } from "./vms/door.ts";
 import type { MachineInfo, MachineStats, SnapshotTaken } from "./vms/door-protocol.ts";
 import { MachineKeeper } from "./vms/machine-keeper.ts";
 import { signalName, signalNumber } from "./vms/signals.ts";
+import { streamTrace } from "./vms/trace-stream.ts";
 
 export interface MachineRun {
   readonly config: MachineConfig;
@@ -320,6 +326,10 @@ class RunningMachine implements DoorService {
     if (!("problem" in outcome)) return { bytes: outcome.bytes, ms: outcome.ms };
     const { code = "snapshot", message = "no snapshot was taken", hint } = outcome.problem;
     throw new HypolithError(code, message, hint === undefined ? {} : { hint });
+  }
+
+  trace(request: TraceRequest, socket: Socket): void {
+    streamTrace((lines) => this.#client.trace(request, lines), socket);
   }
 
   async openAgent(): Promise<AgentLine> {

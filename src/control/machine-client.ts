@@ -16,6 +16,7 @@ import type {
   SocketTraffic,
   StopReason,
   ToMachine,
+  TraceRequest,
 } from "./protocol.ts";
 
 export interface MachineEvents {
@@ -64,6 +65,7 @@ export class MachineClient {
   readonly #waiting = new Map<number, (answer: Answer) => void>();
 
   readonly #connections = new Map<number, ConnectionEvents>();
+  readonly #traces = new Map<number, (lines: string) => void>();
 
   constructor(post: Post, events: MachineEvents) {
     this.#post = post;
@@ -133,6 +135,20 @@ export class MachineClient {
     >;
   }
 
+  /** Traces until the answer is called; then `lines` is called no more, but for the last events, and at last with "". */
+  trace(request: TraceRequest, lines: (lines: string) => void): () => void {
+    const id = ++this.#asked;
+    this.#traces.set(id, lines);
+    this.#send({ type: "trace", id, request });
+    return () => this.#send({ type: "untrace", id });
+  }
+
+  #traced(id: number, lines: string): void {
+    const sink = this.#traces.get(id);
+    if (lines === "") this.#traces.delete(id);
+    sink?.(lines);
+  }
+
   #ask(message: (id: number) => ToMachine): Promise<Answer> {
     if (this.#stopped) return Promise.resolve(undefined);
     const id = ++this.#asked;
@@ -183,6 +199,9 @@ export class MachineClient {
       case "drilled":
         this.#answered(message.id, message.problem);
         break;
+      case "traced":
+        this.#traced(message.id, message.lines);
+        break;
       case "socketOpen":
         this.#connections.get(message.id)?.opened();
         break;
@@ -216,6 +235,8 @@ export class MachineClient {
     this.#stopped = true;
     for (const resolve of this.#waiting.values()) resolve(undefined);
     this.#waiting.clear();
+    for (const sink of this.#traces.values()) sink("");
+    this.#traces.clear();
     const connections = [...this.#connections.values()];
     this.#connections.clear();
     for (const { closed } of connections) closed();

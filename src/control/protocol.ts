@@ -243,6 +243,44 @@ export type SocketTraffic =
 /** Bytes of one direction of a connection. */
 export const SOCKET_WINDOW = 1 << 16;
 
+export const TRACE_KINDS = ["syscalls", "exits", "interrupts", "transitions"] as const;
+export type TraceKind = (typeof TRACE_KINDS)[number];
+
+/** What to trace. `names`: only these calls, exit reasons or causes; `processes`: only these, by number or name. */
+export interface TraceRequest {
+  readonly kind: TraceKind;
+  readonly names?: readonly string[];
+  readonly processes?: readonly string[];
+}
+
+/**
+ * A traced event: a line of JSON. Times are virtual ns since the machine's start; `d` is how long it took, or for an exit how long the guest
+ * had run.
+ */
+export interface TraceEvent {
+  readonly t: number;
+  readonly d?: number;
+  readonly name: string;
+  /** Of system calls and transitions: process, thread, name of the program. 0: not known. */
+  readonly pid?: number;
+  readonly tid?: number;
+  readonly comm?: string;
+  /** Of system calls: as strace writes them. */
+  readonly args?: string;
+  readonly ret?: string;
+  readonly err?: string;
+  /** Of transitions: levels. */
+  readonly from?: number;
+  readonly to?: number;
+  readonly vector?: number;
+  /** Hexadecimal. */
+  readonly rip?: string;
+  readonly q?: string;
+  readonly cpl?: number;
+  /** Instructions since VM entry. */
+  readonly n?: number;
+}
+
 /** Application to machine. */
 export type ToMachine =
   | { readonly type: "start"; readonly config: MachineConfig }
@@ -259,6 +297,9 @@ export type ToMachine =
       readonly service: string;
       readonly drill: DrillName;
     }
+  /** Begins a trace; `traced` messages with the same id follow until `untrace`, which is answered by the last, an empty one. */
+  | { readonly type: "trace"; readonly id: number; readonly request: TraceRequest }
+  | { readonly type: "untrace"; readonly id: number }
   /** A connection to a port that the guest listens on (vsock); the application chooses the id. */
   | { readonly type: "connect"; readonly id: number; readonly port: number }
   | SocketTraffic
@@ -293,6 +334,8 @@ export type FromMachine =
   | { readonly type: "snapshotTaken"; readonly id: number; readonly outcome: SnapshotOutcome }
   /** `problem`: why it was not done. */
   | { readonly type: "drilled"; readonly id: number; readonly problem: string | null }
+  /** Traced events, each a line of JSON (TraceEvent). */
+  | { readonly type: "traced"; readonly id: number; readonly lines: string }
   /** Whole lines of the exit log and of the messages to services, each ended by a newline. */
   | { readonly type: "trace"; readonly data: string }
   /** Once, at the end, if asked for; `report` is null without a region tier. `retired`: instructions of the whole run. */

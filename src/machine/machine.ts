@@ -69,6 +69,7 @@ import { StoredMemory } from "./snapshot/stored-memory.ts";
 import { SocketBridge } from "./socket-bridge.ts";
 import { hashState } from "./state-hash.ts";
 import type { StreamServer } from "./stream-server.ts";
+import { Tracer } from "./trace/tracer.ts";
 import {
   createVirtioDevices,
   GUEST_CID,
@@ -136,6 +137,7 @@ export class Machine {
   readonly #sockets: SocketBridge | undefined;
   #jit: Jit | null = null;
   #trace: string[] = [];
+  readonly #tracer: Tracer;
   readonly #profile: Profile | null;
   readonly #reportsJit: boolean;
 
@@ -226,6 +228,8 @@ export class Machine {
     if (then) this.#resume(then, vmcs, cpuid);
     else this.#load(config, vmcs, cpuid, memoryBytes);
     this.#offerVmx(cpuid, then?.vm.guestVmx ?? null);
+    this.#tracer = this.#createTracer();
+    this.vm.levels = (vcpu) => this.#tracer.level(vcpu);
     if (config.traceExits) this.vm.log.trace((line) => this.#traceLine(line));
     this.#reportsJit = config.reportJit === true;
     this.#profile = config.profile ? new Profile(config.profile) : null;
@@ -241,6 +245,20 @@ export class Machine {
     });
     for (const [index, value] of msrs ?? []) vcpu.msrs.set(index, value);
     if (saved) this.processor.guestVmx?.restore(saved);
+  }
+
+  #createTracer(): Tracer {
+    const { vcpus, log, memoryBytes, pager } = this.vm;
+    const { view } = this.#engine;
+    const ensure = (address: number, length: number): void => pager?.ensure(address, length);
+    return new Tracer({
+      vcpus,
+      log,
+      ram: { view, base: RAM_BASE, bytes: memoryBytes, ensure },
+      now: () => this.#clock.tsc(this.processor.retired),
+      nowMs: () => this.#ports.nowMs(),
+      send: (id, lines) => this.#ports.send({ type: "traced", id, lines }),
+    });
   }
 
   #regionTier(engine: MachineConfig["engine"]): ((host: RegionHost) => RegionTier) | undefined {
@@ -288,6 +306,7 @@ export class Machine {
       log: new ExitLog(),
       pager: this.#memory,
       ledger: new Ledger(() => this.#ports.nowMs()),
+      levels: null,
       end: null,
     };
   }
@@ -462,6 +481,10 @@ export class Machine {
     } else if (message.type === "drill") {
       const problem = this.drill(message.service, message.drill);
       this.#ports.send({ type: "drilled", id: message.id, problem });
+    } else if (message.type === "trace") this.#tracer.begin(message.id, message.request);
+    else if (message.type === "untrace") {
+      this.#tracer.end(message.id);
+      this.#ports.send({ type: "traced", id: message.id, lines: "" });
     }
   }
 
@@ -478,6 +501,11 @@ export class Machine {
       return `${name} runs in the machine's own thread, where nothing could end a hang: place it with --service ${name}=worker`;
     service.drill = drill;
     return null;
+  }
+
+  /** Whether somebody traces it. */
+  get isTraced(): boolean {
+    return this.#tracer.isOn;
   }
 
   stop(): void {
@@ -526,9 +554,11 @@ export class Machine {
       if (this.#ports.doorbell()) return { kind: "doorbell" };
       if (this.#hasInput()) this.#offerInput();
       const result = this.#kernel.step(vcpu);
+      if (this.#tracer.isOn) this.#tracer.pulse();
       if (result.kind === "ran") continue;
       if (result.kind === "ended") this.#kernel.finish();
       this.#flushTrace();
+      this.#tracer.flush();
       if (result.kind === "ended") {
         this.#sendReports();
         return { kind: "ended", reason: this.#stopReason() };

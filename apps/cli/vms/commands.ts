@@ -1,5 +1,6 @@
 /** The verbs about machines, as rows of the command table (program.ts). */
 import { type Command, Option } from "commander";
+import { TRACE_KINDS, type TraceKind } from "../../../src/control/protocol.ts";
 import { EXAMPLES } from "./help.ts";
 
 export const SHELLS = ["bash", "zsh", "fish"] as const;
@@ -39,6 +40,15 @@ export interface StatsOptions {
   readonly json?: boolean;
 }
 
+export interface TraceOptions {
+  readonly only?: readonly string[];
+  readonly process?: readonly string[];
+  readonly output?: string;
+  readonly summary?: boolean;
+  readonly json?: boolean;
+  readonly count?: string;
+}
+
 /** What the user wants done with machines. */
 export type VmRequest =
   | { readonly verb: "ps"; readonly options: PsOptions }
@@ -56,6 +66,12 @@ export type VmRequest =
       readonly vm: string;
       readonly command: readonly string[];
       readonly options: ExecOptions;
+    }
+  | {
+      readonly verb: "trace";
+      readonly kind: TraceKind;
+      readonly vm: string | undefined;
+      readonly options: TraceOptions;
     }
   | { readonly verb: "cp"; readonly from: string; readonly to: string }
   | { readonly verb: "completion"; readonly shell: ShellName };
@@ -86,6 +102,36 @@ export function addVmVerbs(program: Command, ask: Ask): void {
     .option("--no-stream", "once")
     .option("--json", "print JSON, a line each time")
     .action((vms: string[], options: StatsOptions) => ask({ verb: "stats", vms, options }));
+  const several = (word: string, before: string[] | undefined): string[] => [
+    ...(before ?? []),
+    word,
+  ];
+  verb(
+    "trace",
+    "show what happens in a running machine",
+    `[OPTIONS] ${TRACE_KINDS.join("|")} [NAME]`,
+  )
+    .addArgument(program.createArgument("<kind>").choices(TRACE_KINDS))
+    .argument("[name]")
+    .addOption(
+      new Option(
+        "-e, --only <names>",
+        "only these calls, exit reasons or causes, with commas between; may be repeated",
+      ).argParser(several),
+    )
+    .addOption(
+      new Option(
+        "-p, --process <process>",
+        "only this one: PID or name; may be repeated",
+      ).argParser(several),
+    )
+    .option("-o, --output <file>", "a file; what ends in .json opens in Perfetto")
+    .option("-c, --summary", "a table of counts, errors and times at the end")
+    .option("--json", "print JSON, a line for each event")
+    .option("-n, --count <events>", "end after so many")
+    .action((kind: TraceKind, vm: string | undefined, options: TraceOptions) =>
+      ask({ verb: "trace", kind, vm, options }),
+    );
   verb("cp", "copy files to or from a machine", "SOURCE NAME:PATH | NAME:PATH TARGET")
     .argument("<from>")
     .argument("<to>")

@@ -1,5 +1,6 @@
 /** Completion for shells, made from the command table: verbs, options, values that are fixed, and names of machines, which hypo is asked for. */
 import type { Command, Option } from "commander";
+import { TRACE_KINDS } from "../../../src/control/protocol.ts";
 import type { ShellName } from "./commands.ts";
 
 export interface OptionRow {
@@ -25,7 +26,7 @@ const OPERANDS: Readonly<Record<string, VerbRow["operands"]>> = {
   ...{ logs: "machine", attach: "machine", exec: "machine", services: "machine" },
   ...{ stop: "machines", kill: "machines", rm: "machines", inspect: "machines" },
   ...{ stats: "machines", wait: "machines", pause: "machines", unpause: "machines" },
-  ...{ cp: "files", help: "verbs" },
+  ...{ cp: "files", help: "verbs", trace: TRACE_KINDS },
 };
 
 export function commandTable(program: Command): CommandTable {

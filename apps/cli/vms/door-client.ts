@@ -25,9 +25,12 @@ export async function ask<R extends DoorRequest>(
   return result as DoorAnswers[R["verb"]];
 }
 
-/** A connection that carries frames from now on. */
-export async function openStream(name: string, verb: "attach" | "agent"): Promise<Socket> {
-  return (await exchange(name, { verb })).socket;
+/** A connection that carries something else from now on. */
+export async function openStream(
+  name: string,
+  request: Extract<DoorRequest, { verb: "attach" | "agent" | "trace" }>,
+): Promise<Socket> {
+  return (await exchange(name, request)).socket;
 }
 
 interface Exchange {

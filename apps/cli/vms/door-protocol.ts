@@ -1,8 +1,9 @@
 /**
  * What is said through a running machine's door: one JSON object a line, a request and its answer with the same id. After the answer to `attach`
- * or `agent` the connection carries frames (guest/agent/agent-protocol.ts) and no more lines.
+ * or `agent` the connection carries frames (guest/agent/agent-protocol.ts) and no more lines; after that to `trace`, traced events (TraceEvent),
+ * one a line, until we end it.
  */
-import type { DrillName, ServicesReport } from "../../../src/control/protocol.ts";
+import type { DrillName, ServicesReport, TraceRequest } from "../../../src/control/protocol.ts";
 
 export interface MachineInfo {
   readonly name: string;
@@ -58,6 +59,7 @@ export type DoorRequest =
   | { readonly verb: "agent" }
   /** Answered when the snapshot is whole. */
   | { readonly verb: "snapshot"; readonly folder: string }
+  | { readonly verb: "trace"; readonly request: TraceRequest }
   | { readonly verb: "drill"; readonly service: string; readonly drill: DrillName };
 
 export interface SnapshotTaken {
@@ -77,6 +79,7 @@ export interface DoorAnswers {
   readonly wait: { readonly exitCode: number };
   readonly attach: null;
   readonly agent: null;
+  readonly trace: null;
   readonly drill: null;
   readonly snapshot: SnapshotTaken;
 }

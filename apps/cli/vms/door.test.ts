@@ -75,7 +75,7 @@ function fakeService(name: string): DoorService {
     info: () => fakeInfo(name),
     services: async () => REPORT,
     drill: async () => null,
-    ...{ stats: refuse, kill: refuse, openAgent: refuse, snapshot: refuse },
+    ...{ stats: refuse, kill: refuse, openAgent: refuse, snapshot: refuse, trace: refuse },
     ...{ stop: () => {}, pause: () => {}, unpause: () => {}, attach: () => {} },
     ended: new Promise(() => {}),
   };
@@ -186,7 +186,7 @@ a     ended (3) 30 s ago  12   60 s  512 MiB  x [2J y`,
 test("what a machine says against a request arrives with its hint", async (t) => {
   home(t);
   await open(t, "a");
-  await assert.rejects(openStream("a", "agent"), {
+  await assert.rejects(openStream("a", { verb: "agent" }), {
     code: "no-agent",
     message: "a: there is none",
     hint: "another machine",
@@ -207,7 +207,7 @@ test("who waits is told the exit code when the machine ends, and who is attached
     attach: (socket) => sockets.push(socket),
   });
   const waiting = ask("a", { verb: "wait" });
-  const attached = await openStream("a", "attach");
+  const attached = await openStream("a", { verb: "attach" });
   const gone = new Promise((resolve) => attached.once("end", resolve));
   attached.resume();
   end(7);

@@ -3,7 +3,13 @@ import { rmSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { HypolithError } from "../../../src/base/errors.ts";
-import { DRILLS, type DrillName, type ServicesReport } from "../../../src/control/protocol.ts";
+import {
+  DRILLS,
+  type DrillName,
+  type ServicesReport,
+  TRACE_KINDS,
+  type TraceRequest,
+} from "../../../src/control/protocol.ts";
 import type { AgentLine } from "./agent-line.ts";
 import { isAnswered } from "./door-client.ts";
 import {
@@ -33,6 +39,7 @@ export interface DoorService {
   openAgent(): Promise<AgentLine>;
   /** Into a folder of its own. */
   snapshot(folder: string): Promise<SnapshotTaken>;
+  trace(request: TraceRequest, socket: Socket): void;
 }
 
 /** What was said must have left before the process ends, but not be waited for long. */
@@ -131,6 +138,10 @@ async function answer(line: string, service: DoorService): Promise<Answer> {
       const agent = await service.openAgent();
       return { reply: { id, result: null }, use: (socket) => agent.join(socket) };
     }
+    if (request.verb === "trace") {
+      const wanted = checkTrace(request.request);
+      return { reply: { id, result: null }, use: (socket) => service.trace(wanted, socket) };
+    }
     return { reply: { id, result: await perform(request, service) } };
   } catch (error) {
     const { message } = error as Error;
@@ -139,6 +150,20 @@ async function answer(line: string, service: DoorService): Promise<Answer> {
     const { code, hint } = error;
     return { reply: { id, error: { code, message, ...(hint === undefined ? {} : { hint }) } } };
   }
+}
+
+function checkTrace(value: unknown): TraceRequest {
+  const { kind, names, processes } = (value ?? {}) as Record<string, unknown>;
+  const known = TRACE_KINDS.find((word) => word === kind);
+  if (!known) throw new HypolithError("door-request", `there is no trace of ${kind}`);
+  const words = (list: unknown): string[] | undefined =>
+    Array.isArray(list) ? list.map(String) : undefined;
+  const [only, tasks] = [words(names), words(processes)];
+  return {
+    kind: known,
+    ...(only ? { names: only } : {}),
+    ...(tasks ? { processes: tasks } : {}),
+  };
 }
 
 async function perform(request: Record<string, unknown>, service: DoorService): Promise<unknown> {

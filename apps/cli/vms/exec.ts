@@ -85,7 +85,7 @@ export async function attachToMachine(
   const keys = new DetachKeys(parseDetachKeys(options.detachKeys));
   const { hasTerminal, takesInput } = await ask(vm, { verb: "info" });
   const reads = options.stdin && takesInput;
-  const socket = await openStream(vm, "attach");
+  const socket = await openStream(vm, { verb: "attach" });
   const client = new StreamClient(socket, {
     stdin: reads ? process.stdin : undefined,
     stdout: process.stdout,

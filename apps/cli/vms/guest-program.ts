@@ -44,7 +44,7 @@ export async function startProgram(
   const bytes = encodeRequest(request);
   if (bytes.length > MAX_REQUEST)
     throw new GuestProgramError("the command and its environment are too long", CANNOT_RUN);
-  const socket = await openStream(vm, "agent");
+  const socket = await openStream(vm, { verb: "agent" });
   socket.write(bytes);
   const client = new StreamClient(socket, ends);
   socket.resume();

@@ -66,6 +66,17 @@ Examples:
   hypo cp src web:/root                a folder, with all that is in it
   hypo cp web:/var/log/. logs          what is in a folder, not the folder
   hypo cp web:/etc - | tar t           as a tar stream; also into it: tar c src | hypo cp - web:/root`,
+  trace: `
+Examples:
+  hypo trace syscalls web              every system call, as strace writes them; no agent in the guest, until Ctrl-C
+  hypo trace syscalls web -e openat,execve -p nginx
+  hypo trace -c syscalls web           counts, errors and times
+  hypo trace syscalls web -o web.json  open it at https://ui.perfetto.dev
+  hypo trace exits web                 every VM exit
+  hypo trace interrupts web            every interrupt and exception that the guest is given by us
+  hypo trace transitions web           every change between user and kernel
+
+Times are the guest's. Processes have names and numbers if the guest's kernel describes its types (BTF), as Debian's does.`,
   completion: `
 Examples:
   source <(hypo completion bash)       in ~/.bashrc

@@ -198,6 +198,56 @@ test("a machine in the background, used by every verb", { skip }, async (t) => {
     assert.match(run("cp", "from/run", "vm:/no/folder").stderr, /there is no folder \/no/);
   });
 
+  await t.test(
+    "trace: system calls of the unmodified guest, with process and arguments",
+    async () => {
+      const traced = async (argv: readonly string[], script: string): Promise<Outcome> => {
+        const child = spawn(process.execPath, [HYPO, "trace", ...argv], {
+          env: home.env,
+          cwd: home.folder,
+        });
+        const [out, err]: Buffer[][] = [[], []];
+        child.stdout.on("data", (part: Buffer) => out!.push(part));
+        child.stderr.on("data", (part: Buffer) => err!.push(part));
+        let isOver = false;
+        const code = ended(child).finally(() => {
+          isOver = true;
+        });
+        // Until the trace has begun and seen enough.
+        while (!isOver) {
+          sh(script);
+          await new Promise((resolve) => setTimeout(resolve, 50));
+        }
+        const stdout = Buffer.concat(out!);
+        const stderr = Buffer.concat(err!).toString();
+        return { code: await code, stdout, text: stdout.toString(), stderr };
+      };
+      const open = await traced(
+        ["syscalls", "vm", "-e", "openat,open", "-p", "cat", "-n", "3"],
+        "cat /etc/passwd /nowhere/at/all",
+      );
+      assert.deepEqual([open.code, open.stderr], [0, ""]);
+      assert.match(
+        open.text,
+        /^\d+\.\d{6} cat\[\d+\] open(at)?\(.*"\/etc\/passwd", O_RDONLY.* = \d+ </m,
+      );
+      assert.match(open.text, /"\/nowhere\/at\/all".* = -1 ENOENT /);
+      const sums = await traced(["syscalls", "vm", "-c", "-n", "200"], "ls /");
+      assert.match(sums.text, /^ *\d+\.\d\d +[\d.]+ +[\d.]+ +\d+ +\d* execve$/m);
+      for (const kind of ["syscalls", "exits", "interrupts", "transitions"]) {
+        const { code } = await traced([kind, "vm", "-n", "20", "-o", "trace.json"], "true");
+        const file = JSON.parse(readFileSync(join(home.folder, "trace.json"), "utf8"));
+        assert.equal(code, 0);
+        const spans = file.traceEvents.filter(({ ph }: { ph: string }) => ph === "X" || ph === "i");
+        assert.ok(spans.length >= 19, kind);
+        for (const { name, ts, pid, tid } of spans)
+          assert.ok(typeof name === "string" && ts >= 0 && pid >= 0 && tid >= 0, kind);
+      }
+      assert.equal(run("trace", "syscalls", "vm", "-e", "opena").code, 2);
+      assert.match(run("trace", "syscalls", "vm", "-e", "opena").stderr, /did you mean open/);
+    },
+  );
+
   await t.test("pause: nothing happens, and for the guest no time goes by", async () => {
     const clock = (): number => Number(sh("cut -d. -f1 /proc/uptime").text);
     const before = clock();

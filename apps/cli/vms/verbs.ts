@@ -48,6 +48,10 @@ export async function performVmVerb(
         return error.exitCode;
       });
     }
+    case "trace": {
+      const { traceMachine } = await import("./trace.ts");
+      return traceMachine(request.kind, request.vm, request.options, stops.signal);
+    }
     case "cp": {
       const { copy } = await import("./copy.ts");
       return copy(request.from, request.to);

@@ -4,7 +4,7 @@
  */
 
 import { ExitReason, exitReasonName } from "../../processor/isa/exit-reasons.ts";
-import { VendorField } from "../../processor/isa/vendor.ts";
+import { VendorExit, VendorField } from "../../processor/isa/vendor.ts";
 import {
   Field,
   INTERRUPTION_ERROR_CODE,
@@ -54,6 +54,9 @@ export class ExitDispatcher {
       case ExitReason.PREEMPTION_TIMER:
       case ExitReason.INTERRUPT_WINDOW:
       case ExitReason.NMI_WINDOW:
+        return;
+      case VendorExit.CPL_TRANSITION:
+        this.#vm.levels?.(vcpu);
         return;
       case ExitReason.HLT:
         skipInstruction(vmcs);

@@ -13,7 +13,7 @@ export interface Transition {
   /** "guest", or the service whose VM it is. */
   readonly vm: string;
   readonly vcpu: number;
-  /** Of an exit: reason, qualification, interruption and IDT-vectoring information. */
+  /** Of an exit: reason, qualification, interruption and IDT-vectoring information. Of an entry: what it injects. */
   readonly reason: number;
   readonly qualification: number;
   readonly interruption: number;
@@ -30,8 +30,10 @@ export const GUEST = "guest";
 export class TransitionLog {
   readonly #sinks: ((transition: Transition) => void)[] = [];
 
-  watch(sink: (transition: Transition) => void): void {
+  /** Answers what ends it. */
+  watch(sink: (transition: Transition) => void): () => void {
     this.#sinks.push(sink);
+    return () => this.#sinks.splice(this.#sinks.indexOf(sink), 1);
   }
 
   get isWatched(): boolean {
@@ -39,7 +41,8 @@ export class TransitionLog {
   }
 
   entry(vm: string, vcpu: number, vmcs: Vmcs): void {
-    const event = { reason: 0, qualification: 0, interruption: 0, vectoring: 0, instructions: 0 };
+    const interruption = vmcs.number(Field.ENTRY_INTERRUPTION_INFO);
+    const event = { reason: 0, qualification: 0, interruption, vectoring: 0, instructions: 0 };
     this.#add({ kind: "entry", vm, vcpu, ...event, ...placeOf(vmcs) });
   }
 

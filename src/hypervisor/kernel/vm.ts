@@ -35,5 +35,7 @@ export interface Vm {
   readonly ledger: Ledger;
   /** If its memory is still somewhere else, in part. */
   readonly pager?: Pager | undefined;
+  /** Who wants to know of exits on privilege level, which only it asks for. */
+  levels: ((vcpu: Vcpu) => void) | null;
   end: VmEnd | null;
 }

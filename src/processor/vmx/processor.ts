@@ -284,13 +284,27 @@ export class Processor implements EngineServices {
     this.#timer.arm(vmcs, this.tsc());
     view.setUint32(S.VECTORING.at, 0, true);
     view.setUint32(S.EXIT_INTERRUPTION.at, 0, true);
-    if (this.#cplControl !== 0) this.#latchLevel();
+    const cplControl = vmcs.number(VendorField.CPL_EXIT_CONTROLS);
+    if (cplControl !== this.#cplControl) {
+      if ((cplControl & CplExit.RESERVED) !== 0)
+        return this.#refuse(vmcs, InstructionError.INVALID_CONTROLS);
+      this.#loadLevels(cplControl);
+    }
+    if (cplControl !== 0) this.#latchLevel();
     this.#collectBreakpoints();
     if (checkInjection(vmcs) !== null) return this.#refuse(vmcs, InstructionError.INVALID_CONTROLS);
     if (!this.#inject(vmcs)) return InstructionError.NONE;
     if (vmcs.number(VendorField.DEVICE_ACCESS) !== 0) this.#answerDeviceRead(vmcs);
     this.#runUntilExit(vmcs);
     return InstructionError.NONE;
+  }
+
+  #loadLevels(control: number): void {
+    const { view } = this;
+    this.#cplControl = control;
+    view.setInt32(S.CTL_CPL_EXIT.at, control, true);
+    view.setUint32(S.CPL_CAUSE.at, 0, true);
+    view.setUint32(S.SLOW.at, view.getUint32(S.SLOW.at, true) & ~Slow.CPL, true);
   }
 
   /** The level that transitions of this stay are compared with; some criteria may ask about it at once. */
@@ -380,9 +394,6 @@ export class Processor implements EngineServices {
       [S.CTL_CR3_TARGET3.at, Field.CR3_TARGET3],
     ];
     for (const [at, field] of wide) view.setBigUint64(at, vmcs.big(field), true);
-    this.#cplControl = vmcs.number(VendorField.CPL_EXIT_CONTROLS);
-    view.setInt32(S.CTL_CPL_EXIT.at, this.#cplControl, true);
-    view.setUint32(S.CPL_CAUSE.at, 0, true);
     view.setUint32(S.NON_ROOT.at, 1, true);
     this.#tscMultiplier =
       secondary & SecondaryControl.TSC_SCALING ? vmcs.big(Field.TSC_MULTIPLIER) : null;

@@ -149,6 +149,7 @@ for (const encoding of [
   Field.INSTRUCTION_ERROR,
   Field.IDT_VECTORING_INFO,
   VendorField.VMM_DEADLINE,
+  VendorField.CPL_EXIT_CONTROLS,
   VendorField.DEVICE_ACCESS,
   VendorField.DEVICE_SIZE,
   VendorField.DEVICE_WRITE_DATA,

@@ -58,6 +58,7 @@ export class ServiceBench {
       cpuid: null as never,
       log: new ExitLog(),
       ledger: new Ledger(() => performance.now()),
+      levels: null,
       end: null,
     };
     const apic = new LocalApic(0, { eoi() {}, ipi() {} }, true);
