@@ -1,7 +1,7 @@
 /**
  * Guest memory in a snapshot's file: pages of zeros are left out, the others lie one behind the other in the order of their addresses.
  *
- * The unit of reading is a granule of 64 KiB. The table has an entry for each granule that has a page: its number, a bit for each page that is
+ * The unit of reading is a granule of 16 KiB. The table has an entry for each granule that has a page: its number, a bit for each page that is
  * there, the place of the first in the file, and a CRC-32 over its pages; 16 bytes, four u32. Memory that goes on from a file stays
  * there until somebody is about to look at it (Pager): the processor when it fills its physical map, the kernel when a service reads
  * or writes. A WebAssembly memory cannot map a file; what is not touched costs nothing and is shared with all who use the same file.
@@ -14,7 +14,7 @@ import { corrupt, type SnapshotFile } from "./snapshot-file.ts";
 
 export const PAGE = 4096;
 const PAGE_WORDS = PAGE / 4;
-export const GRANULE_PAGES = 16;
+export const GRANULE_PAGES = 4;
 export const GRANULE = PAGE * GRANULE_PAGES;
 const ENTRY_WORDS = 4;
 const ALL_PAGES = (1 << GRANULE_PAGES) - 1;

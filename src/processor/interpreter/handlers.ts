@@ -1,8 +1,9 @@
 /**
- * Handler numbers of shapes: inlined ones are fixed, cold ones are compiled in small modules when their first instruction is decoded,
- * and put into the core module's table.
+ * Handler numbers of shapes: inlined ones are fixed, cold ones are compiled when their first instruction is decoded, each in a small module of its
+ * own, and put into the core module's table. A thread compiles a shape once for all its processors with as much memory.
  */
 import { invariant } from "../../base/invariant.ts";
+import type { FunctionBuilder } from "../ir/function.ts";
 import { type MemoryShape, ModuleBuilder, type Signature } from "../ir/module.ts";
 import type { Semantics, Shape } from "../semantics/insn.ts";
 import { ColdInsn } from "./cold-insn.ts";
@@ -18,6 +19,12 @@ export interface CoreModule {
   readonly imports: Readonly<Record<string, unknown>>;
 }
 
+type Imports = NonNullable<ConstructorParameters<typeof WebAssembly.Instance>[1]>;
+
+const HANDLER = "handler";
+/** By memory and shape. */
+const compiled = new Map<string, WebAssembly.Module>();
+
 export class Handlers {
   readonly #numbers = new Map<string, number>();
   /** The same by the shape itself: cold ones only, all. */
@@ -27,6 +34,7 @@ export class Handlers {
   readonly #semantics: (sem: string) => Semantics | undefined;
   #waiting: { shape: Shape; slot: number }[] = [];
   #coldCount = 0;
+  #env: Imports[string] | undefined;
 
   constructor(
     core: CoreModule,
@@ -80,28 +88,33 @@ export class Handlers {
     if (this.#waiting.length === 0) return;
     const waiting = this.#waiting;
     this.#waiting = [];
-    const { signatures, memory, memoryShape, exports, imports } = this.#core;
-    const module = new ModuleBuilder(memoryShape, { importable: (name) => signatures.get(name) });
-    for (const { shape, slot } of waiting) {
-      module.function(
-        `h${slot}`,
-        ["i32"],
-        ["i32"],
-        (fn) => {
-          const semantics = this.#semantics(shape.sem);
-          invariant(semantics, `semantics of ${shape.sem}`);
-          semantics(new ColdInsn(module, fn, shape));
-          fn.return(0);
-        },
-        true,
-      );
-    }
-    const compiled = new WebAssembly.Module(module.finish());
-    const instance = new WebAssembly.Instance(compiled, {
-      env: { ...imports, ...exports, memory },
-    });
+    const { memory, exports, imports } = this.#core;
+    this.#env ??= { ...imports, ...exports, memory };
     const table = exports.table as WebAssembly.Table;
-    for (const { slot } of waiting)
-      table.set(slot, instance.exports[`h${slot}`] as CallableFunction);
+    for (const { shape, slot } of waiting) {
+      const instance = new WebAssembly.Instance(this.#module(shape), { env: this.#env });
+      table.set(slot, instance.exports[HANDLER] as CallableFunction);
+    }
+  }
+
+  #module(shape: Shape): WebAssembly.Module {
+    const { signatures, memoryShape } = this.#core;
+    const key = `${memoryShape.minimum} ${memoryShape.maximum} ${shapeKey(shape)}`;
+    let module = compiled.get(key);
+    if (!module) {
+      const builder = new ModuleBuilder(memoryShape, {
+        importable: (name) => signatures.get(name),
+      });
+      const define = (fn: FunctionBuilder): void => {
+        const semantics = this.#semantics(shape.sem);
+        invariant(semantics, `semantics of ${shape.sem}`);
+        semantics(new ColdInsn(builder, fn, shape));
+        fn.return(0);
+      };
+      builder.function(HANDLER, ["i32"], ["i32"], define, true);
+      module = new WebAssembly.Module(builder.finish());
+      compiled.set(key, module);
+    }
+    return module;
   }
 }

@@ -122,6 +122,8 @@ export class Processor implements EngineServices {
   retired = 0;
   /** Called with the host address of each page of memory before the guest reaches it for the first time since the last INVEPT. */
   pager: ((frame: number) => void) | null = null;
+  /** The physical map has entries: writing zeros over zeros would have the system make pages for all of it. */
+  #mapsPages = false;
   #sampler: Sampler | null = null;
   #guestVmx: GuestVmx | null = null;
   /** A guest hypervisor has entered its guest while an interrupt waits that ends that stay at once. */
@@ -205,6 +207,7 @@ export class Processor implements EngineServices {
       }
     }
     view.setUint32(PHYSICAL_MAP + page * 4, entry, true);
+    this.#mapsPages = true;
     return entry | 0;
   }
 
@@ -245,7 +248,9 @@ export class Processor implements EngineServices {
 
   /** INVEPT: forgets translations made with any EPT. */
   invalidateEpt(): void {
-    new Uint8Array(this.view.buffer, PHYSICAL_MAP, PHYSICAL_MAP_PAGES * 4).fill(0);
+    if (this.#mapsPages)
+      new Uint8Array(this.view.buffer, PHYSICAL_MAP, PHYSICAL_MAP_PAGES * 4).fill(0);
+    this.#mapsPages = false;
     this.#guestVmx?.forgetMemory();
     this.engine.flushTlb();
   }
