@@ -28,6 +28,7 @@ import { benchServices } from "./services-bench.ts";
 import { type Summary, summarize } from "./summary.ts";
 import { printBoot, printCold, printGroup, printServices } from "./tables.ts";
 import { benchV86, V86_NAME } from "./v86-bench.ts";
+import { benchVmx, printVmx } from "./vmx-bench.ts";
 import { GROUPS, NATIVE, type RowResult } from "./workload.ts";
 
 const HELP = `npm run bench -- [OPTIONS] [NAME...]
@@ -74,6 +75,7 @@ async function main(): Promise<void> {
   const cold = selection.hasCold ? await benchCold(options) : undefined;
   const boot = selection.hasBoot ? await benchBoot(options) : undefined;
   const services = selection.hasServices ? await benchServices(options) : undefined;
+  const vmx = selection.hasVmx ? benchVmx(options) : undefined;
   const io = selection.io.length > 0 ? await benchIo(selection.io, options) : undefined;
   const v86Rows = await v86RowsOf(selection, options);
   options.progress("");
@@ -85,9 +87,10 @@ async function main(): Promise<void> {
   if (cold) printCold(cold);
   if (boot) printBoot(boot);
   if (services) printServices(services);
+  if (vmx) printVmx(vmx);
   if (io) printIo(io, options);
   const path = values.json ?? join(outputFolder("bench"), "latest.json");
-  const report = { date: new Date().toISOString(), machine, groups, cold, boot, services, io };
+  const report = { date: new Date().toISOString(), machine, groups, cold, boot, services, vmx, io };
   writeFileSync(path, `${JSON.stringify(report, undefined, 1)}\n`);
   console.log(`\nJSON: ${path}`);
   const failures = [...rows, ...(cold ? [cold] : []), ...(io ?? [])].flatMap((row) =>

@@ -15,12 +15,14 @@ export interface Selection {
   readonly hasCold: boolean;
   readonly hasServices: boolean;
   readonly io: readonly IoRow[];
+  readonly hasVmx: boolean;
 }
 
 const BOOT = "boot";
 const COLD = "python-cold";
 const SERVICES = "services";
 const IO = "io";
+const VMX = "vmx";
 const V86 = "v86";
 const V86_MICRO = "v86-micro";
 const V86_REAL = "v86-real";
@@ -33,6 +35,7 @@ export const NAMES: readonly (readonly [group: string, names: readonly string[]]
   [COLD, []],
   [BOOT, []],
   [SERVICES, []],
+  [VMX, []],
   [IO, IO_ROWS.map(({ name }) => name)],
   [V86, [V86_MICRO, V86_REAL]],
 ];
@@ -62,6 +65,7 @@ export function select(asked: readonly string[]): Selection {
     hasBoot: wanted.has(BOOT),
     hasCold: wanted.has(COLD),
     hasServices: wanted.has(SERVICES),
+    hasVmx: wanted.has(VMX),
     io: IO_ROWS.filter(({ name }) => wanted.has(name) || wanted.has(IO)),
   };
 }

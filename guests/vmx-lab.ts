@@ -216,6 +216,15 @@ export class VmxLab {
     this.#mapAll();
   }
 
+  /** Where the program goes on after a VM exit. */
+  get exitAddress(): bigint {
+    return this.#exited;
+  }
+
+  get isLaunched(): boolean {
+    return this.read(At.VMCS + 8) % 0x1_0000_0000n !== 0n;
+  }
+
   addressOf(label: string): bigint {
     return BigInt(this.#labels!.addressOf(label));
   }

@@ -7,7 +7,8 @@ import { killedConsole } from "./p1-a4-killed-console.ts";
 import { bootWithServices } from "./p1-a5-boot.ts";
 import { ledgerSums } from "./p1-a6-ledger.ts";
 import { hangLeavesOthersAlone } from "./p1-a7-hang.ts";
-
+import { nestedDevices } from "./p1-a8-nested.ts";
+import { shadowPaging } from "./p5-a8-shadow-paging.ts";
 import { transitionMatrix } from "./p6-a1-matrix.ts";
 import { levelAtEntry } from "./p6-a2-at-entry.ts";
 import { injectedIncrease } from "./p6-a3-injection.ts";
@@ -18,6 +19,8 @@ import { timerRates } from "./p7-a2-rates.ts";
 import { wedgedGuests } from "./p7-a3-wedged.ts";
 import { savedQuantum } from "./p7-a4-quantum.ts";
 import { noInterrupt } from "./p7-a5-no-interrupt.ts";
+import { apicVirtualization } from "./p8-a8-apicv.ts";
+import { stockKvm } from "./p9-a6-stock-kvm.ts";
 import { slices, twoVcpus } from "./untried.ts";
 
 export const CRITERIA: readonly Criterion[] = [
@@ -28,6 +31,8 @@ export const CRITERIA: readonly Criterion[] = [
   bootWithServices,
   ledgerSums,
   hangLeavesOthersAlone,
+  nestedDevices,
+  shadowPaging,
   transitionMatrix,
   levelAtEntry,
   injectedIncrease,
@@ -40,4 +45,6 @@ export const CRITERIA: readonly Criterion[] = [
   savedQuantum,
   noInterrupt,
   slices,
+  apicVirtualization,
+  stockKvm,
 ];

@@ -28,8 +28,13 @@ const LIBRARIES = "LD_LIBRARY_PATH=/lib/x86_64-linux-gnu:/usr/lib/x86_64-linux-g
 export const NESTED_CPU = "x86-64-v2,+vmx";
 const MEMORY_MIB = 768;
 const L2_MEMORY_MIB = 192;
-/** What the innermost guest does and says. */
+/** The inner guest's disk, a file of the outer guest's. */
+const DISK = "/tmp/disk";
+const DISK_MIB = 8;
+/** What the inner guest does and says. */
 const L2_COMMANDS = [
+  "if [ -e /dev/vda ]; then echo L2 reads $(sha256sum </dev/vda | cut -c1-64); fi",
+  "if [ -e /dev/vda ]; then dd if=/dev/urandom of=/tmp/more bs=64k count=64 2>/dev/null; dd if=/tmp/more of=/dev/vda bs=64k seek=32 conv=fsync 2>/dev/null; echo L2 wrote $(sha256sum </tmp/more | cut -c1-64); fi",
   "echo L2 runs $(uname -r) on $(dmesg | grep -c 'Hypervisor detected: KVM') KVM",
   "dd if=/dev/urandom of=/tmp/data bs=4k count=512 2>/dev/null",
   "cp /tmp/data /tmp/copy; cmp /tmp/data /tmp/copy && echo L2 data are the same",
@@ -75,7 +80,12 @@ export async function bootNested(options: NestedOptions = {}): Promise<NestedGue
   const hello = await compile(join(CHECKOUT, "conformance/harness/kvm-hello.c"), [
     ...["-O2", "-static", "-march=x86-64"],
   ]);
-  const inner = agentInitramfs({ busybox: kernel.busybox, commands: L2_COMMANDS });
+  const disk = await modularKernel("cloud", ["virtio_pci", "virtio_blk"]);
+  const inner = agentInitramfs({
+    busybox: kernel.busybox,
+    files: disk.modules,
+    commands: [...disk.modules.map(({ path }) => `insmod /${path}`), ...L2_COMMANDS],
+  });
   const files: AgentFile[] = [
     ...kernel.modules,
     { path: "lab/kvm-hello", content: readFileSync(hello), executable: true },
@@ -135,6 +145,18 @@ export class NestedGuest {
       `-append "console=ttyS0 quiet loglevel=5 panic=-1 rdinit=/lab/init" ${options} 2>&1`,
     ];
     return this.session.run(words.join(" "), timeoutSeconds);
+  }
+
+  /** The same with a virtio disk. Answers whether both sides saw the same data, too. */
+  async qemuWithDisk(options = ""): Promise<{ run: CommandResult; isSame: boolean }> {
+    const make = `dd if=/dev/urandom of=${DISK} bs=1M count=${DISK_MIB} 2>/dev/null; sha256sum <${DISK}`;
+    const before = (await this.session.run(make)).output.slice(0, 64);
+    const run = await this.qemu(`-drive file=${DISK},format=raw,if=virtio ${options}`);
+    const piece = `dd if=${DISK} bs=64k skip=32 count=64 2>/dev/null | sha256sum`;
+    const after = (await this.session.run(piece)).output.slice(0, 64);
+    const isSame =
+      run.output.includes(`L2 reads ${before}`) && run.output.includes(`L2 wrote ${after}`);
+    return { run, isSame };
   }
 
   /** Lines of the outer kernel's log at warning or worse since KVM came. */

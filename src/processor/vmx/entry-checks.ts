@@ -22,6 +22,8 @@ export const EntryChecks = {
   injection: INJECTION,
   host: HOST,
   guest: [...CONTROL_REGISTERS, ...SEGMENT_CHECKS, ...REST],
+  /** Those of `guest` that a VMM's every entry may break: about RIP, RFLAGS, blocking and what is injected. */
+  volatile: REST,
 } as const satisfies Record<string, readonly EntryCheck[]>;
 
 /** The first check that is broken, or null. */

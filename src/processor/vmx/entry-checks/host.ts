@@ -60,32 +60,35 @@ export const HOST: readonly EntryCheck[] = [
     },
     breaks: [withExit(ExitControl.LOAD_EFER), [Field.HOST_EFER, 0n]],
   },
-  ...HOST_SELECTORS.map(
-    (name): EntryCheck => ({
+  ...HOST_SELECTORS.map((name): EntryCheck => {
+    const field = Field[`HOST_${name}_SELECTOR`];
+    return {
       text: `host ${name} has RPL or TI`,
-      isBroken: (v) => (v.number(Field[`HOST_${name}_SELECTOR`]) & 7) !== 0,
-      breaks: [[Field[`HOST_${name}_SELECTOR`], 0x13n]],
-    }),
-  ),
-  ...(["CS", "TR"] as const).map(
-    (name): EntryCheck => ({
+      isBroken: (v) => (v.number(field) & 7) !== 0,
+      breaks: [[field, 0x13n]],
+    };
+  }),
+  ...(["CS", "TR"] as const).map((name): EntryCheck => {
+    const field = Field[`HOST_${name}_SELECTOR`];
+    return {
       text: `host ${name} is null`,
-      isBroken: (v) => v.number(Field[`HOST_${name}_SELECTOR`]) === 0,
-      breaks: [[Field[`HOST_${name}_SELECTOR`], 0n]],
-    }),
-  ),
+      isBroken: (v) => v.number(field) === 0,
+      breaks: [[field, 0n]],
+    };
+  }),
   {
     text: "host SS is null outside 64-bit mode",
     isBroken: (v) => !isHost64(v) && v.number(Field.HOST_SS_SELECTOR) === 0,
     breaks: [withExit(0, ExitControl.HOST_64), [Field.HOST_SS_SELECTOR, 0n]],
   },
-  ...(["FS", "GS", "GDTR", "IDTR", "TR"] as const).map(
-    (name): EntryCheck => ({
+  ...(["FS", "GS", "GDTR", "IDTR", "TR"] as const).map((name): EntryCheck => {
+    const field = Field[`HOST_${name}_BASE`];
+    return {
       text: `host ${name} base is not canonical`,
-      isBroken: (v) => nonCanonical(v.big(Field[`HOST_${name}_BASE`])),
-      breaks: [[Field[`HOST_${name}_BASE`], HIGH]],
-    }),
-  ),
+      isBroken: (v) => nonCanonical(v.big(field)),
+      breaks: [[field, HIGH]],
+    };
+  }),
   {
     text: "host address-space size and the mode of the VMM",
     isBroken: (v, { fromLong }) => isHost64(v) !== fromLong,

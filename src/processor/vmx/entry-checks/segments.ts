@@ -19,12 +19,23 @@ const UNUSABLE = 0x1_0000;
 const RPL = 3;
 const TI = 4;
 
-const selector = (v: CheckedVmcs, name: SegmentName): number =>
-  v.number(Field[`GUEST_${name}_SELECTOR`]);
-export const rights = (v: CheckedVmcs, name: SegmentName): number =>
-  v.number(Field[`GUEST_${name}_RIGHTS`]);
-const limit = (v: CheckedVmcs, name: SegmentName): number => v.number(Field[`GUEST_${name}_LIMIT`]);
-const base = (v: CheckedVmcs, name: SegmentName): bigint => v.big(Field[`GUEST_${name}_BASE`]);
+/** Names of fields are put together once: VM entry asks for them all. */
+const fieldsOf = (part: "SELECTOR" | "RIGHTS" | "LIMIT" | "BASE"): Record<SegmentName, number> =>
+  Object.fromEntries(
+    [...SEGMENTS, "TR" as const, "LDTR" as const].map((name) => [
+      name,
+      Field[`GUEST_${name}_${part}`],
+    ]),
+  ) as Record<SegmentName, number>;
+const SELECTOR = fieldsOf("SELECTOR");
+const RIGHTS = fieldsOf("RIGHTS");
+const LIMIT = fieldsOf("LIMIT");
+const BASE_OF = fieldsOf("BASE");
+
+const selector = (v: CheckedVmcs, name: SegmentName): number => v.number(SELECTOR[name]);
+export const rights = (v: CheckedVmcs, name: SegmentName): number => v.number(RIGHTS[name]);
+const limit = (v: CheckedVmcs, name: SegmentName): number => v.number(LIMIT[name]);
+const base = (v: CheckedVmcs, name: SegmentName): bigint => v.big(BASE_OF[name]);
 const isUsable = (v: CheckedVmcs, name: SegmentName): boolean => (rights(v, name) & UNUSABLE) === 0;
 export const dpl = (v: CheckedVmcs, name: SegmentName): number => (rights(v, name) >> 5) & 3;
 const type = (v: CheckedVmcs, name: SegmentName): number => rights(v, name) & 15;

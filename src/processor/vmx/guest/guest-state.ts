@@ -53,6 +53,22 @@ interface Place {
   readonly bytes: 2 | 4 | 8;
 }
 
+/** Of all plain fields between the region and the state block, without big numbers: entries and exits are frequent. */
+function copyPlain(
+  view: DataView,
+  vmcs: GuestVmcs,
+  places: readonly Place[],
+  isEntry: boolean,
+): void {
+  for (const { field, at, bytes } of places) {
+    const place = vmcs.placeOf(field);
+    const [from, to] = isEntry ? [place, at] : [at, place];
+    if (bytes === 2) view.setUint16(to, view.getUint16(from, true), true);
+    else view.setUint32(to, view.getUint32(from, true), true);
+    if (bytes === 8) view.setUint32(to + 4, view.getUint32(from + 4, true), true);
+  }
+}
+
 function put(view: DataView, { at, bytes }: Place, value: bigint): void {
   if (bytes === 8) view.setBigUint64(at, value, true);
   else if (bytes === 4) view.setUint32(at, Number(value & 0xffff_ffffn), true);
@@ -68,7 +84,7 @@ function get(view: DataView, { at, bytes }: Place): bigint {
 export function loadGuestState(view: DataView, vmcs: GuestVmcs): void {
   const controls = vmcs.number(Field.ENTRY_CONTROLS);
   const oldCr0 = view.getBigUint64(S.CR0.at, true);
-  for (const place of PLAIN) put(view, place, vmcs.big(place.field));
+  copyPlain(view, vmcs, PLAIN, true);
   for (const place of CONDITIONAL_PLACES) {
     if (PDPTES.has(place.field)) continue;
     const bit =
@@ -100,7 +116,7 @@ export function loadGuestPdptes(view: DataView, vmcs: GuestVmcs): void {
 /** VM exit: guest state and exit information. */
 export function saveGuestState(view: DataView, vmcs: GuestVmcs): void {
   const controls = vmcs.number(Field.EXIT_CONTROLS);
-  for (const place of PLAIN) vmcs.setBig(place.field, get(view, place));
+  copyPlain(view, vmcs, PLAIN, false);
   for (const place of CONDITIONAL_PLACES) {
     if (place.field === Field.GUEST_EFER && (controls & ExitControl.SAVE_EFER) === 0) continue;
     if (place.field === Field.GUEST_PAT && (controls & ExitControl.SAVE_PAT) === 0) continue;
@@ -117,7 +133,7 @@ export function saveGuestState(view: DataView, vmcs: GuestVmcs): void {
 }
 
 export function saveExitInformation(view: DataView, vmcs: GuestVmcs): void {
-  for (const place of EXIT_INFORMATION) vmcs.setBig(place.field, get(view, place));
+  copyPlain(view, vmcs, EXIT_INFORMATION, false);
 }
 
 interface SegmentValue {

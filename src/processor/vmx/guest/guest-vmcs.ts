@@ -96,6 +96,11 @@ export class GuestVmcs implements CheckedVmcs {
     this.#view.setUint32(this.at + ABORT, indicator, true);
   }
 
+  /** Host address of a field's 8 bytes, of which its width counts. */
+  placeOf(field: number): number {
+    return this.at + OFFSET[field]!;
+  }
+
   /** Low 53 bits are exact. */
   number(field: number): number {
     const at = this.at + OFFSET[field]!;

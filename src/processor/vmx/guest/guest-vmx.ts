@@ -187,6 +187,8 @@ export class GuestVmx {
   #eptp = 0n;
   /** TSC at which the guest hypervisor's preemption timer expires. */
   #deadline = Infinity;
+  /** The current VMCS has been written since its checks passed, but for the fields that every entry writes. */
+  #mustCheck = true;
   /** What the second address-space and physical maps have been filled for. */
   #cachedVpid = -1;
   #cachedEptp = -1n;
@@ -257,6 +259,7 @@ export class GuestVmx {
   restore(state: GuestVmxState): void {
     this.#vmxon = state.vmxon;
     this.#current = state.current;
+    this.#mustCheck = true;
     this.#inside = state.isInside;
     this.#deadline = state.deadline;
     this.#usesEpt = false;
@@ -575,6 +578,7 @@ export class GuestVmx {
 
   #setCurrent(address: bigint): void {
     this.#current = address;
+    this.#mustCheck = true;
     this.#locate();
   }
 
@@ -643,6 +647,8 @@ export class GuestVmx {
 
   #vmwrite(): Outcome {
     if (this.#current === NO_POINTER) return FAIL_INVALID;
+    const encoding = this.#operands.register(this.#operands.second);
+    if (!UNCHECKED.has(Number(encoding & 0xffffn))) this.#mustCheck = true;
     return this.#writeField(this.#vmcs);
   }
 
@@ -716,6 +722,7 @@ export class GuestVmx {
     if (failed !== 0) return this.#failEntry(ExitReason.ENTRY_MSR_LOAD, BigInt(failed));
     vmcs.isLaunched = true;
     this.#inside = true;
+    this.#mustCheck = false;
     this.#port.reloadControls();
     this.#enterMaps();
     this.#startTimer();
@@ -732,9 +739,9 @@ export class GuestVmx {
     if (isLaunch && vmcs.isLaunched) return VmxError.VMLAUNCH_NOT_CLEAR;
     if (!isLaunch && !vmcs.isLaunched) return VmxError.VMRESUME_NOT_LAUNCHED;
     const context = this.#checkContext();
-    if (firstBroken(EntryChecks.controls, vmcs, context) || this.#apic.isThresholdBad)
-      return VmxError.CONTROLS;
-    if (firstBroken(EntryChecks.host, vmcs, context)) return VmxError.HOST_STATE;
+    const controls = this.#mustCheck ? EntryChecks.controls : EntryChecks.injection;
+    if (firstBroken(controls, vmcs, context) || this.#apic.isThresholdBad) return VmxError.CONTROLS;
+    if (this.#mustCheck && firstBroken(EntryChecks.host, vmcs, context)) return VmxError.HOST_STATE;
     return SUCCEED;
   }
 
@@ -746,7 +753,8 @@ export class GuestVmx {
   /** Exit qualification of an entry that guest state forbids, or null. */
   #guestProblem(): bigint | null {
     const vmcs = this.#vmcs;
-    const broken = firstBroken(EntryChecks.guest, vmcs, this.#checkContext());
+    const checks = this.#mustCheck ? EntryChecks.guest : EntryChecks.volatile;
+    const broken = firstBroken(checks, vmcs, this.#checkContext());
     if (broken?.text.startsWith("VMCS link")) return EntryQualification.LINK;
     if (broken?.text.startsWith("PDPTE")) return EntryQualification.PDPTE;
     if (broken) return EntryQualification.NONE;
@@ -1228,5 +1236,23 @@ export class GuestVmx {
     return true;
   }
 }
+
+/** Fields that hypervisors write at every exit, and whose rules are looked at at every entry. */
+const UNCHECKED = new Set<number>([
+  Field.GUEST_RIP,
+  Field.GUEST_RSP,
+  Field.GUEST_RFLAGS,
+  Field.GUEST_INTERRUPTIBILITY,
+  Field.GUEST_PENDING_DEBUG,
+  Field.GUEST_INTERRUPT_STATUS,
+  Field.ENTRY_INTERRUPTION_INFO,
+  Field.ENTRY_ERROR_CODE,
+  Field.ENTRY_INSTRUCTION_LENGTH,
+  Field.EXCEPTION_BITMAP,
+  Field.PREEMPTION_TIMER,
+  Field.TPR_THRESHOLD,
+  Field.TSC_OFFSET,
+  Field.HOST_RSP,
+]);
 
 const MAP_DISTANCE = GUEST_PHYSICAL_MAP - PHYSICAL_MAP;
