@@ -35,6 +35,18 @@ export interface Release {
   /** Milliseconds since 1970. */
   readonly date: number;
   readonly isSigned: boolean;
+  /** As it came. */
+  readonly file: Uint8Array;
+}
+
+/** By the release's name, whatever it was asked by: mirrors and what lies before them may have the two from different days. */
+export async function fetchByCodename(
+  place: SuitePlace,
+  context: ArchiveContext,
+): Promise<Release> {
+  const release = await fetchRelease(place, context);
+  if (release.codename === place.suite) return release;
+  return fetchRelease({ ...place, suite: release.codename }, context);
 }
 
 export async function fetchRelease(
@@ -60,16 +72,24 @@ export async function fetchRelease(
     });
   }
   const date = Date.parse(fields.get("Date") ?? "");
-  return { place, text, codename, version: fields.get("Version") ?? "", date, isSigned };
+  return {
+    place,
+    text,
+    codename,
+    version: fields.get("Version") ?? "",
+    date,
+    isSigned,
+    file: bytes,
+  };
 }
 
-/** Adds what a suite has for an architecture. */
+/** Adds what a suite has for an architecture; answers the index as it is. */
 export async function addIndex(
   index: PackageIndex,
   release: Release,
   architecture: string,
   context: ArchiveContext,
-): Promise<void> {
+): Promise<Uint8Array> {
   const { place, text } = release;
   const path = `main/binary-${architecture}/Packages.xz`;
   const expected = findInRelease(text, path);
@@ -94,7 +114,9 @@ export async function addIndex(
       signal.throwIfAborted();
       parts.push(part);
     }
-    index.add(Buffer.concat(parts).toString("utf8"), place.base);
+    const bytes = Buffer.concat(parts);
+    index.add(bytes.toString("utf8"), place.base);
+    return bytes;
   } finally {
     bar.end();
   }

@@ -14,6 +14,7 @@ import { HypolithError } from "../../../src/base/errors.ts";
 import { flavorOfImage } from "../image/flavors.ts";
 import { Progress } from "../image/progress.ts";
 import { supplyAsAsked } from "../image/supply.ts";
+import type { Transport } from "../image/transport.ts";
 import type { Messages } from "../messages.ts";
 import { digestOf } from "../oci/digest.ts";
 import { writeErofs } from "../oci/erofs-image.ts";
@@ -26,10 +27,12 @@ import { storedImage } from "../oci/pull.ts";
 import { ROOT_FORMAT } from "../oci/root-format.ts";
 import type { ImageShelf } from "../oci/supply.ts";
 import { writeTree } from "../oci/tree-tar.ts";
+import { type AptList, aptListName } from "./apt-lists.ts";
 import {
   type ArchiveContext,
   addIndex,
   downloadPackages,
+  fetchByCodename,
   fetchRelease,
   fingerprint,
   type Release,
@@ -61,34 +64,63 @@ export async function buildDebian(options: BuildOptions): Promise<ImageContent> 
   try {
     const progress = new Progress(messages);
     const mirror = await chooseMirror(options, staging.path, progress);
-    const { folder, transport } = { folder: staging.path, transport: mirror.transport };
-    const context = { transport, keyrings: machineKeyrings(), folder, progress, signal };
-    return await build(options, mirror, context);
+    const around = { keyrings: machineKeyrings(), folder: staging.path, progress, signal };
+    progress.step(`looking for ${debianImageName(options.suite)} at ${mirror.base}`);
+    const { release, transport } = await findRelease(options.suite, mirror, around);
+    return await build(options, mirror, release, { ...around, transport });
   } finally {
     end();
     staging.remove();
   }
 }
 
+/** The first way that leads there is the way for everything. */
+async function findRelease(
+  suite: string,
+  { base, transports }: DebianMirror,
+  context: Omit<ArchiveContext, "transport">,
+): Promise<{ readonly release: Release; readonly transport: Transport }> {
+  let failure: unknown;
+  for (const transport of transports) {
+    try {
+      const release = await fetchByCodename({ base, suite }, { ...context, transport });
+      return { release, transport };
+    } catch (error) {
+      context.signal.throwIfAborted();
+      if (!(error instanceof HypolithError) || !ABSENT.has(error.code)) throw error;
+      failure = error;
+    }
+  }
+  throw failure;
+}
+
 async function build(
   options: BuildOptions,
   mirror: DebianMirror,
+  release: Release,
   context: ArchiveContext,
 ): Promise<ImageContent> {
-  const { suite, platform, messages } = options;
+  const { platform, messages } = options;
   const architecture = platform.architecture === "386" ? "i386" : platform.architecture;
-  context.progress.step(`looking for ${debianImageName(suite)} at ${mirror.base}`);
-  const release = await fetchRelease({ base: mirror.base, suite }, context);
   if (!release.isSigned)
     messages.warn(`${mirror.base} is believed by its TLS certificate: no Debian keyring here`);
   const security = await securityRelease(release, mirror, context);
   const index = new PackageIndex();
-  for (const one of [release, ...(security ? [security] : [])])
-    await addIndex(index, one, architecture, context);
+  const lists: AptList[] = [];
+  for (const one of [release, ...(security ? [security] : [])]) {
+    const content = await addIndex(index, one, architecture, context);
+    const list = `main/binary-${architecture}/Packages`;
+    lists.push({ name: aptListName(one.place, "InRelease"), content: one.file });
+    lists.push({ name: aptListName(one.place, list), content });
+  }
   const packages = choosePackages(index);
   const known = knownImage(options, fingerprint(packages), release);
   if (known) return known;
-  return await assemble(options, { release, security, packages, architecture, mirror }, context);
+  return await assemble(
+    options,
+    { release, security, packages, architecture, mirror, lists },
+    context,
+  );
 }
 
 /** Fixes since the last point release; a mirror that has no such archive gives a system without them. */
@@ -116,6 +148,7 @@ interface Parts {
   readonly packages: readonly IndexedPackage[];
   readonly architecture: string;
   readonly mirror: DebianMirror;
+  readonly lists: readonly AptList[];
 }
 
 async function assemble(
@@ -155,13 +188,11 @@ async function assemble(
 }
 
 /** What is neither a package's nor its scripts': where apt finds more. */
-function addSettings(tree: PackageTree, { release, security, mirror }: Parts): void {
+function addSettings(tree: PackageTree, { release, security, mirror, lists }: Parts): void {
   const { codename } = release;
   const places = [
-    { base: mirror.guestBase, suites: [codename] },
-    ...(security && mirror.guestSecurity
-      ? [{ base: mirror.guestSecurity, suites: [`${codename}-security`] }]
-      : []),
+    { base: mirror.base, suites: [codename] },
+    ...(security ? [{ base: security.place.base, suites: [`${codename}-security`] }] : []),
   ];
   const stanzas = places.map(({ base, suites }) =>
     [
@@ -175,6 +206,7 @@ function addSettings(tree: PackageTree, { release, security, mirror }: Parts): v
   );
   tree.file("etc/apt/sources.list.d/debian.sources", stanzas.join("\n"));
   tree.file("etc/apt/apt.conf.d/90hypolith", APT_SETTINGS);
+  for (const { name, content } of lists) tree.file(`var/lib/apt/lists/${name}`, content);
 }
 
 /** Descriptions in other languages cost a download and minutes of unpacking; recommended packages are a matter of taste. */
@@ -196,7 +228,7 @@ function writeDisk({ root }: PackageTree, path: string): void {
 
 const FINGERPRINT = "org.hypolith.debian.packages";
 /** Change it when the same packages give another image. */
-const BUILD = "1";
+const BUILD = "2";
 
 /** The image of these packages, if it is there, under the name that was asked for. */
 function knownImage(

@@ -10,7 +10,11 @@ import { HypolithError } from "../../../src/base/errors.ts";
 import { type MachineConfig, SerialUse, type StopReason } from "../../../src/control/protocol.ts";
 import { ConsoleTail } from "../../common/console-tail.ts";
 import { ControlLine } from "../../common/control-line.ts";
-import { CONSOLE_COMMAND_LINE, DEFAULT_CPU_MODEL } from "../../common/machine-defaults.ts";
+import {
+  CONSOLE_COMMAND_LINE,
+  DEFAULT_CPU_MODEL,
+  DEFAULT_ENGINE,
+} from "../../common/machine-defaults.ts";
 import { buildInitramfs } from "../guest/initramfs.ts";
 import { JOB_ENVIRONMENT } from "../guest/job.ts";
 import { DISK_DRIVERS, ROOT_DRIVERS } from "../image/flavors.ts";
@@ -64,7 +68,7 @@ async function runScripts(options: ConfigureOptions, changes: string): Promise<v
     memoryBytes: MEMORY,
     cpuModel: DEFAULT_CPU_MODEL,
     clock: "wall",
-    engine: "auto",
+    engine: DEFAULT_ENGINE,
     traceExits: false,
     entropyDevice: true,
     disks: [
@@ -144,7 +148,11 @@ unset DPKG_ADMINDIR DPKG_ROOT DPKG_MAINTSCRIPT_DEBUG DPKG_MAINTSCRIPT_PACKAGE_RE
 unset DPKG_MAINTSCRIPT_ARCH DPKG_MAINTSCRIPT_NAME
 dpkg --force-unsafe-io --configure -a
 ldconfig
+# In a machine without a dialog program every package would complain of that.
+echo "debconf debconf/frontend select Noninteractive" | debconf-set-selections
 rm -rf /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/cache/ldconfig/aux-cache /var/log/*.log /var/log/apt/*
+# What apt makes of its lists before it does anything else.
+apt-cache gencaches
 [ -z "$(dpkg --audit)" ]`;
 }
 

@@ -21,10 +21,8 @@ export interface DebianMirror {
   readonly base: string;
   /** Of the archive of security fixes, if one is known. */
   readonly security: string | undefined;
-  /** What the guest's apt is told. */
-  readonly guestBase: string;
-  readonly guestSecurity: string | undefined;
-  readonly transport: Transport;
+  /** How to get there, the first that works: ours is quicker, apt's knows this machine's proxies and credentials. */
+  readonly transports: readonly Transport[];
 }
 
 export async function chooseMirror(
@@ -32,21 +30,18 @@ export async function chooseMirror(
   stagingParent: string,
   progress: Progress,
 ): Promise<DebianMirror> {
+  const ours = new FetchTransport();
   if (mirror !== undefined) {
     const base = checkMirror(mirror);
     // Mirrors have it beside the main archive, if at all.
     const security = /\/debian$/.test(base) ? `${base}-security` : undefined;
-    return named(base, security, new FetchTransport());
+    return { base, security, transports: [ours] };
   }
   const commands = APT_COMMANDS;
   const ofApt = await aptMirror(commands, signal);
-  if (!ofApt) return named(PUBLIC_MIRROR, PUBLIC_SECURITY, new FetchTransport());
+  if (!ofApt) return { base: PUBLIC_MIRROR, security: PUBLIC_SECURITY, transports: [ours] };
   const context: AptContext = { commands, stagingParent, progress, signal };
   const security = await aptSecurityMirror(commands, signal);
-  const transport = canAptDownload(commands) ? new AptTransport(context) : new FetchTransport();
-  return named(ofApt.base, security, transport);
-}
-
-function named(base: string, security: string | undefined, transport: Transport): DebianMirror {
-  return { base, security, guestBase: base, guestSecurity: security, transport };
+  const theirs = canAptDownload(commands) ? [new AptTransport(context)] : [];
+  return { base: ofApt.base, security, transports: [ours, ...theirs] };
 }
