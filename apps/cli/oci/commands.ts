@@ -44,6 +44,7 @@ Examples:
   rmi: `
 Examples:
   hypo rmi alpine            for all platforms
+  hypo rmi localhost:5000/team/app
   hypo rmi 4bcff63911fc      by the beginning of its digest`,
   prune: `
 Examples:

@@ -55,7 +55,7 @@ Examples:
   hypo exec web ls -l /      a command in a machine that runs; its streams and exit status are yours
   hypo exec -it web sh       with a terminal
   hypo exec -u nobody -w /tmp -e A=1 web env
-  tar c src | hypo exec web tar x -C /tmp
+  tar c src | hypo exec -i web tar x -C /tmp
   hypo exec -d web httpd     start it and do not wait for it
 
 Exit status: that of the command; 126 or 127 if it cannot be started, 125 if there is no such machine.`,
