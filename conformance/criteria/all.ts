@@ -21,6 +21,9 @@ import { savedQuantum } from "./p7-a4-quantum.ts";
 import { noInterrupt } from "./p7-a5-no-interrupt.ts";
 import { apicVirtualization } from "./p8-a8-apicv.ts";
 import { stockKvm } from "./p9-a6-stock-kvm.ts";
+import { interruptUnit } from "./p9-a1-interrupts.ts";
+import { controllerOracle } from "./p9-a2-controllers.ts";
+import { spuriousInterrupts } from "./p9-a4-spurious.ts";
 import { slices, twoVcpus } from "./untried.ts";
 
 export const CRITERIA: readonly Criterion[] = [
@@ -47,4 +50,7 @@ export const CRITERIA: readonly Criterion[] = [
   slices,
   apicVirtualization,
   stockKvm,
+  interruptUnit,
+  controllerOracle,
+  spuriousInterrupts,
 ];
