@@ -24,6 +24,8 @@ import { stockKvm } from "./p9-a6-stock-kvm.ts";
 import { interruptUnit } from "./p9-a1-interrupts.ts";
 import { controllerOracle } from "./p9-a2-controllers.ts";
 import { spuriousInterrupts } from "./p9-a4-spurious.ts";
+import { deliveryExit } from "./p9-a5-delivery-exit.ts";
+import { twoPasses } from "./p9-a7-two-passes.ts";
 import { slices, twoVcpus } from "./untried.ts";
 
 export const CRITERIA: readonly Criterion[] = [
@@ -53,4 +55,6 @@ export const CRITERIA: readonly Criterion[] = [
   interruptUnit,
   controllerOracle,
   spuriousInterrupts,
+  deliveryExit,
+  twoPasses,
 ];

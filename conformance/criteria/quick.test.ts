@@ -10,6 +10,10 @@ import { wedgedGuests } from "./p7-a3-wedged.ts";
 import { savedQuantum } from "./p7-a4-quantum.ts";
 import { noInterrupt } from "./p7-a5-no-interrupt.ts";
 
+import { interruptUnit } from "./p9-a1-interrupts.ts";
+import { controllerOracle } from "./p9-a2-controllers.ts";
+import { countInterrupts, EDGES } from "./p9-a7-two-passes.ts";
+
 const QUICK: readonly Criterion[] = [
   levelAtEntry,
   injectedIncrease,
@@ -18,6 +22,8 @@ const QUICK: readonly Criterion[] = [
   wedgedGuests,
   savedQuantum,
   noInterrupt,
+  interruptUnit,
+  controllerOracle,
 ];
 
 for (const { id, title, run } of QUICK) {
@@ -26,3 +32,8 @@ for (const { id, title, run } of QUICK) {
     assert.ok(passed, [measured, ...(details ?? [])].join("\n"));
   });
 }
+
+test("an interrupt that an entry did not get to inject is injected by the next", () => {
+  const { taken, made } = countInterrupts("interpreter", 71, 5000);
+  assert.ok(made > 300 && Math.abs(made - taken) <= EDGES, `${taken} of ${made}`);
+});

@@ -247,6 +247,8 @@ export class Kernel {
   /** Chooses the event to inject, or opens an interrupt window for one that must wait. */
   #prepareEvents(vcpu: Vcpu): void {
     const { vmcs, apic } = vcpu;
+    // The last entry has reported a device write instead: what it was to inject is still to be.
+    if (vmcs.number(Field.ENTRY_INTERRUPTION_INFO) >= INTERRUPTION_VALID) return;
     vmcs.set(Field.ENTRY_INTERRUPTION_INFO, 0);
     let wantsWindow = false;
     const blocking = vmcs.number(Field.GUEST_INTERRUPTIBILITY);
