@@ -20,11 +20,11 @@ import { wedgedGuests } from "./p7-a3-wedged.ts";
 import { savedQuantum } from "./p7-a4-quantum.ts";
 import { noInterrupt } from "./p7-a5-no-interrupt.ts";
 import { apicVirtualization } from "./p8-a8-apicv.ts";
-import { stockKvm } from "./p9-a6-stock-kvm.ts";
 import { interruptUnit } from "./p9-a1-interrupts.ts";
 import { controllerOracle } from "./p9-a2-controllers.ts";
 import { spuriousInterrupts } from "./p9-a4-spurious.ts";
 import { deliveryExit } from "./p9-a5-delivery-exit.ts";
+import { stockKvm } from "./p9-a6-stock-kvm.ts";
 import { twoPasses } from "./p9-a7-two-passes.ts";
 import { slices, twoVcpus } from "./untried.ts";
 
