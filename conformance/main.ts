@@ -19,6 +19,7 @@ import { kernels } from "./runs/kernels.ts";
 import { nested } from "./runs/nested.ts";
 import { network, virtioNetwork } from "./runs/network.ts";
 import { serviceDrill } from "./runs/service-drill.ts";
+import { shares } from "./runs/shares.ts";
 import { stress } from "./runs/stress.ts";
 import { userland } from "./runs/userland.ts";
 
@@ -33,6 +34,7 @@ const RUNS: Readonly<Record<string, (report: Report) => Promise<void>>> = {
   disks,
   "disk-drill": diskDrill,
   images,
+  shares,
   "service-drill": serviceDrill,
   nested,
   network,
