@@ -11,6 +11,7 @@ import { DEFAULT_CPU_MODEL, DEFAULT_ENGINE, DEFAULT_MEMORY } from "../common/mac
 import { closest } from "./closest.ts";
 import type { DoctorOptions } from "./doctor.ts";
 import { ExitCode } from "./exit-code.ts";
+import { GUEST_CONSOLES } from "./guest/job.ts";
 import {
   DOCTOR_EXAMPLES,
   HELP_EXAMPLES,
@@ -227,6 +228,10 @@ function runOptions(): Option[] {
       "--disk <image>",
       "a disk, raw or qcow2; never changed unless ',write' or ',overlay=FILE' follows; may be repeated",
     ).argParser((word: string, before: string[] | undefined) => [...(before ?? []), word]),
+    new Option(
+      "--console <device>",
+      "the guest's terminal: its first serial port, or a virtio console, which is faster",
+    ).choices(GUEST_CONSOLES),
     new Option(
       "-v, --volume <folder>",
       "a folder of this machine in the guest: FOLDER:/PLACE[:ro], or FOLDER:TAG to mount by hand; may be repeated",

@@ -10,6 +10,7 @@ import { PassThrough } from "node:stream";
 import { HypolithError } from "../../src/base/errors.ts";
 import {
   type MachineConfig,
+  type SerialPort,
   SerialUse,
   type StopReason,
   type TraceRequest,
@@ -170,7 +171,7 @@ class RunningMachine implements DoorService {
       this.#client.input(SerialUse.JOB, bytes),
     );
     this.#terminal = new ConsoleTerminal({
-      input: (bytes) => this.#client.input(SerialUse.CONSOLE, bytes),
+      input: (bytes) => this.#client.input(this.#console, bytes),
       command: (command) => this.#command(command),
       resized: (size) => this.#control.resize(size),
     });
@@ -370,12 +371,17 @@ class RunningMachine implements DoorService {
 
   #attachedInput(bytes: Buffer, done: () => void): void {
     const { mode, isBackground, takesInput } = this.#run;
-    if (mode === "console") this.#client.input(SerialUse.CONSOLE, new Uint8Array(bytes));
+    if (mode === "console") this.#client.input(this.#console, new Uint8Array(bytes));
     else if (isBackground && takesInput && this.#typed.writable) {
       this.#typed.write(bytes, done);
       return;
     }
     done();
+  }
+
+  /** Where the guest's terminal is. */
+  get #console(): SerialPort {
+    return this.#run.config.virtioConsole ? SerialUse.VIRTIO_CONSOLE : SerialUse.CONSOLE;
   }
 
   #openTerminal(): void {
@@ -389,6 +395,7 @@ class RunningMachine implements DoorService {
   #output(port: number, data: Uint8Array): void {
     switch (port) {
       case SerialUse.CONSOLE:
+      case SerialUse.VIRTIO_CONSOLE:
         this.#consoleOutput(data);
         break;
       case SerialUse.JOB:

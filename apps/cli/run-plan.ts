@@ -14,6 +14,7 @@ import { checkMemorySize, DEFAULT_ENGINE } from "../common/machine-defaults.ts";
 import { parseSize } from "../common/size.ts";
 import { closest } from "./closest.ts";
 import { parseDisk } from "./disk-option.ts";
+import type { GuestConsole } from "./guest/job.ts";
 import { type Flavor, flavorOfImage, flavorOfShortName } from "./image/flavors.ts";
 import type { PullPolicy } from "./image/supply.ts";
 import { type ImageWord, readImageWord } from "./oci/image-word.ts";
@@ -40,6 +41,7 @@ export interface RunOptions {
   readonly service?: readonly string[];
   readonly disk?: readonly string[];
   readonly volume?: readonly string[];
+  readonly console?: GuestConsole;
   readonly trace?: string;
   readonly jitStats?: boolean;
   readonly profile?: string;
@@ -98,6 +100,8 @@ export interface RunPlan {
   readonly placements: Readonly<Record<string, PlacementName>>;
   readonly disks: readonly DiskConfig[];
   readonly volumes: readonly VolumePlan[];
+  /** The guest's terminal. */
+  readonly console: GuestConsole;
   readonly tracePath: string | undefined;
   readonly jitStats: boolean;
   readonly profile: ProfilePlan | undefined;
@@ -168,6 +172,7 @@ export function planRun(words: RunWords): RunPlan {
     ...planBackground(options),
     placements: checkPlacements(options.service),
     disks: (options.disk ?? []).map(parseDisk),
+    console: options.console ?? "ttyS0",
     volumes: parseVolumes(options.volume ?? [], job !== undefined),
     tracePath: checkTrace(options.trace),
     jitStats: options.jitStats === true,

@@ -6,7 +6,7 @@ import { fstatSync, readFileSync, statSync } from "node:fs";
 import { addAbortSignal } from "node:stream";
 import { HypolithError } from "../../src/base/errors.ts";
 import type { MachineConfig, ShareConfig } from "../../src/control/protocol.ts";
-import { CONSOLE_COMMAND_LINE } from "../common/machine-defaults.ts";
+import { CONSOLE_COMMAND_LINE, VIRTIO_CONSOLE_COMMAND_LINE } from "../common/machine-defaults.ts";
 import { formatSize } from "../common/size.ts";
 import { ExitCode } from "./exit-code.ts";
 import { agentFile } from "./guest/agent/agent-file.ts";
@@ -20,6 +20,7 @@ import { type GuestJob, type GuestMount, JOB_ENVIRONMENT, type JobInput } from "
 import { defaultCacheRoot } from "./image/cache.ts";
 import { joinArchives } from "./image/cpio.ts";
 import {
+  CONSOLE_DRIVERS,
   DISK_DRIVERS,
   NETWORK_DRIVERS,
   ROOT_DRIVERS,
@@ -89,6 +90,7 @@ export async function run(
       profile: { every: plan.profile.every, ...(symbols && { symbols }) },
     }),
     ...(disks.length > 0 && { disks, entropyDevice: true }),
+    ...(plan.console === "hvc0" && { virtioConsole: true }),
     ...(plan.volumes.length > 0 && { shares: sharesOf(plan, root) }),
     ...(plan.network && { network: { ...plan.network, hostName: GUEST_HOST_NAME } }),
     ...(hasAgent(plan) && { sockets: true }),
@@ -246,6 +248,7 @@ async function makeInitrd(
   const drivers = [
     ...(plan.disks.length > 0 ? DISK_DRIVERS : []),
     ...(plan.network ? NETWORK_DRIVERS : []),
+    ...(plan.console === "hvc0" ? CONSOLE_DRIVERS : []),
     ...plan.volumes.flatMap(({ protocol }) => SHARE_DRIVERS[protocol]),
     ...(hasAgent(plan) ? SOCKET_DRIVERS : []),
     ...(root?.disk ? ROOT_DRIVERS : []),
@@ -301,6 +304,7 @@ async function makeJob(
     window: windowSize(),
     hasNetwork: plan.network !== undefined,
     mounts: mountsOf(plan),
+    console: plan.console,
   };
 }
 
@@ -353,7 +357,9 @@ function checkFit(initrd: Uint8Array | undefined, kernel: Uint8Array, plan: RunP
 }
 
 function commandLine(plan: RunPlan): string {
-  const words = [CONSOLE_COMMAND_LINE];
+  // Of our init's guests the driver is a module: until it is there the serial port says how the boot goes.
+  const isBare = plan.job === undefined && plan.console === "hvc0";
+  const words = [isBare ? VIRTIO_CONSOLE_COMMAND_LINE : CONSOLE_COMMAND_LINE];
   if (!plan.showBoot && plan.flavor) words.push("quiet");
   if (plan.job?.inForeignInitrd) words.push(FOREIGN_INIT_PARAMETER);
   if (plan.append) words.push(plan.append);

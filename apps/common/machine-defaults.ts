@@ -11,6 +11,7 @@ export const DEFAULT_ENGINE: EngineName = "interpreter";
  * First words of a kernel's command line. panic=-1: a kernel that gives up resets at once, and the run ends instead of standing still.
  */
 export const CONSOLE_COMMAND_LINE = "console=ttyS0 panic=-1";
+export const VIRTIO_CONSOLE_COMMAND_LINE = "console=hvc0 panic=-1";
 
 const SMALLEST_MEMORY = 64 * 2 ** 20;
 const LARGEST_MEMORY = 3 * 2 ** 30;

@@ -10,8 +10,8 @@
  * Not here: transport (machine/embedder-*), and anything about what the guest runs.
  */
 
-/** The four serial ports of a machine. What a guest uses them for is between it and the application. */
-export type SerialPort = 0 | 1 | 2 | 3;
+/** The four serial ports of a machine, and 4: its virtio console, if it has one. What a guest uses them for is between it and the application. */
+export type SerialPort = 0 | 1 | 2 | 3 | 4;
 
 /**
  * Serial ports by their use under the command line's own initramfs.
@@ -26,6 +26,8 @@ export const SerialUse = {
   JOB_ERROR: 2,
   /** Lines between the initramfs and us: exit status, window size, signals. */
   CONTROL: 3,
+  /** The virtio console, hvc0: a terminal that takes many bytes at once. */
+  VIRTIO_CONSOLE: 4,
 } as const satisfies Record<string, SerialPort>;
 
 /** "wall": guest time follows real time. "deterministic": guest time is a function of retired instructions. */
@@ -70,6 +72,8 @@ export interface MachineConfig {
   readonly disks?: readonly DiskConfig[];
   /** Folders that the guest can mount. For embedders that have files. */
   readonly shares?: readonly ShareConfig[];
+  /** A virtio console, whose bytes are port 4's. Default: none. */
+  readonly virtioConsole?: boolean;
   /** A network card whose other end is our user-mode network. For embedders that have sockets. Default: none. */
   readonly network?: NetworkConfig;
   /** A virtio socket device, for `connect`. Default: none. */

@@ -195,6 +195,7 @@ export class Machine {
         entropy: config.entropyDevice ? entropy : undefined,
         network: ports.network,
         sockets: this.#sockets?.host,
+        hasConsole: config.virtioConsole === true,
         ...{ memoryBytes, log },
       },
       (stream, bytes) => this.#queueOf(stream)?.chunks.push(bytes),

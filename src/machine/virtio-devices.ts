@@ -2,10 +2,10 @@
  * The virtio devices of a VM: what each service is told, and what serves its stream.
  *
  * A stream's server gets what the service puts, and answers by bytes on the same stream, at once or later. Streams 0 to 3 are the serial
- * ports'; those of virtio devices begin at FIRST_STREAM, in the order of the devices.
+ * ports', 4 is the virtio console's; those of other virtio devices begin at FIRST_STREAM, in the order of the devices.
  */
 import { HypolithError } from "../base/errors.ts";
-import type { ShareProtocol } from "../control/protocol.ts";
+import { SerialUse, type ShareProtocol } from "../control/protocol.ts";
 import { type FrameTag, getTag, TAG_BYTES } from "../devices/virtio/frame-tag.ts";
 import type { SocketHost } from "../devices/virtio/socket-host.ts";
 import type { VirtioDeviceOptions } from "../services/virtio/options.ts";
@@ -53,6 +53,8 @@ export interface VirtioParts {
   readonly entropy: (() => bigint) | undefined;
   readonly network: MachineNetwork | undefined;
   readonly sockets: SocketHost | undefined;
+  /** hvc0, whose other end is the application's. */
+  readonly hasConsole: boolean;
   readonly memoryBytes: number;
   readonly log: (text: string) => void;
 }
@@ -69,14 +71,14 @@ const MAX_DEVICES = 31;
 
 /** `answer`: bytes for the service at the other end of a stream. */
 export function createVirtioDevices(
-  { disks, shares, entropy, network, sockets, memoryBytes, log }: VirtioParts,
+  { disks, shares, entropy, network, sockets, hasConsole, memoryBytes, log }: VirtioParts,
   answer: (stream: number, bytes: Uint8Array) => void,
 ): VirtioDevices {
   const plans: VirtioDevicePlan[] = [];
   const servers = new Map<number, StreamServer>();
-  const add = (name: string, device: VirtioDeviceOptions, server: StreamServer): void => {
+  const add = (name: string, device: VirtioDeviceOptions, server?: StreamServer): void => {
     plans.push({ name, device, memoryBytes });
-    servers.set(device.stream, server);
+    if (server) servers.set(device.stream, server);
   };
   const next = (): number => FIRST_STREAM + plans.length;
   for (const [i, { disk, serial }] of disks.entries()) {
@@ -103,6 +105,7 @@ export function createVirtioDevices(
     const device = { kind: "files", stream: next(), protocol, tag } as const;
     add(`share${i}`, device, new ShareStream(session));
   }
+  if (hasConsole) add("hvc0", { kind: "console", stream: SerialUse.VIRTIO_CONSOLE });
   if (plans.length > MAX_DEVICES)
     throw new HypolithError("too-many-devices", `a machine has room for ${MAX_DEVICES} devices`);
   return { plans, servers };

@@ -30,9 +30,14 @@ export interface GuestJob {
   readonly user?: string;
   /** The machine has a network card with the user-mode network behind it. */
   readonly hasNetwork?: boolean;
+  /** The terminal of "console"; default: ttyS0. */
+  readonly console?: GuestConsole;
   /** Folders to mount, in this order. */
   readonly mounts?: readonly GuestMount[];
 }
+
+export const GUEST_CONSOLES = ["ttyS0", "hvc0"] as const;
+export type GuestConsole = (typeof GUEST_CONSOLES)[number];
 
 /** A shared folder's place in the guest. */
 export interface GuestMount {
@@ -80,6 +85,7 @@ export function sessionConfig(
     `rows=${job.window.rows}`,
     `columns=${job.window.columns}`,
     `userland=${userland}`,
+    `console=/dev/${job.console ?? "ttyS0"}`,
     `network=${job.hasNetwork ? "user" : "none"}`,
     `modules=${quote(modules.join(" "), "the module list")}`,
     "",

@@ -2,7 +2,7 @@
  * The programs of our initramfs, in busybox sh: what runs in the guest between the kernel and the user's command.
  *
  * init     PID 1: mounts, host name, the network's addresses as its DHCP would give them; starts the session; turns signals of poweroff, halt and reboot into the system call.
- * session  runs one job and reports how it ended on the control line. On the console the job has ttyS0 as its terminal. By pipes its
+ * session  runs one job and reports how it ended on the control line. On the console the job has ttyS0 or hvc0 as its terminal. By pipes its
  *          standard output leaves on ttyS1, its standard error on ttyS2, and its standard input comes in on ttyS1.
  * launch   becomes the job: process id noted, environment set, command looked up like execvp does.
  *
@@ -78,7 +78,7 @@ exec 3<>/dev/ttyS3
 control() {
   while read -r verb a b <&3; do
     case $verb in
-      size) stty -F /dev/ttyS0 rows "$a" cols "$b" ;;
+      size) stty -F "$console" rows "$a" cols "$b" ;;
       signal) [ -s $run/job ] && kill -s "$a" -- "-$(cat $run/job)" ;;
       poweroff) kill -s USR2 1 ;;
     esac
@@ -105,11 +105,11 @@ end_strays() {
 control &
 control=$!
 if [ "$mode" = console ]; then
-  stty -F /dev/ttyS0 sane rows "$rows" cols "$columns"
-  setsid -c /hypo/launch </dev/ttyS0 >/dev/ttyS0 2>&1 3>&-
+  stty -F "$console" sane rows "$rows" cols "$columns"
+  setsid -c /hypo/launch <"$console" >"$console" 2>&1 3>&-
   code=$?
   # Setting a line waits until what was written to it has left.
-  stty -F /dev/ttyS0 sane
+  stty -F "$console" sane
 else
   stty -F /dev/ttyS1 raw -echo 115200
   stty -F /dev/ttyS2 raw -echo 115200

@@ -27,6 +27,9 @@ export const NETWORK_DRIVERS: readonly string[] = ["virtio_pci", "virtio_net"];
 /** For the socket device, by which the agent in the guest is reached. */
 export const SOCKET_DRIVERS: readonly string[] = ["virtio_pci", "vmw_vsock_virtio_transport"];
 
+/** For a virtio console. */
+export const CONSOLE_DRIVERS: readonly string[] = ["virtio_pci", "virtio_console"];
+
 /** For shared folders. A kernel without a protocol lacks its drivers. */
 export const SHARE_DRIVERS: Readonly<Record<ShareProtocol, readonly string[]>> = {
   fs: ["virtio_pci", "virtiofs"],
@@ -45,6 +48,7 @@ const DRIVERS: readonly string[] = [
     ...NETWORK_DRIVERS,
     ...SOCKET_DRIVERS,
     ...ROOT_DRIVERS,
+    ...CONSOLE_DRIVERS,
     ...SHARE_DRIVERS.fs,
     ...SHARE_DRIVERS["9p"],
   ]),

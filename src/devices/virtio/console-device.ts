@@ -59,6 +59,7 @@ interface PortState {
 interface SavedConsole {
   readonly ports: readonly PortState[];
   readonly waiting: readonly Uint8Array[];
+  readonly isHeldBack: boolean;
   readonly columns: number;
   readonly rows: number;
 }
@@ -79,6 +80,7 @@ export class ConsoleDevice implements VirtioDevice {
   #states: PortState[];
   /** control messages that the guest has no buffer for yet */
   #waiting: Uint8Array[] = [];
+  #isHeldBack = false;
   #link: VirtioLink | undefined;
 
   /** At least one port; the first is a console. */
@@ -133,8 +135,14 @@ export class ConsoleDevice implements VirtioDevice {
     return taken;
   }
 
+  /** The wire had no room: output may wait, and the driver was not asked to tell of more. Only `resume` ends it. */
+  get isHeldBack(): boolean {
+    return this.#isHeldBack && this.#link?.isActive === true;
+  }
+
   /** The wire takes output again. */
   resume(): void {
+    this.#isHeldBack = false;
     for (const port of this.#ports.keys()) this.#transmit(port);
   }
 
@@ -164,19 +172,21 @@ export class ConsoleDevice implements VirtioDevice {
       if (isGuestOpen) this.#wires.opened?.(port, false);
     this.#states = this.#states.map(({ isHostOpen }) => freshPort(isHostOpen));
     this.#waiting = [];
+    this.#isHeldBack = false;
   }
 
   save(): SavedConsole {
     return {
       ports: this.#states.map((state) => ({ ...state })),
       waiting: this.#waiting.map((bytes) => bytes.slice()),
+      isHeldBack: this.#isHeldBack,
       columns: this.#view.getUint16(ConfigAt.COLUMNS, true),
       rows: this.#view.getUint16(ConfigAt.ROWS, true),
     };
   }
 
   restore(state: unknown): void {
-    const { ports, waiting, columns, rows } = (state ?? {}) as Partial<SavedConsole>;
+    const { ports, waiting, isHeldBack, columns, rows } = (state ?? {}) as Partial<SavedConsole>;
     const isFit =
       Array.isArray(ports) &&
       ports.length === this.#ports.length &&
@@ -184,11 +194,13 @@ export class ConsoleDevice implements VirtioDevice {
       Array.isArray(waiting) &&
       waiting.length <= 2 * MAX_WAITING &&
       waiting.every((bytes) => bytes instanceof Uint8Array) &&
+      typeof isHeldBack === "boolean" &&
       Number.isInteger(columns) &&
       Number.isInteger(rows);
     if (!isFit) throw new HypolithError("snapshot-shape", "a saved console does not fit");
     this.#states = ports.map((port) => ({ ...port }));
     this.#waiting = waiting.map((bytes) => bytes.slice());
+    this.#isHeldBack = isHeldBack;
     this.#view.setUint16(ConfigAt.COLUMNS, columns!, true);
     this.#view.setUint16(ConfigAt.ROWS, rows!, true);
   }
@@ -208,6 +220,7 @@ export class ConsoleDevice implements VirtioDevice {
         queue.push(chain, 0);
       }
     } while (canOutput() && queue.setNotify(true));
+    if (!canOutput()) this.#isHeldBack = true;
     queue.flush();
   }
 

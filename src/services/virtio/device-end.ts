@@ -8,6 +8,7 @@ import {
   decodeAnswers as decodeBlockAnswers,
   encodeRequest,
 } from "../../devices/virtio/block-message.ts";
+import { ConsoleDevice } from "../../devices/virtio/console-device.ts";
 import { EntropyDevice } from "../../devices/virtio/entropy-device.ts";
 import { FileDevice, type FileRequest } from "../../devices/virtio/file-device.ts";
 import { decodeFileAnswers, encodeFileHeader } from "../../devices/virtio/file-message.ts";
@@ -49,6 +50,7 @@ export function createDeviceEnd(options: VirtioDeviceOptions, hypercalls: Hyperc
   if (options.kind === "block") return blockEnd(options, hypercalls);
   if (options.kind === "entropy") return entropyEnd(options.stream, hypercalls);
   if (options.kind === "socket") return socketEnd(options, hypercalls);
+  if (options.kind === "console") return consoleEnd(options.stream, hypercalls);
   if (options.kind === "files") return filesEnd(options, hypercalls);
   return networkEnd(options, hypercalls);
 }
@@ -92,6 +94,24 @@ function entropyEnd(stream: number, hypercalls: Hypercalls): DeviceEnd {
       return bytes.length;
     },
     settle: () => false,
+  };
+}
+
+/** Of one buffer: Linux sends a page from a terminal, and up to 32 KiB from a program. More is cut off. */
+const CONSOLE_BYTES = 32 << 10;
+
+function consoleEnd(stream: number, hypercalls: Hypercalls): DeviceEnd {
+  const device = new ConsoleDevice({
+    output: (_, bytes) => hypercalls.put(stream, bytes),
+    canOutput: () => hypercalls.putRoom() >= CONSOLE_BYTES + RESERVE_BYTES,
+  });
+  return {
+    device,
+    receive: (bytes) => device.input(0, bytes),
+    settle() {
+      if (device.isHeldBack) device.resume();
+      return device.isHeldBack;
+    },
   };
 }
 
