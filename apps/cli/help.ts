@@ -57,6 +57,8 @@ Examples:
                                                   no other place can be reached, nor asked for
   hypo run --pcap frames.pcapng -- ping -c 1 10.0.2.2
                                                   all frames of its network, for Wireshark
+  hypo run --nested -- ls -l /dev/kvm
+                                                  the guest may use KVM
   hypo run --service all=worker                   device models in threads of their own
   hypo run -d --name web -p 8080:80 -- httpd -f -p 80 -h /etc
                                                   in the background; hypo logs, exec, cp, stop web

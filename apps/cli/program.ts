@@ -212,6 +212,7 @@ function runOptions(): Option[] {
     new Option("--cpu-model <model>", "processor: NAME[,+FLAG][,-FLAG]")
       .default(DEFAULT_CPU_MODEL)
       .env("HYPO_CPU_MODEL"),
+    new Option("--nested", "the guest may run virtual machines of its own (VMX, for KVM in it)"),
     new Option(
       "--clock <mode>",
       "guest time: real, or counted in instructions so that runs repeat exactly",

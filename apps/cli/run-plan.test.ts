@@ -153,6 +153,7 @@ test("memory has a syntax, a least and a most", () => {
 });
 
 test("CPU models and traces are checked for their form", () => {
+  assert.equal(plan({ nested: true }).cpuModel, "x86-64-v2,+vmx");
   assert.equal(
     plan({ cpuModel: "x86-64-v2,-sse4_2,+rdrand" }).cpuModel,
     "x86-64-v2,-sse4_2,+rdrand",

@@ -31,6 +31,7 @@ export interface RunOptions {
   readonly append?: string;
   readonly memory: string;
   readonly cpuModel: string;
+  readonly nested?: boolean;
   readonly clock: ClockMode;
   readonly engine?: EngineName;
   readonly network?: NetworkMode;
@@ -85,6 +86,8 @@ export interface RunPlan {
   readonly append: string;
   readonly memoryBytes: number;
   readonly cpuModel: string;
+  /** The guest may use VMX: it gets KVM. */
+  readonly nested: boolean;
   readonly clock: ClockMode;
   readonly engine: EngineName;
   readonly network: NetworkConfig | undefined;
@@ -164,7 +167,8 @@ export function planRun(words: RunWords): RunPlan {
     showBoot: (!isCommand && !root && !quiet) || options.logLevel === "debug",
     append: options.append ?? "",
     memoryBytes: checkMemory(options.memory),
-    cpuModel: checkCpuModel(options.cpuModel),
+    cpuModel: checkCpuModel(options.cpuModel) + (options.nested ? ",+vmx" : ""),
+    nested: options.nested === true,
     clock: options.clock,
     engine: options.engine ?? DEFAULT_ENGINE,
     network: planNetwork(options),

@@ -22,6 +22,7 @@ import { joinArchives } from "./image/cpio.ts";
 import {
   CONSOLE_DRIVERS,
   DISK_DRIVERS,
+  KVM_DRIVERS,
   NETWORK_DRIVERS,
   ROOT_DRIVERS,
   SHARE_DRIVERS,
@@ -252,6 +253,7 @@ async function makeInitrd(
     ...plan.volumes.flatMap(({ protocol }) => SHARE_DRIVERS[protocol]),
     ...(hasAgent(plan) ? SOCKET_DRIVERS : []),
     ...(root?.disk ? ROOT_DRIVERS : []),
+    ...(plan.nested ? KVM_DRIVERS : []),
   ];
   const loaded = withDependencies(modules, drivers);
   checkShareDrivers(plan, loaded);

@@ -41,6 +41,9 @@ export const ROOT_DRIVERS: readonly string[] = [
   ...["virtio_pci", "virtio_blk", "crc32c_generic", "erofs", "overlay"],
 ];
 
+/** For virtual machines in the guest. */
+export const KVM_DRIVERS: readonly string[] = ["kvm_intel"];
+
 /** What a run may load; it takes what its devices need. */
 const DRIVERS: readonly string[] = [
   ...new Set([
@@ -51,6 +54,7 @@ const DRIVERS: readonly string[] = [
     ...CONSOLE_DRIVERS,
     ...SHARE_DRIVERS.fs,
     ...SHARE_DRIVERS["9p"],
+    ...KVM_DRIVERS,
   ]),
 ];
 
