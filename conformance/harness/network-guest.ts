@@ -11,6 +11,7 @@ import { parsePortForward } from "../../src/network/user/port-forward.ts";
 import type { UserNetworkOptions } from "../../src/network/user/user-network.ts";
 import { bootFiles } from "./boot.ts";
 import { CHECKOUT } from "./cache.ts";
+import { chosenEngine } from "./engine.ts";
 import type { BootFiles } from "./guest-machine.ts";
 import { GuestSession } from "./guest-session.ts";
 import type { ModularKernel } from "./kernel-modules.ts";
@@ -60,7 +61,9 @@ export abstract class NetworkGuest {
 
   /** The port outside that leads to this one inside. */
   hostPort(guestPort: number): number {
-    const found = new RegExp(`forwarding [^ ]*:(\\d+):${guestPort}/`).exec(this.reports());
+    // A network that has started again has another one.
+    const pattern = new RegExp(`forwarding [^ ]*:(\\d+):${guestPort}/`, "g");
+    const found = [...this.reports().matchAll(pattern)].at(-1);
     if (found) return Number(found[1]);
     throw new Error(`port ${guestPort} is not forwarded`);
   }
@@ -127,11 +130,14 @@ export class QemuNetworkGuest extends NetworkGuest {
 }
 
 export class OwnNetworkGuest extends NetworkGuest {
+  readonly machine: WorkerMachine;
   readonly session: GuestSession;
 
   private constructor(files: BootFiles, config: NetworkConfig) {
     super();
-    this.session = new GuestSession(new WorkerMachine(files, undefined, { network: config }));
+    const changes = { network: config, engine: chosenEngine() };
+    this.machine = new WorkerMachine(files, undefined, changes);
+    this.session = new GuestSession(this.machine);
   }
 
   static async boot(kernel: ModularKernel, config: NetworkConfig): Promise<OwnNetworkGuest> {
