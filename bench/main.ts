@@ -25,6 +25,7 @@ import type { BenchOptions } from "./options.ts";
 import { workloadOf } from "./program-table.ts";
 import { NAMES, type Selection, select } from "./selection.ts";
 import { benchServices } from "./services-bench.ts";
+import { benchSnapshot, printSnapshot } from "./snapshot-bench.ts";
 import { type Summary, summarize } from "./summary.ts";
 import { printBoot, printCold, printGroup, printServices } from "./tables.ts";
 import { benchV86, V86_NAME } from "./v86-bench.ts";
@@ -76,6 +77,9 @@ async function main(): Promise<void> {
   const boot = selection.hasBoot ? await benchBoot(options) : undefined;
   const services = selection.hasServices ? await benchServices(options) : undefined;
   const vmx = selection.hasVmx ? benchVmx(options) : undefined;
+  const snapshot = selection.hasSnapshot
+    ? await benchSnapshot(options.rounds, options.memoryMib, options.progress)
+    : undefined;
   const io = selection.io.length > 0 ? await benchIo(selection.io, options) : undefined;
   const v86Rows = await v86RowsOf(selection, options);
   options.progress("");
@@ -88,9 +92,11 @@ async function main(): Promise<void> {
   if (boot) printBoot(boot);
   if (services) printServices(services);
   if (vmx) printVmx(vmx);
+  if (snapshot) printSnapshot(snapshot);
   if (io) printIo(io, options);
   const path = values.json ?? join(outputFolder("bench"), "latest.json");
-  const report = { date: new Date().toISOString(), machine, groups, cold, boot, services, vmx, io };
+  const results = { cold, boot, services, vmx, snapshot, io };
+  const report = { date: new Date().toISOString(), machine, groups, ...results };
   writeFileSync(path, `${JSON.stringify(report, undefined, 1)}\n`);
   console.log(`\nJSON: ${path}`);
   const failures = [...rows, ...(cold ? [cold] : []), ...(io ?? [])].flatMap((row) =>

@@ -14,6 +14,7 @@ export interface Selection {
   readonly hasBoot: boolean;
   readonly hasCold: boolean;
   readonly hasServices: boolean;
+  readonly hasSnapshot: boolean;
   readonly io: readonly IoRow[];
   readonly hasVmx: boolean;
 }
@@ -21,6 +22,7 @@ export interface Selection {
 const BOOT = "boot";
 const COLD = "python-cold";
 const SERVICES = "services";
+const SNAPSHOT = "snapshot";
 const IO = "io";
 const VMX = "vmx";
 const V86 = "v86";
@@ -36,6 +38,7 @@ export const NAMES: readonly (readonly [group: string, names: readonly string[]]
   [BOOT, []],
   [SERVICES, []],
   [VMX, []],
+  [SNAPSHOT, []],
   [IO, IO_ROWS.map(({ name }) => name)],
   [V86, [V86_MICRO, V86_REAL]],
 ];
@@ -66,6 +69,7 @@ export function select(asked: readonly string[]): Selection {
     hasCold: wanted.has(COLD),
     hasServices: wanted.has(SERVICES),
     hasVmx: wanted.has(VMX),
+    hasSnapshot: wanted.has(SNAPSHOT),
     io: IO_ROWS.filter(({ name }) => wanted.has(name) || wanted.has(IO)),
   };
 }

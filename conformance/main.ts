@@ -20,6 +20,7 @@ import { nested } from "./runs/nested.ts";
 import { network, virtioNetwork } from "./runs/network.ts";
 import { serviceDrill } from "./runs/service-drill.ts";
 import { shares } from "./runs/shares.ts";
+import { snapshots } from "./runs/snapshots.ts";
 import { stress } from "./runs/stress.ts";
 import { userland } from "./runs/userland.ts";
 
@@ -36,6 +37,7 @@ const RUNS: Readonly<Record<string, (report: Report) => Promise<void>>> = {
   images,
   shares,
   "service-drill": serviceDrill,
+  snapshots,
   nested,
   network,
   "virtio-network": virtioNetwork,
