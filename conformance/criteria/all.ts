@@ -14,11 +14,14 @@ import { levelAtEntry } from "./p6-a2-at-entry.ts";
 import { injectedIncrease } from "./p6-a3-injection.ts";
 import { transitionCollisions } from "./p6-a4-collisions.ts";
 import { declineMask } from "./p6-a6-decline.ts";
+import { nothingWhileOff } from "./p6-a7-off.ts";
 import { timerUnit } from "./p7-a1-timer.ts";
 import { timerRates } from "./p7-a2-rates.ts";
 import { wedgedGuests } from "./p7-a3-wedged.ts";
 import { savedQuantum } from "./p7-a4-quantum.ts";
 import { noInterrupt } from "./p7-a5-no-interrupt.ts";
+import { emptyNotification } from "./p8-a5-empty-notification.ts";
+import { virtualBoundaries } from "./p8-a6-boundaries.ts";
 import { apicVirtualization } from "./p8-a8-apicv.ts";
 import { interruptUnit } from "./p9-a1-interrupts.ts";
 import { controllerOracle } from "./p9-a2-controllers.ts";
@@ -26,7 +29,18 @@ import { spuriousInterrupts } from "./p9-a4-spurious.ts";
 import { deliveryExit } from "./p9-a5-delivery-exit.ts";
 import { stockKvm } from "./p9-a6-stock-kvm.ts";
 import { twoPasses } from "./p9-a7-two-passes.ts";
-import { slices, twoVcpus } from "./untried.ts";
+import {
+  assignedDevice,
+  directDelivery,
+  exactlyOnce,
+  executeFallback,
+  hostIdt,
+  kvmTimer,
+  realTimeGuest,
+  slices,
+  twoVcpus,
+  virtualApicUnit,
+} from "./untried.ts";
 
 export const CRITERIA: readonly Criterion[] = [
   exitLog,
@@ -44,16 +58,27 @@ export const CRITERIA: readonly Criterion[] = [
   transitionCollisions,
   twoVcpus,
   declineMask,
+  nothingWhileOff,
+  executeFallback,
   timerUnit,
   timerRates,
   wedgedGuests,
   savedQuantum,
   noInterrupt,
+  kvmTimer,
   slices,
+  virtualApicUnit,
+  directDelivery,
+  assignedDevice,
+  exactlyOnce,
+  emptyNotification,
+  virtualBoundaries,
+  realTimeGuest,
   apicVirtualization,
   stockKvm,
   interruptUnit,
   controllerOracle,
+  hostIdt,
   spuriousInterrupts,
   deliveryExit,
   twoPasses,

@@ -9,10 +9,12 @@ import { timerRates } from "./p7-a2-rates.ts";
 import { wedgedGuests } from "./p7-a3-wedged.ts";
 import { savedQuantum } from "./p7-a4-quantum.ts";
 import { noInterrupt } from "./p7-a5-no-interrupt.ts";
-
+import { virtualBoundaries } from "./p8-a6-boundaries.ts";
 import { interruptUnit } from "./p9-a1-interrupts.ts";
 import { controllerOracle } from "./p9-a2-controllers.ts";
 import { countInterrupts, EDGES } from "./p9-a7-two-passes.ts";
+import { Random } from "./random.ts";
+import { VirtualApicBench } from "./virtual-apic-bench.ts";
 
 const QUICK: readonly Criterion[] = [
   levelAtEntry,
@@ -24,6 +26,7 @@ const QUICK: readonly Criterion[] = [
   noInterrupt,
   interruptUnit,
   controllerOracle,
+  virtualBoundaries,
 ];
 
 for (const { id, title, run } of QUICK) {
@@ -36,4 +39,14 @@ for (const { id, title, run } of QUICK) {
 test("an interrupt that an entry did not get to inject is injected by the next", () => {
   const { taken, made } = countInterrupts("interpreter", 71, 5000);
   assert.ok(made > 300 && Math.abs(made - taken) <= EDGES, `${taken} of ${made}`);
+});
+
+test("the virtual APIC is in every state what its reference model is", () => {
+  const random = new Random(11);
+  for (let i = 0; i < 20; i++) {
+    const bench = new VirtualApicBench([32 + random.below(224)]);
+    bench.apic.enter();
+    for (let n = 0; n < 200; n++)
+      assert.equal(bench.step(random) ?? bench.difference(), null, `state ${i}, step ${n}`);
+  }
 });

@@ -29,3 +29,67 @@ export const slices = untried(
   "one vCPU has the pCPU to itself, there is nothing to slice",
   VIRTUAL,
 );
+
+export const virtualApicUnit = untried(
+  "P8-A1",
+  "posting and APIC virtualization: all vectors at all TPR classes, running and halted",
+  "state equals a reference model after each step",
+  "random operations equal the model (P8-A5), guests run at all TPR classes (P8-A6); halted guests, an I/O APIC behind EOI exits and pass-through are missing",
+  { timeBase: "none", runMode: "nested" },
+);
+
+export const directDelivery = untried(
+  "P8-A2",
+  "direct delivery by attribute",
+  "edge and enabled: 0 exits and the right vector; all else exits",
+  "the vendor control has encodings (isa/vendor.ts) and nothing that reads them",
+  { timeBase: "none", runMode: "mh" },
+);
+
+export const assignedDevice = untried(
+  "P8-A3",
+  "an assigned NVMe or virtio device with MSI",
+  "0 interrupt exits per I/O",
+  "no device can be assigned to a guest",
+  VIRTUAL,
+);
+
+export const exactlyOnce = untried(
+  "P8-A4",
+  "10^7 edge posts from three pCPUs",
+  "exactly once, no lost wake-up",
+  "there is one pCPU",
+  VIRTUAL,
+);
+
+export const realTimeGuest = untried(
+  "P8-A7",
+  "a PREEMPT_RT guest with an assigned timer device",
+  "histograms of both ways; the improvement printed",
+  "no device can be assigned to a guest",
+  VIRTUAL,
+);
+
+export const executeFallback = untried(
+  "P6-A8",
+  "mode-based execute control in place of exits on level",
+  "the same log of transitions",
+  "the processor has no mode-based execute control",
+  VIRTUAL,
+);
+
+export const hostIdt = untried(
+  "P9-A3",
+  "an interrupt left pending by the exit, taken through the host's IDT",
+  "not acknowledged: host handler once; acknowledged: host handler never, VMM once",
+  "that the VMM dispatches once is P9-A1 and A2; a guest hypervisor with an IDT of its own is missing",
+  { timeBase: "none", runMode: "nested" },
+);
+
+export const kvmTimer = untried(
+  "P7-A6",
+  "KVM with preemption_timer=1",
+  "expiry is never early",
+  "KVM runs (P9-A6), its timer is not measured",
+  { timeBase: "virtual", runMode: "kvm" },
+);

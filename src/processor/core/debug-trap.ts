@@ -15,6 +15,7 @@ import { Flag } from "../semantics/flags.ts";
 import type { Procedure } from "../semantics/procedure.ts";
 import { call, callVoid, type ProcedureText } from "../semantics/system/procedure-text.ts";
 import { Blocking, raise } from "../semantics/system/state.ts";
+import { exitsOnLevel } from "../semantics/system/transition.ts";
 import { PendingDebug, S, Slow, Status } from "../state/layout.ts";
 
 const EXIT_MONITOR_TRAP = 37;
@@ -46,7 +47,8 @@ function instructionBoundary(p: Procedure): void {
   const { fn } = p;
   const monitors = p.get(S.NON_ROOT).ne(0).and(p.get(S.CTL_PRIMARY).and(MONITOR_TRAP_FLAG).ne(0));
   fn.if(fn.param(0).ne(0).and(monitors), () => p.vmExit(EXIT_MONITOR_TRAP));
-  fn.if(p.get(S.CPL_CAUSE), () => fn.if(call(p, "cplBoundary"), () => p.leave(Status.EXIT)));
+  if (exitsOnLevel.isBuilt)
+    fn.if(p.get(S.CPL_CAUSE), () => fn.if(call(p, "cplBoundary"), () => p.leave(Status.EXIT)));
   const pending = p.get(S.PENDING_DEBUG);
   const isFree = p.get(S.INTERRUPTIBILITY).and(Blocking.MOV_SS).eqz();
   fn.if(pending.ne(0).and(isFree), () => {
