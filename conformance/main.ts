@@ -19,6 +19,7 @@ import { kernels } from "./runs/kernels.ts";
 import { nested } from "./runs/nested.ts";
 import { network, virtioNetwork } from "./runs/network.ts";
 import { serviceDrill } from "./runs/service-drill.ts";
+import { session } from "./runs/session.ts";
 import { shares } from "./runs/shares.ts";
 import { snapshots } from "./runs/snapshots.ts";
 import { stress } from "./runs/stress.ts";
@@ -36,6 +37,7 @@ const RUNS: Readonly<Record<string, (report: Report) => Promise<void>>> = {
   "disk-drill": diskDrill,
   images,
   shares,
+  session,
   "service-drill": serviceDrill,
   snapshots,
   nested,
