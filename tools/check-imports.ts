@@ -89,8 +89,10 @@ const DOORS: ReadonlyMap<string, readonly string[]> = new Map([
   ],
 ]);
 
+const OWN_NAME = "hypolith";
+
 /** Folders beside src/ and apps/ whose code may import anything: it is not part of the product. */
-const WORKSHOPS = new Set(["conformance", "bench", "tools", "guests"]);
+const WORKSHOPS = new Set(["conformance", "bench", "tools", "guests", "examples"]);
 
 /** The room of a file, by its key in ROOMS; a workshop's name; or undefined for a folder nobody knows. */
 function roomOf(path: string): string | undefined {
@@ -194,6 +196,8 @@ function checkForeign(
   const isInPage = isBundled(file) && BUNDLED_PACKAGES.includes(name);
   const mayBeDevelopments = !isProduct || isInPage;
   if (manifest.dependencies.has(name)) return null;
+  // The package itself, as its users have it.
+  if (!isProduct && name === OWN_NAME) return null;
   if (mayBeDevelopments && manifest.devDependencies.has(name)) return null;
   return ["package", `${name} is not in ${isProduct ? "" : "devDependencies or "}dependencies`];
 }

@@ -57,6 +57,17 @@ export async function run(
   const stdinIsTerminal = process.stdin.isTTY === true;
   const plan = planRun({ ...words, stdinIsTerminal });
   if (plan.isDetached) return runDetached(plan, words.options, messages, stops);
+  const machine = await prepareRun(plan, words.options, messages, stops.signal);
+  return runMachine(machine, messages, stops);
+}
+
+/** From a plan to all that the machine needs. */
+export async function prepareRun(
+  plan: RunPlan,
+  options: RunWords["options"],
+  messages: Messages,
+  signal: AbortSignal,
+): Promise<MachineRun> {
   // Files of the user's first: a wrong path should not cost a download.
   const kernelFile = readUserFile(plan.kernelPath, "kernel");
   const initrdFile = readUserFile(plan.initrdPath, "initrd");
@@ -65,13 +76,12 @@ export async function run(
   const profile = plan.profile && new ProfileFile(plan.profile.path, messages);
   const trace = plan.tracePath === undefined ? undefined : new TraceFile(plan.tracePath, messages);
   const image =
-    plan.flavor &&
-    (await supplyAsAsked(plan.flavor, kernelWords(plan, words.options), messages, stops.signal));
+    plan.flavor && (await supplyAsAsked(plan.flavor, kernelWords(plan, options), messages, signal));
   const kernel = kernelFile ?? image!.kernel;
-  const context = { options: words.options, messages, signal: stops.signal };
+  const context = { options, messages, signal };
   const root = plan.root && (await supplyRoot(plan.root, plan, context));
   const disks = root?.disk ? [...plan.disks, root.disk] : plan.disks;
-  const job = plan.job && (await makeJob(plan, plan.job, messages, stops.signal));
+  const job = plan.job && (await makeJob(plan, plan.job, messages, signal));
   const initrd = job
     ? await makeInitrd(job, image!, plan, { foreign: initrdFile, root })
     : initrdFile;
@@ -98,7 +108,7 @@ export async function run(
     rtcEpochMs: plan.clock === "wall" ? Date.now() : DETERMINISTIC_EPOCH_MS,
   };
   const { mode } = plan;
-  const machine = {
+  return {
     config,
     name: plan.name ?? newName(),
     what: whatRuns(plan),
@@ -113,7 +123,6 @@ export async function run(
     ...programDefaults(plan, job, root),
     settings: settingsOf(plan),
   };
-  return runMachine(machine, messages, stops);
 }
 
 /** With an image from elsewhere, --pull is about that one, not about our kernel. */

@@ -2,7 +2,7 @@
  * The machine's process between a door and the agent in its guest: bytes both ways, with the credit of both ends. What they mean is between
  * who asks and the agent (guest/agent/agent-protocol.ts).
  */
-import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { HypolithError } from "../../../src/base/errors.ts";
 import type { ConnectionEvents, GuestConnection } from "../../../src/control/machine-client.ts";
@@ -17,7 +17,7 @@ const RETRY_MS = 100;
 
 export interface AgentLine {
   /** From now on its bytes are the agent's. */
-  join(socket: Socket): void;
+  join(socket: Duplex): void;
 }
 
 /** Throws HypolithError "no-agent" if nobody answers in the guest. `isOver`: the machine has ended. */
@@ -42,7 +42,7 @@ export async function openAgentLine(
 
 class Line implements AgentLine {
   #connection: GuestConnection | undefined;
-  #socket: Socket | undefined;
+  #socket: Duplex | undefined;
   /** Of the guest, before anybody is joined. */
   readonly #early: Uint8Array[] = [];
   #waiting: Buffer[] = [];
@@ -77,7 +77,7 @@ class Line implements AgentLine {
     });
   }
 
-  join(socket: Socket): void {
+  join(socket: Duplex): void {
     this.#socket = socket;
     for (const bytes of this.#early.splice(0)) this.#output(bytes);
     if (this.#isOver) {

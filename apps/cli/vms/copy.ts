@@ -10,7 +10,7 @@ import { PassThrough } from "node:stream";
 import { HypolithError } from "../../../src/base/errors.ts";
 import { ExitCode } from "../exit-code.ts";
 import { UsageError } from "../usage-error.ts";
-import { runTool, type ToolRun } from "./guest-program.ts";
+import { type GuestDoor, nameOfGuest, runTool, type ToolRun } from "./guest-program.ts";
 import { isMachineName } from "./runtime-folder.ts";
 import { packTree } from "./tar-pack.ts";
 import { unpackTree } from "./tar-unpack.ts";
@@ -48,7 +48,7 @@ export async function copy(from: string, to: string): Promise<number> {
 type Kind = "folder" | "file" | "absent";
 
 /** What is at a path in the guest; symbolic links are followed. */
-async function kindInGuest(vm: string, path: string): Promise<Kind> {
+async function kindInGuest(vm: GuestDoor, path: string): Promise<Kind> {
   const script =
     'if [ -d "$1" ]; then echo folder; elif [ -e "$1" ] || [ -L "$1" ]; then echo file; else echo absent; fi';
   const { stdout } = await runTool(vm, ["sh", "-c", script, "sh", path]);
@@ -88,10 +88,10 @@ export function landing(
 
 const isContent = (path: string): boolean => path.endsWith("/.") || path === ".";
 
-async function copyOut(vm: string, path: string, target: string): Promise<void> {
+export async function copyOut(vm: GuestDoor, path: string, target: string): Promise<void> {
   const kind = await kindInGuest(vm, path);
   if (kind === "absent")
-    throw new HypolithError("copy-source", `there is no ${path} in the machine ${vm}`);
+    throw new HypolithError("copy-source", `there is no ${path} in the machine ${nameOfGuest(vm)}`);
   // By "-C FOLDER NAME" the stream's names begin with NAME.
   const own = path.replace(/\/+$/, "") || "/";
   const [folder, name] =
@@ -113,10 +113,13 @@ async function copyOut(vm: string, path: string, target: string): Promise<void> 
   await unpacked;
 }
 
-async function copyIn(path: string, vm: string, target: string): Promise<void> {
+export async function copyIn(path: string, vm: GuestDoor, target: string): Promise<void> {
   if (path === "-") {
     if ((await kindInGuest(vm, target)) !== "folder")
-      throw new HypolithError("copy-target", `${target} is no folder in the machine ${vm}`);
+      throw new HypolithError(
+        "copy-target",
+        `${target} is no folder in the machine ${nameOfGuest(vm)}`,
+      );
     check(await unpackInGuest(vm, target, process.stdin), target);
     return;
   }
@@ -130,7 +133,11 @@ async function copyIn(path: string, vm: string, target: string): Promise<void> {
   check(await unpackInGuest(vm, folder, stream), target);
 }
 
-function unpackInGuest(vm: string, folder: string, stdin: NodeJS.ReadableStream): Promise<ToolRun> {
+function unpackInGuest(
+  vm: GuestDoor,
+  folder: string,
+  stdin: NodeJS.ReadableStream,
+): Promise<ToolRun> {
   const stream = new PassThrough();
   stdin.on("error", (error) => stream.destroy(error));
   stdin.pipe(stream);

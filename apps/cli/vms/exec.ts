@@ -9,12 +9,12 @@ import { UsageError } from "../usage-error.ts";
 import type { AttachOptions, ExecOptions } from "./commands.ts";
 import { DetachKeys, parseDetachKeys } from "./detach-keys.ts";
 import { ask, openStream } from "./door-client.ts";
-import { exitCodeFor, placesOf, runTool, startProgram } from "./guest-program.ts";
+import { exitCodeFor, type GuestDoor, placesOf, runTool, startProgram } from "./guest-program.ts";
 import { findUser, type GuestUser } from "./guest-user.ts";
 import { openRawTerminal } from "./raw-terminal.ts";
 import { StreamClient, type StreamOutcome } from "./stream-client.ts";
 
-const ROOT: GuestUser = { uid: 0, gid: 0, groups: [], name: "root", home: "/root" };
+export const ROOT: GuestUser = { uid: 0, gid: 0, groups: [], name: "root", home: "/root" };
 
 export async function execInMachine(
   vm: string,
@@ -71,7 +71,7 @@ async function makeRequest(
   };
 }
 
-async function lookUp(vm: string, user: string): Promise<GuestUser> {
+export async function lookUp(vm: GuestDoor, user: string): Promise<GuestUser> {
   const read = async (path: string): Promise<string> =>
     (await runTool(vm, ["cat", path])).stdout.toString();
   return findUser(user, await read("/etc/passwd"), await read("/etc/group"));

@@ -1,5 +1,5 @@
 /** Starting programs in a running guest by its agent. */
-import { type Readable, Writable } from "node:stream";
+import { type Duplex, type Readable, Writable } from "node:stream";
 import { HypolithError } from "../../../src/base/errors.ts";
 import {
   type AgentRequest,
@@ -35,16 +35,30 @@ export class GuestProgramError extends HypolithError {
   }
 }
 
+/** A machine with an agent: one of another process, by its name, or one of this. */
+export type GuestDoor = string | OwnGuest;
+
+export interface OwnGuest {
+  readonly name: string;
+  openAgent(): Promise<Duplex>;
+}
+
+export function nameOfGuest(vm: GuestDoor): string {
+  return typeof vm === "string" ? vm : vm.name;
+}
+
 /** Connects to the agent of machine `vm` and asks for the program. */
 export async function startProgram(
-  vm: string,
+  vm: GuestDoor,
   request: AgentRequest,
   ends: StreamEnds,
 ): Promise<StreamClient> {
   const bytes = encodeRequest(request);
   if (bytes.length > MAX_REQUEST)
     throw new GuestProgramError("the command and its environment are too long", CANNOT_RUN);
-  const socket = await openStream(vm, { verb: "agent" });
+  const socket = await (typeof vm === "string"
+    ? openStream(vm, { verb: "agent" })
+    : vm.openAgent());
   socket.write(bytes);
   const client = new StreamClient(socket, ends);
   socket.resume();
@@ -107,7 +121,7 @@ const MAX_KEPT = 1 << 20;
 
 /** Runs an applet of our busybox, as root, whatever the guest's own file system has. */
 export async function runTool(
-  vm: string,
+  vm: GuestDoor,
   argv: readonly string[],
   { stdin, stdout }: ToolStreams = {},
 ): Promise<ToolRun> {
