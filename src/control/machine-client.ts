@@ -79,6 +79,11 @@ export class MachineClient {
     this.#send({ type: "start", config }, [...new Set(buffers)]);
   }
 
+  /** Asks the guest to give that much memory; needs the configuration's balloon. */
+  balloon(bytes: number): void {
+    this.#send({ type: "balloon", bytes });
+  }
+
   input(port: SerialPort, data: Uint8Array): void {
     if (data.length > 0) this.#send({ type: "input", port, data });
   }

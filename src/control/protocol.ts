@@ -72,6 +72,8 @@ export interface MachineConfig {
   readonly disks?: readonly DiskConfig[];
   /** Folders that the guest can mount. For embedders that have files. */
   readonly shares?: readonly ShareConfig[];
+  /** A virtio balloon with free page reporting: what the guest does not need is zero, and in no snapshot. Default: none. */
+  readonly balloon?: boolean;
   /** A virtio console, whose bytes are port 4's. Default: none. */
   readonly virtioConsole?: boolean;
   /** A network card whose other end is our user-mode network. For embedders that have sockets. Default: none. */
@@ -290,6 +292,8 @@ export type ToMachine =
   | { readonly type: "start"; readonly config: MachineConfig }
   /** Bytes for a serial port's receiver, in order, any number: the machine holds what the guest has not taken yet. */
   | { readonly type: "input"; readonly port: SerialPort; readonly data: Uint8Array }
+  /** Asks the guest to give that much memory, with `balloon`; 0 gives it back. */
+  | { readonly type: "balloon"; readonly bytes: number }
   /** Press the ACPI power button. */
   | { readonly type: "powerButton" }
   /** Asks for `services` with the same id. */

@@ -43,6 +43,7 @@ import type { GuestVmxState } from "../processor/vmx/guest/guest-vmx.ts";
 import { Processor } from "../processor/vmx/processor.ts";
 import { Vmcs } from "../processor/vmx/vmcs.ts";
 import type { BlockPort } from "../storage/block-port.ts";
+import { BalloonStream } from "./balloon-stream.ts";
 import { loadKernel } from "./boot/load-kernel.ts";
 import { e820Map } from "./boot/memory-map.ts";
 import type { Decompressors } from "./boot/payload.ts";
@@ -135,6 +136,7 @@ export class Machine {
   readonly #input: readonly InputQueue[];
   readonly #powerButton: ServiceDomain | undefined;
   readonly #sockets: SocketBridge | undefined;
+  readonly #balloon: BalloonStream | undefined;
   #jit: Jit | null = null;
   #trace: string[] = [];
   readonly #tracer: Tracer;
@@ -185,6 +187,7 @@ export class Machine {
     this.vm.vcpus.push(new Vcpu(0, vmcs, apic));
     const log = (text: string): void => ports.send({ type: "log", level: "info", text });
     const entropy = ofDevice ? () => ofDevice.next() : () => ports.entropy();
+    this.#balloon = config.balloon ? new BalloonStream() : undefined;
     this.#sockets = config.sockets
       ? new SocketBridge(GUEST_CID, (message) => ports.send(message))
       : undefined;
@@ -195,6 +198,7 @@ export class Machine {
         entropy: config.entropyDevice ? entropy : undefined,
         network: ports.network,
         sockets: this.#sockets?.host,
+        balloon: this.#balloon,
         hasConsole: config.virtioConsole === true,
         ...{ memoryBytes, log },
       },
@@ -476,6 +480,7 @@ export class Machine {
   serve(message: ToMachine): void {
     if (this.#sockets) this.#sockets.serve(message);
     else if (message.type === "connect") this.#ports.send({ type: "socketClosed", id: message.id });
+    if (message.type === "balloon") this.#balloon?.setTarget(message.bytes);
     if (message.type === "services") {
       const report = reportServices(this.vm);
       this.#ports.send({ type: "services", id: message.id, report });

@@ -53,6 +53,7 @@ export interface VirtioParts {
   readonly entropy: (() => bigint) | undefined;
   readonly network: MachineNetwork | undefined;
   readonly sockets: SocketHost | undefined;
+  readonly balloon: StreamServer | undefined;
   /** hvc0, whose other end is the application's. */
   readonly hasConsole: boolean;
   readonly memoryBytes: number;
@@ -71,7 +72,7 @@ const MAX_DEVICES = 31;
 
 /** `answer`: bytes for the service at the other end of a stream. */
 export function createVirtioDevices(
-  { disks, shares, entropy, network, sockets, hasConsole, memoryBytes, log }: VirtioParts,
+  { disks, shares, entropy, network, sockets, balloon, hasConsole, memoryBytes, log }: VirtioParts,
   answer: (stream: number, bytes: Uint8Array) => void,
 ): VirtioDevices {
   const plans: VirtioDevicePlan[] = [];
@@ -105,6 +106,7 @@ export function createVirtioDevices(
     const device = { kind: "files", stream: next(), protocol, tag } as const;
     add(`share${i}`, device, new ShareStream(session));
   }
+  if (balloon) add("balloon", { kind: "balloon", stream: next() }, balloon);
   if (hasConsole) add("hvc0", { kind: "console", stream: SerialUse.VIRTIO_CONSOLE });
   if (plans.length > MAX_DEVICES)
     throw new HypolithError("too-many-devices", `a machine has room for ${MAX_DEVICES} devices`);

@@ -1,6 +1,7 @@
 /** The virtio services as the kernel runs them: by messages and effects, through restarts. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { BalloonFeature } from "../devices/virtio/balloon-device.ts";
 import { BlockFeature, BlockRequestType } from "../devices/virtio/block-device.ts";
 import { encodeTag, FrameFlag, putTag, TAG_BYTES } from "../devices/virtio/frame-tag.ts";
 import { BusDriver } from "../devices/virtio/test-driver.ts";
@@ -149,6 +150,46 @@ test("a disk that fails gives the guest I/O errors, and the user one line", () =
   }
   assert.equal(driver.collect(0).length, 2);
   assert.deepEqual(failures, []);
+});
+
+test("a balloon's pages are moved as they are, none outside memory, and its target comes by the stream", () => {
+  const board = new VirtioBoard({ kind: "balloon", stream: STREAM });
+  board.restarts = true;
+  const driver = new BusDriver(board).start({ features: [BalloonFeature.PAGE_REPORTING] });
+  const pages = Uint32Array.of(100, 101, 300, 0xffff_ffff);
+  driver.add(0, [{ bytes: new Uint8Array(pages.buffer) }]);
+  const moved = board.moves.splice(0).map(({ toMemory, memory }) => {
+    assert.ok(toMemory);
+    return memory.map((part) => [part.byteOffset, part.length]);
+  });
+  assert.deepEqual(moved, [[[100 * 4096, 8192]], [[300 * 4096, 4096]]]);
+  assert.equal(driver.collect(0).length, 1);
+  board.input(Uint8Array.of(9, 1, 0, 0));
+  assert.equal(driver.read(4, 0, 4), 265);
+});
+
+test("a console's bytes cross its stream both ways, and wait where there is no room", () => {
+  const board = new VirtioBoard({ kind: "console", stream: 4 });
+  board.restarts = true;
+  const driver = new BusDriver(board).start({ indirect: true });
+  const text = (seed: number) => pattern(4096, seed);
+  for (let i = 0; i < 30; i++) driver.add(1, [{ bytes: text(i) }], { kick: false });
+  driver.kick(1);
+  assert.ok(board.output.length < 30 && board.deadline < Number.POSITIVE_INFINITY);
+  while (board.deadline < Number.POSITIVE_INFINITY) board.timer();
+  const sent = board.output.splice(0);
+  assert.deepEqual(
+    sent.map((bytes) => bytes[1]),
+    Array.from({ length: 30 }, (_, i) => text(i)[1]),
+  );
+  driver.collect(1);
+  driver.resetHeap();
+  driver.add(0, [{ room: 10 }]);
+  assert.equal(board.input(text(3).subarray(0, 25)), 10);
+  driver.add(0, [{ room: 100 }]);
+  assert.equal(board.input(text(3).subarray(10, 25)), 15);
+  const received = driver.collect(0).flatMap(({ data }) => [...data]);
+  assert.deepEqual(Uint8Array.from(received), text(3).subarray(0, 25));
 });
 
 test("entropy comes from the stream, and is asked for only when somebody waits", () => {

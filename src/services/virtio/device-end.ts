@@ -3,6 +3,7 @@
  *
  * Everything a message may put is bounded by its room: what does not fit is asked again after the next message, or by a timer.
  */
+import { BalloonDevice } from "../../devices/virtio/balloon-device.ts";
 import { BlockDevice, type BlockOperation } from "../../devices/virtio/block-device.ts";
 import {
   decodeAnswers as decodeBlockAnswers,
@@ -50,6 +51,7 @@ export function createDeviceEnd(options: VirtioDeviceOptions, hypercalls: Hyperc
   if (options.kind === "block") return blockEnd(options, hypercalls);
   if (options.kind === "entropy") return entropyEnd(options.stream, hypercalls);
   if (options.kind === "socket") return socketEnd(options, hypercalls);
+  if (options.kind === "balloon") return balloonEnd(options.stream, hypercalls);
   if (options.kind === "console") return consoleEnd(options.stream, hypercalls);
   if (options.kind === "files") return filesEnd(options, hypercalls);
   return networkEnd(options, hypercalls);
@@ -94,6 +96,35 @@ function entropyEnd(stream: number, hypercalls: Hypercalls): DeviceEnd {
       return bytes.length;
     },
     settle: () => false,
+  };
+}
+
+/** What one message may have moved. What goes beyond stays as it is, which the guest has to expect of any page. */
+const DISCARD_BYTES = 128 << 20;
+const DISCARD_HEADER = new Uint8Array(0);
+
+function balloonEnd(stream: number, hypercalls: Hypercalls): DeviceEnd {
+  let left = DISCARD_BYTES;
+  const device = new BalloonDevice({
+    discard(address, length) {
+      const hasRoom = hypercalls.putRoom() >= moveBytes(0, 1) + RESERVE_BYTES;
+      if (length > left || !hasRoom) return;
+      const segments = { addresses: [address], lengths: [length] };
+      const move = { stream, toMemory: true, header: DISCARD_HEADER, segments };
+      if (hypercalls.move(move) === Status.OK) left -= length;
+    },
+  });
+  return {
+    device,
+    receive(bytes) {
+      if (bytes.length >= 4)
+        device.setTarget(new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true));
+      return bytes.length;
+    },
+    settle() {
+      left = DISCARD_BYTES;
+      return false;
+    },
   };
 }
 

@@ -13,6 +13,7 @@ export type VirtioDeviceOptions =
   | { readonly kind: "entropy"; readonly stream: number }
   /** `cid`: the guest's context, 3 or more */
   | { readonly kind: "socket"; readonly stream: number; readonly cid: number }
+  | { readonly kind: "balloon"; readonly stream: number }
   /** A console without negotiated size, one port. */
   | { readonly kind: "console"; readonly stream: number }
   /** A shared folder: "fs" speaks FUSE, "9p" 9P2000.L. `tag`: what the guest mounts it by. */
