@@ -9,7 +9,7 @@ import { HypolithError } from "../src/base/errors.ts";
 import { chooseEngine } from "./harness/engine.ts";
 import { Report } from "./harness/report.ts";
 import { browser } from "./runs/browser.ts";
-import { deterministic, engines } from "./runs/deterministic.ts";
+import { deterministic, deterministicNested, engines } from "./runs/deterministic.ts";
 import { diskDrill } from "./runs/disk-drill.ts";
 import { disks } from "./runs/disks.ts";
 import { dmesg } from "./runs/dmesg.ts";
@@ -41,6 +41,7 @@ const RUNS: Readonly<Record<string, (report: Report) => Promise<void>>> = {
   "service-drill": serviceDrill,
   snapshots,
   nested,
+  "nested-deterministic": deterministicNested,
   network,
   "virtio-network": virtioNetwork,
   browser,

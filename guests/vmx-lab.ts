@@ -32,6 +32,7 @@ import {
   rsi,
 } from "../src/processor/isa/registers.ts";
 import { Field, PinControl } from "../src/processor/isa/vmcs-fields.ts";
+import type { EptTables } from "../src/processor/memory/ept.ts";
 import { gprAt, RAM_BASE } from "../src/processor/state/layout.ts";
 import { REVISION } from "../src/processor/vmx/capabilities.ts";
 import { TEST_CONTROLS } from "../src/processor/vmx/entry-checks/check.ts";
@@ -172,6 +173,8 @@ export class VmxLab {
   readonly processor: Processor;
   readonly vmcs: Vmcs;
   readonly view: DataView;
+  /** Of our own hypervisor. */
+  readonly ept: EptTables;
   readonly capabilities: ReadonlyMap<number, bigint>;
   /** Exit reasons that our own hypervisor has seen, but those of the lab's port. */
   readonly own: number[] = [];
@@ -201,6 +204,7 @@ export class VmxLab {
     );
     this.vmcs = parts.vmcs;
     this.view = parts.view;
+    this.ept = parts.ept;
     this.vmcs.set(Field.GUEST_RSP, ROOT_STACK);
     this.vmcs.set(Field.GUEST_CR0, 0x8000_0031);
     const others = { read: () => null, write: () => false };

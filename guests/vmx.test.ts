@@ -628,3 +628,17 @@ test("the capability MSRs say of each control whether it may be 0 and 1, and VM 
   assert.equal((lab.capabilities.get(0x480)! >> 48n) & 1n, 0n);
   assert.equal(lab.capabilities.get(0x3a), 5n);
 });
+
+test("a guest hypervisor whose VMCS is taken away reads and writes what is nobody's", () => {
+  const lab = lone();
+  lab.prepare();
+  lab.ept.unmap(At.VMCS, 4096);
+  lab.processor.invalidateEpt();
+  const state = new Uint8Array(lab.view.buffer, 0, 0x100).slice();
+  assert.deepEqual(lab.vmread(Field.GUEST_RIP), { ending: "ok", value: 0n });
+  for (const field of supportedFields(lab.processor.guestVmx!.limits))
+    assert.equal(lab.vmwrite(field, 0xffff_ffff_ffff_ffffn), "ok");
+  assert.deepEqual(new Uint8Array(lab.view.buffer, 0, 0x100).slice(), state);
+  assert.equal(lab.launch(), "fail");
+  assert.equal(lab.vmptrld(At.VMCS), "fail");
+});

@@ -13,6 +13,7 @@ import { type AgentFile, agentInitramfs } from "./agent.ts";
 import { bootFiles } from "./boot.ts";
 import { CHECKOUT } from "./cache.ts";
 import { chosenEngine } from "./engine.ts";
+import type { BootFiles } from "./guest-machine.ts";
 import { type CommandResult, GuestSession } from "./guest-session.ts";
 import { modularKernel } from "./kernel-modules.ts";
 import { ProcessMachine } from "./process-machine.ts";
@@ -78,9 +79,6 @@ export async function bootNested(options: NestedOptions = {}): Promise<NestedGue
       hint: "install Debian's qemu-system-x86",
     });
   const kernel = await modularKernel("cloud", ["kvm-intel"]);
-  const hello = await compile(join(CHECKOUT, "conformance/harness/kvm-hello.c"), [
-    ...["-O2", "-static", "-march=x86-64"],
-  ]);
   const disk = await modularKernel("cloud", ["virtio_pci", "virtio_blk"]);
   const inner = agentInitramfs({
     busybox: kernel.busybox,
@@ -89,7 +87,7 @@ export async function bootNested(options: NestedOptions = {}): Promise<NestedGue
   });
   const files: AgentFile[] = [
     ...kernel.modules,
-    { path: "lab/kvm-hello", content: readFileSync(hello), executable: true },
+    await helloFile(),
     { path: "lab/l2-kernel", content: readFileSync(kernel.kernelPath) },
     { path: "lab/l2-initrd", content: inner },
     ...[QEMU, ...libraries(), ...QEMU_DATA].map(fromHost),
@@ -103,6 +101,21 @@ export async function bootNested(options: NestedOptions = {}): Promise<NestedGue
   );
   await guest.session.ready(300);
   return guest;
+}
+
+/** A guest without QEMU that loads KVM, runs `commands` (/lab/kvm-hello is a VM), and powers off. */
+export async function nestedFiles(commands: readonly string[]): Promise<BootFiles> {
+  const kernel = await modularKernel("cloud", ["kvm-intel"]);
+  const files = [...kernel.modules, await helloFile()];
+  const load = kernel.modules.map(({ path }) => `insmod /${path}`);
+  return bootFiles(kernel, { files, commands: [...load, ...commands] });
+}
+
+/** The least KVM program. */
+async function helloFile(): Promise<AgentFile> {
+  const source = join(CHECKOUT, "conformance/harness/kvm-hello.c");
+  const program = await compile(source, ["-O2", "-static", "-march=x86-64"]);
+  return { path: "lab/kvm-hello", content: readFileSync(program), executable: true };
 }
 
 export class NestedGuest {

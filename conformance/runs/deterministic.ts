@@ -10,6 +10,7 @@ import { digest, outputFolder } from "../harness/cache.ts";
 import { chosenEngine } from "../harness/engine.ts";
 import type { BootFiles } from "../harness/guest-machine.ts";
 import { guestKernel } from "../harness/kernels.ts";
+import { NESTED_CPU, nestedFiles } from "../harness/nested-guest.ts";
 import { ProcessMachine } from "../harness/process-machine.ts";
 import type { Report } from "../harness/report.ts";
 
@@ -25,6 +26,13 @@ const COMMANDS = [
   "dmesg",
 ];
 
+const NESTED_VMS = 3;
+const NESTED_COMMANDS = [
+  ...Array.from({ length: NESTED_VMS }, () => "/lab/kvm-hello"),
+  "cat /proc/uptime /proc/interrupts",
+  "dmesg",
+];
+const CPU_MODEL = "x86-64-v2";
 const LEAST_EXITS = 1000;
 const NEWLINE = 10;
 
@@ -34,17 +42,42 @@ interface Outcome {
   readonly stateHash: string;
 }
 
-export function deterministic(report: Report): Promise<void> {
-  return compareBoots(report, [chosenEngine(), chosenEngine()]);
+export async function deterministic(report: Report): Promise<void> {
+  await compareBoots(report, [chosenEngine(), chosenEngine()], await plain());
 }
 
-export function engines(report: Report): Promise<void> {
-  return compareBoots(report, ENGINES);
+export async function engines(report: Report): Promise<void> {
+  await compareBoots(report, ENGINES, await plain());
 }
 
-async function compareBoots(report: Report, choice: readonly EngineName[]): Promise<void> {
+/** The same with KVM in the guest, and VMs in it: once on the interpreter, twice on the region tier. */
+export async function deterministicNested(report: Report): Promise<void> {
+  const machine = { files: await nestedFiles(NESTED_COMMANDS), cpuModel: NESTED_CPU };
+  const [first] = await compareBoots(report, ["interpreter", "jit", "jit"], machine);
+  const vms = first!.console.match(/real mode\r?\nhalted/g)?.length ?? 0;
+  report.check(
+    vms === NESTED_VMS,
+    `${vms} of ${NESTED_VMS} virtual machines have run in the guest`,
+  );
+}
+
+interface DeterministicMachine {
+  readonly files: BootFiles;
+  readonly cpuModel: string;
+}
+
+async function plain(): Promise<DeterministicMachine> {
   const files = bootFiles(await guestKernel("cloud"), { commands: COMMANDS });
-  const [first, ...others] = await inTurn(choice, (engine) => bootOnce(report, files, engine));
+  return { files, cpuModel: CPU_MODEL };
+}
+
+async function compareBoots(
+  report: Report,
+  choice: readonly EngineName[],
+  machine: DeterministicMachine,
+): Promise<readonly Outcome[]> {
+  const outcomes = await inTurn(choice, (engine) => bootOnce(report, machine, engine));
+  const [first, ...others] = outcomes;
   const lines = first!.trace.reduce((count, byte) => count + (byte === NEWLINE ? 1 : 0), 0);
   report.fact(`exit log: ${lines} lines, SHA-256 ${digest(first!.trace).slice(0, 16)}`);
   report.check(lines > LEAST_EXITS, "the exit log has been written");
@@ -55,14 +88,19 @@ async function compareBoots(report: Report, choice: readonly EngineName[]): Prom
     const place = firstDifference(first!.trace, other.trace);
     if (place) report.fact(`they part at: ${place}`);
   }
+  return outcomes;
 }
 
-async function bootOnce(report: Report, files: BootFiles, engine: EngineName): Promise<Outcome> {
+async function bootOnce(
+  report: Report,
+  { files, cpuModel }: DeterministicMachine,
+  engine: EngineName,
+): Promise<Outcome> {
   const tracePath = join(outputFolder("deterministic"), `${process.pid}.log`);
   const machine = new ProcessMachine({
     ...files,
     clock: "deterministic",
-    cpuModel: "x86-64-v2",
+    cpuModel,
     engine,
     tracePath,
   });

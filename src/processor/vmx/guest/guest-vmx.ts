@@ -29,6 +29,7 @@ import {
   GUEST_PHYSICAL_MAP,
   gprAt,
   JOINED_MSR_BITMAP,
+  LOST_VMCS,
   Page,
   PCID_MAP,
   PCIDS,
@@ -582,9 +583,11 @@ export class GuestVmx {
     this.#locate();
   }
 
-  /** The place of the current VMCS, which our own hypervisor may have moved. */
+  /** The place of the current VMCS, which our own hypervisor may have moved or taken away. */
   #locate(): void {
-    this.#vmcs.at = this.#current === NO_POINTER ? 0 : this.#hostOf(this.#current);
+    this.#mustCheck = true;
+    const at = this.#current === NO_POINTER ? 0 : this.#hostOf(this.#current);
+    this.#vmcs.at = at === 0 ? LOST_VMCS : at;
   }
 
   #vmclear(): Outcome {
