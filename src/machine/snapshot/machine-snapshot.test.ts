@@ -7,6 +7,7 @@ import type { EngineName, MachineConfig } from "../../control/protocol.ts";
 import { type Assembler, dword, imm } from "../../processor/isa/assemble.ts";
 import { DEFAULT_CPU_MODEL } from "../../processor/isa/cpuid.ts";
 import { al, dx, eax, ebx, ecx, edi, esi } from "../../processor/isa/registers.ts";
+import { RAM_BASE } from "../../processor/state/layout.ts";
 import { MemoryPort } from "../../storage/memory-port.ts";
 import { Machine } from "../machine.ts";
 import { crc32 } from "./crc32.ts";
@@ -161,6 +162,19 @@ test("zero pages are left out, and what is left is read when it is touched", () 
   assert.equal(finish(restored), "poweroff");
   assert.ok(pagesRead > first, "memory comes while the guest runs");
   assert.equal(restored.machine.describe().includes("DEAD"), true);
+});
+
+test("every page that is not zero is in a snapshot, though untouched memory is not looked at", () => {
+  for (const engine of ["interpreter", "jit"] as const) {
+    const run = start({ engine, stopAt: 3 * STOP });
+    const file = open(snapshotOf(run));
+    const ram = new Uint32Array(run.machine.engine.view.buffer, RAM_BASE);
+    let pages = 0;
+    for (let at = 0; at < ram.length; at += 1024)
+      if (ram.subarray(at, at + 1024).some((word) => word !== 0)) pages++;
+    assert.ok(pages > 100, `${pages} pages`);
+    assert.equal(file.pages.length / 4096, pages);
+  }
 });
 
 test("guest time goes on where it was, and the clock of the machine's chip is right", () => {
