@@ -56,6 +56,7 @@ const EXAMPLES: readonly Example[] = [
   { verb: "exec", line: "tar c src | hypo exec -i web tar x -C /tmp" },
   { verb: "attach", line: "hypo attach web", lasts: true, code: 143 },
   { verb: "wait", line: "hypo wait web", lasts: true, says: /^143\n$/ },
+  { verb: "trace", line: "hypo trace -c syscalls web", lasts: true, says: /execve/ },
   { verb: "ps", line: "hypo ps", says: /^web +running /m },
   { verb: "ps", line: "hypo ps -q", says: /^web\n$/ },
   { verb: "logs", line: "hypo logs -t web" },
