@@ -642,3 +642,39 @@ test("a guest hypervisor whose VMCS is taken away reads and writes what is nobod
   assert.equal(lab.launch(), "fail");
   assert.equal(lab.vmptrld(At.VMCS), "fail");
 });
+
+test("both tiers execute a guest hypervisor and its guest alike, to the instruction, and every time", () => {
+  const outcome = (engine: "interpreter" | "jit"): string => {
+    const lab = new VmxLab({
+      engine,
+      guest: (a) => {
+        a.label("again").emit("mov", ecx, imm(20_000));
+        a.label("spin").emit("add", rbx, rcx).emit("rol", rbx, imm(3));
+        a.emit("dec", ecx).emit("jne", "spin");
+        a.emit("rdtsc").emit("add", rbx, rax);
+        a.emit("cpuid").emit("jmp", "again");
+      },
+    });
+    const pin = TEST_CONTROLS.pin | BigInt(PinControl.PREEMPTION_TIMER);
+    lab.prepare([
+      [Field.PIN_CONTROLS, pin],
+      [Field.PREEMPTION_TIMER, 1500n],
+    ]);
+    lab.launch();
+    const seen: unknown[] = [];
+    for (let i = 0; i < 12; i++) {
+      const reason = Number(lab.field(Field.EXIT_REASON));
+      seen.push(
+        [reason, lab.field(Field.GUEST_RIP), lab.register(3), lab.processor.retired].join(),
+      );
+      if (reason === ExitReason.CPUID) lab.skip();
+      lab.resume();
+    }
+    return seen.join("\n");
+  };
+  const first = outcome("interpreter");
+  assert.match(first, new RegExp(`^${ExitReason.PREEMPTION_TIMER},`, "m"));
+  assert.match(first, new RegExp(`^${ExitReason.CPUID},`, "m"));
+  assert.equal(outcome("jit"), first);
+  assert.equal(outcome("interpreter"), first);
+});
