@@ -62,6 +62,7 @@ const EXAMPLES: readonly Example[] = [
   { verb: "logs", line: "hypo logs -t web" },
   { verb: "inspect", line: "hypo inspect web", says: /"httpd"/ },
   { verb: "stats", line: "hypo stats --no-stream web", says: /^web +[\d.]+ %/m },
+  { verb: "trace", line: "hypo trace -n 5 exits web", says: /^(?:.+\n){5}$/ },
   { verb: "services", line: "hypo services", says: /console/ },
   { verb: "service", line: "hypo service restart pci" },
   { verb: "cp", line: "hypo cp web:/etc/passwd ." },

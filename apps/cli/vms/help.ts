@@ -72,7 +72,7 @@ Examples:
   hypo trace syscalls web -e openat,execve -p nginx
   hypo trace -c syscalls web           counts, errors and times
   hypo trace syscalls web -o web.json  open it at https://ui.perfetto.dev
-  hypo trace exits web                 every VM exit
+  hypo trace -n 5 exits web            the next five VM exits
   hypo trace interrupts web            every interrupt and exception that the guest is given by us
   hypo trace transitions web           every change between user and kernel
 
