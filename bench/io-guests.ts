@@ -4,10 +4,13 @@ import { once } from "node:events";
 import {
   closeSync,
   ftruncateSync,
+  mkdirSync,
   mkdtempSync,
   openSync,
   readFileSync,
   rmSync,
+  utimesSync,
+  writeFileSync,
   writeSync,
 } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
@@ -24,12 +27,24 @@ import type { EngineName } from "../src/control/protocol.ts";
 import { compile } from "./build-programs.ts";
 import { KERNEL_WORDS, V2_TERMS } from "./even-terms.ts";
 import { Guest, QEMU_NAME } from "./guests.ts";
-import { BODY_BYTES, DISK_MIB, HTTP_PORT } from "./io-table.ts";
+import {
+  BODY_BYTES,
+  DISK_MIB,
+  FILE_BYTES,
+  FILES_EACH,
+  HTTP_PORT,
+  SHARED_FOLDERS,
+} from "./io-table.ts";
 import type { BenchOptions } from "./options.ts";
 
-const MODULES = ["virtio_pci", "virtio_blk", "virtio_net"];
+const MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "9pnet_virtio", "9p", "virtiofs"];
 const MIB = 1 << 20;
 const SETUP_SECONDS = 60;
+const [TAG_9P, TAG_FS] = ["share-9p", "share-fs"];
+const MOUNT_9P = `mount -t 9p -o trans=virtio,version=9p2000.L,msize=524288 ${TAG_9P}`;
+/** A channel of 9P takes one mount. */
+const MOUNT_AGAIN = "mount --bind /share-9p";
+const MOUNT_FS = `mount -t virtiofs ${TAG_FS}`;
 
 export interface IoGuest {
   readonly guest: Guest;
@@ -37,29 +52,32 @@ export interface IoGuest {
   readonly httpPort: number;
 }
 
-interface Disks {
+interface Files {
   readonly raw: string;
   readonly base: string;
+  readonly shared: string;
 }
 
 /** Boots all and sets up disks, network and the guests' servers. The images go with the process. */
 export async function bootIoGuests(options: BenchOptions): Promise<Record<string, IoGuest>> {
-  const kernel = await modularKernel("cloud", MODULES);
+  const kernel = await modularKernel("generic", MODULES);
   const files = await guestFiles(kernel, options);
   const folder = mkdtempSync(join(tmpdir(), "hypolith-bench-io-"));
   process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
+  const shared = sharedFolder(folder);
   const guests: Record<string, IoGuest> = {};
   const names = [...(options.withQemu ? [QEMU_NAME] : []), ...options.engines];
   for (const name of names) {
     options.progress(`booting ${name}`);
     const httpPort = await freePort();
-    const disks = { raw: image(folder, `${name}-raw`), base: image(folder, `${name}-base`) };
+    const [raw, base] = [image(folder, `${name}-raw`), image(folder, `${name}-base`)];
+    const disks = { raw, base, shared };
     const machine =
       name === QEMU_NAME
         ? qemu(files, disks, httpPort, options)
         : ours(files, disks, { httpPort, engine: name as EngineName, options });
     guests[name] = { guest: new Guest(machine), httpPort };
-    await setUp(guests[name].guest, kernel);
+    await setUp(guests[name].guest, kernel, name === QEMU_NAME ? MOUNT_AGAIN : MOUNT_FS);
   }
   return guests;
 }
@@ -94,9 +112,21 @@ function image(folder: string, name: string): string {
   return path;
 }
 
+function sharedFolder(folder: string): string {
+  const shared = join(folder, "shared");
+  for (let d = 0; d < SHARED_FOLDERS; d++) {
+    mkdirSync(join(shared, `d${d}`), { recursive: true });
+    for (let f = 0; f < FILES_EACH; f++)
+      writeFileSync(join(shared, `d${d}`, `f${f}`), Buffer.alloc(FILE_BYTES, f));
+  }
+  // What `find -newer` compares with, and nothing else.
+  utimesSync(join(shared, "d0", "f0"), 1, 1);
+  return shared;
+}
+
 function qemu(
   files: BootFiles,
-  { raw, base }: Disks,
+  { raw, base, shared }: Files,
   httpPort: number,
   { qemuCpu }: BenchOptions,
 ): GuestMachine {
@@ -108,13 +138,15 @@ function qemu(
     ...["-drive", `file=${overlay},format=qcow2,if=none,id=b`, "-device", "virtio-blk-pci,drive=b"],
     ...["-netdev", `user,id=n,hostfwd=tcp:127.0.0.1:${httpPort}-:${HTTP_PORT}`],
     ...["-device", "virtio-net-pci,netdev=n"],
+    ...["-fsdev", `local,id=s,path=${shared},security_model=none,multidevs=remap`],
+    ...["-device", `virtio-9p-pci,fsdev=s,mount_tag=${TAG_9P}`],
   ];
   return new QemuMachine(files, qemuCpu ?? V2_TERMS.qemuCpu, devices);
 }
 
 function ours(
   files: BootFiles,
-  { raw, base }: Disks,
+  { raw, base, shared }: Files,
   {
     httpPort,
     engine,
@@ -130,18 +162,23 @@ function ours(
     { path: base, format: "raw", mode: "scratch" },
   ] as const;
   const network = { forwards: [`127.0.0.1:${httpPort}:${HTTP_PORT}`] };
-  const changes = { engine, disks, network };
+  const shares = [
+    { path: shared, tag: TAG_9P, protocol: "9p", readOnly: false },
+    { path: shared, tag: TAG_FS, protocol: "fs", readOnly: false },
+  ] as const;
+  const changes = { engine, disks, network, shares };
   return new WorkerProcess({ ...files, cpuModel: V2_TERMS.cpuModel, changes }, options.nodeOptions);
 }
 
-async function setUp(guest: Guest, kernel: ModularKernel): Promise<void> {
+async function setUp(guest: Guest, kernel: ModularKernel, mount: string): Promise<void> {
   await guest.ready();
   const commands = [
     ...kernel.modules.map(({ path }) => `insmod /${path}`),
     "ip link set lo up && ip link set eth0 up",
-    "udhcpc -i eth0 -n -q -f -s /lab/udhcpc.sh",
+    "udhcpc -i eth0 -n -q -f -t 12 -s /lab/udhcpc.sh",
     `/lab/net serve ${HTTP_PORT} ${BODY_BYTES} >/dev/null 2>&1 &`,
     "[ -b /dev/vda ] && [ -b /dev/vdb ]",
+    `mkdir -p /share /share-9p && ${MOUNT_9P} /share-9p && ${mount} /share`,
   ];
   for (const command of commands) {
     const { status, output } = await guest.run(command, SETUP_SECONDS);

@@ -2,18 +2,24 @@
  * The rows of `npm run bench -- io`: what a guest does with its disk and its network, and how much of it.
  *
  * /dev/vda is a raw image that is written to, /dev/vdb a fresh qcow2 overlay over such an image. Each is DISK_MIB large. `round` is for rows
- * that need something untouched.
+ * that need something untouched. /share and /share-9p are the same folder of this computer: by what each machine does best (ours virtio-fs, QEMU's 9P, which
+ * needs no other program), and by 9P for both.
  */
 export const DISK_MIB = 256;
 /** Of the guest's HTTP server. */
 export const HTTP_PORT = 80;
 export const BODY_BYTES = 1024;
+/** Of the shared folder. */
+export const SHARED_FOLDERS = 30;
+export const FILES_EACH = 20;
+export const FILE_BYTES = 3000;
+const FILES = SHARED_FOLDERS * FILES_EACH;
 
 export type IoUnit = "MiB" | "op";
 
 export interface IoRow {
   readonly name: string;
-  readonly group: "disk" | "network";
+  readonly group: "disk" | "network" | "share";
   readonly description: string;
   readonly unit: IoUnit;
   readonly amount: number;
@@ -72,6 +78,19 @@ const guest = (command: (peers: IoPeers) => string): IoWork => ({
 const STREAM_MIB = 64;
 const PINGS = 2000;
 
+const DROP = "echo 2 >/proc/sys/vm/drop_caches";
+
+/** What git status does: looks at all files, which it has seen before, and at all folders. */
+const status = (place: string): string =>
+  `for i in 1 2; do find ${place} -type f -newer ${place}/d0/f0 | wc -l; done`;
+
+function share(name: string, description: string, amount: number, command: string): IoRow {
+  return {
+    ...{ name, description, group: "share", unit: "op", amount },
+    work: guest(() => command),
+  };
+}
+
 export const IO_ROWS: readonly IoRow[] = [
   disk("read-1m", "sequential, 1 MiB at a time", { mode: "read", bytes: LARGE, count: 192 }),
   disk("write-1m", "sequential, 1 MiB at a time", { mode: "write", bytes: LARGE, count: 192 }),
@@ -81,7 +100,7 @@ export const IO_ROWS: readonly IoRow[] = [
     ...{ mode: "read", bytes: SMALL, count: 500, isRandom: true, processes: 8 },
   }),
   disk("sync-4k", "at random, each made safe", {
-    ...{ mode: "sync", bytes: SMALL, count: 100, isRandom: true },
+    ...{ mode: "sync", bytes: SMALL, count: 300, isRandom: true },
   }),
   disk("overlay-read", "a qcow2 overlay, 1 MiB at a time", {
     ...{ mode: "read", bytes: LARGE, count: 192, disk: "vdb" },
@@ -122,4 +141,12 @@ export const IO_ROWS: readonly IoRow[] = [
     description: "requests by a forwarded port, 4 connections kept",
     work: { kind: "http", keeps: true, connections: 4 },
   },
+  share("walk", "files of a tree found, nothing cached", FILES, `${DROP}; find /share | wc -l`),
+  share("status", "files looked at, twice", 2 * FILES, status("/share")),
+  share(
+    ...(["cat", "files read, nothing cached", FILES] as const),
+    `${DROP}; find /share -type f | xargs cat | wc -c`,
+  ),
+  share("walk-9p", "as walk, by 9P", FILES, `${DROP}; find /share-9p | wc -l`),
+  share("status-9p", "as status, by 9P", 2 * FILES, status("/share-9p")),
 ];
