@@ -104,6 +104,7 @@ function halves(config: MachineConfig, until: number, snapshot?: SnapshotFile) {
 // ---- under load ----
 
 const LOAD = `
+dmesg -r >/tmp/before
 i=0
 while :; do
   i=$((i+1))
@@ -134,7 +135,7 @@ async function underLoad(report: Report, home: HypoHome): Promise<void> {
     const state = await home.sh(
       "copy",
       `n=$(cat /tmp/done); sleep 2; m=$(cat /tmp/done); p=$(wc -l </tmp/pages); sleep 2
-      echo $n $m $((m - n > 1)) $(( $(wc -l </tmp/pages) - p > 1 )); dmesg -l emerg,alert,crit,err,warn | tail -5
+      echo $n $m $((m - n > 1)) $(( $(wc -l </tmp/pages) - p > 1 )); dmesg -r | grep -vxFf /tmp/before | grep '^<[0-4]>' | tail -5
       for s in $(seq 0 ${SECTORS - 1}); do dd if=/dev/vda bs=512 skip=$s count=1 2>/dev/null | head -c 8; echo; done >/tmp/sectors
       k=$(cat /tmp/done); for j in $(seq $((k - ${SECTORS / 2})) $k); do [ $j -lt 1 ] || grep -q "$(printf '%08d' $j)" /tmp/sectors || echo "lost $j"; done`,
     );
