@@ -28,6 +28,8 @@ const LARGE = 0x80;
 const GLOBAL = 0x100;
 const NX = 1n << 63n;
 const FRAME = 0x000f_ffff_ffff_f000n;
+/** Bits 62:52 are ignored in 4-level paging and reserved in PAE paging. */
+const PAE_RESERVED = 0x7ff0_0000_0000_0000n;
 
 /** State of a walk while it is built: rights so far, and the entries passed, for their accessed bits. */
 class WalkState {
@@ -59,7 +61,14 @@ class WalkState {
     const { p, access, user } = this;
     const fetchBit = access
       .eq(Walk.EXECUTE)
-      .and(p.get(S.EFER).and(Efer.NXE).ne(0).or(p.get(S.CR4).and(Cr4.SMEP).ne(0)));
+      .and(
+        p
+          .get(S.EFER)
+          .and(Efer.NXE)
+          .ne(0)
+          .and(p.get(S.CR4).and(Cr4.PAE).ne(0))
+          .or(p.get(S.CR4).and(Cr4.SMEP).ne(0)),
+      );
     const code = access
       .eq(Walk.WRITE)
       .shl(1)
@@ -170,7 +179,7 @@ const index = (linear: Val, shift: number, mask: number, entryBytes: number): Va
   linear.shrU(shift).and(mask).mul(entryBytes);
 
 /** From the page-directory level down, common to PAE and 4-level paging; `base` is the directory's frame. */
-function walkDirectory64(w: WalkState): void {
+function walkDirectory64(w: WalkState, reservedBits: Val | null): void {
   const { p, linear } = w;
   const fn = p.fn;
   w.step64(
@@ -178,7 +187,7 @@ function walkDirectory64(w: WalkState): void {
       .read()
       .and(FRAME)
       .or(index(linear, 21, 511, 8)),
-    null,
+    reservedBits,
   );
   fn.if(w.entry.read().and(LARGE).ne(0), () => {
     fn.if(w.entry.read().and(0x1f_e000n).ne(0), () => w.pageFault(true, true));
@@ -186,7 +195,7 @@ function walkDirectory64(w: WalkState): void {
   });
   const directory = w.host.read();
   const directoryEntry = w.entry.read();
-  w.step64(directoryEntry.and(FRAME).or(index(linear, 12, 511, 8)), null);
+  w.step64(directoryEntry.and(FRAME).or(index(linear, 12, 511, 8)), reservedBits);
   fn.if(directoryEntry.and(ACCESSED).eqz(), () => {
     fn.store("i64.store", directory, directoryEntry.or(ACCESSED));
   });
@@ -211,7 +220,7 @@ function walkLong(w: WalkState): void {
     w.finish(0x3fff_ffffn, PageRights.HUGE, true);
   });
   w.setAccessed();
-  walkDirectory64(w);
+  walkDirectory64(w, null);
 }
 
 /** PAE: the four top entries are registers, loaded and checked by MOV CR3. */
@@ -220,7 +229,7 @@ function walkPae(w: WalkState): void {
   const pdpte = p.fn.load("i64.load", index(linear, 30, 3, 8).wrap(), S.PDPTE0.at);
   w.entry.set(pdpte);
   p.fn.if(pdpte.and(PRESENT).eqz(), () => w.pageFault(false));
-  walkDirectory64(w);
+  walkDirectory64(w, p.i64(PAE_RESERVED));
 }
 
 function walk32(w: WalkState): void {
