@@ -1,5 +1,6 @@
 /**
  * `npm run conformance -- [--engine interpreter|jit] [NAME...]`: operating systems on the machine, as named runs. Without names, all of them.
+ * `--steps N --seed N` are for page-tables.
  *
  * Each prints what it measured and its verdict; the exit status is 0 when all passed. HYPO_MACHINE_WORKER=apps/cli/testing/qemu-worker.ts
  * (as an absolute path) puts QEMU in the machine's place where a run needs no more than the control protocol: to judge the runs by.
@@ -18,12 +19,22 @@ import { images } from "./runs/images.ts";
 import { kernels } from "./runs/kernels.ts";
 import { nested } from "./runs/nested.ts";
 import { network, virtioNetwork } from "./runs/network.ts";
+import { pageTables } from "./runs/page-tables.ts";
 import { serviceDrill } from "./runs/service-drill.ts";
 import { session } from "./runs/session.ts";
 import { shares } from "./runs/shares.ts";
 import { snapshots } from "./runs/snapshots.ts";
 import { stress } from "./runs/stress.ts";
 import { userland } from "./runs/userland.ts";
+
+const { positionals, values } = parseArgs({
+  allowPositionals: true,
+  options: {
+    engine: { type: "string", default: "interpreter" },
+    steps: { type: "string", default: "10000000" },
+    seed: { type: "string", default: "1" },
+  },
+});
 
 const RUNS: Readonly<Record<string, (report: Report) => Promise<void>>> = {
   kernels,
@@ -40,17 +51,13 @@ const RUNS: Readonly<Record<string, (report: Report) => Promise<void>>> = {
   session,
   "service-drill": serviceDrill,
   snapshots,
+  "page-tables": pageTables(Number(values.steps), Number(values.seed)),
   nested,
   "nested-deterministic": deterministicNested,
   network,
   "virtio-network": virtioNetwork,
   browser,
 };
-
-const { positionals, values } = parseArgs({
-  allowPositionals: true,
-  options: { engine: { type: "string", default: "interpreter" } },
-});
 chooseEngine(values.engine);
 const unknown = positionals.filter((name) => !(name in RUNS));
 if (unknown.length > 0) {

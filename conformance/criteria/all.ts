@@ -9,6 +9,7 @@ import { ledgerSums } from "./p1-a6-ledger.ts";
 import { hangLeavesOthersAlone } from "./p1-a7-hang.ts";
 import { nestedDevices } from "./p1-a8-nested.ts";
 import { shadowPaging } from "./p5-a8-shadow-paging.ts";
+import { accessedHarvest, pagingPermutations, tablePoison } from "./p5-paging.ts";
 import { transitionMatrix } from "./p6-a1-matrix.ts";
 import { levelAtEntry } from "./p6-a2-at-entry.ts";
 import { injectedIncrease } from "./p6-a3-injection.ts";
@@ -36,8 +37,12 @@ import {
   executeFallback,
   hostIdt,
   kvmTimer,
+  pagingBoots,
+  pagingCorners,
+  pagingExits,
   realTimeGuest,
   slices,
+  spuriousFaults,
   twoVcpus,
   virtualApicUnit,
 } from "./untried.ts";
@@ -51,6 +56,13 @@ export const CRITERIA: readonly Criterion[] = [
   ledgerSums,
   hangLeavesOthersAlone,
   nestedDevices,
+  pagingPermutations,
+  pagingBoots,
+  accessedHarvest,
+  spuriousFaults,
+  pagingExits,
+  tablePoison,
+  pagingCorners,
   shadowPaging,
   transitionMatrix,
   levelAtEntry,

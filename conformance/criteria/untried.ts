@@ -93,3 +93,38 @@ export const kvmTimer = untried(
   "KVM runs (P9-A6), its timer is not measured",
   { timeBase: "virtual", runMode: "kvm" },
 );
+
+const ACTIVE_TABLES = "a VM has EPT, there are no active tables yet";
+const EPT_OFF = { timeBase: "none", runMode: "mh-noept" } as const;
+
+export const pagingBoots = untried(
+  "P5-A2",
+  "Debian amd64 and i386-PAE boot and compile a kernel with EPT off",
+  "the same result as without a hypervisor",
+  ACTIVE_TABLES,
+  EPT_OFF,
+);
+
+export const spuriousFaults = untried(
+  "P5-A4",
+  "every page fault that the guest gets is one by its tables, no access succeeds that they never allowed",
+  "0 violations in the runs of P5-A1, A2 and A8",
+  ACTIVE_TABLES,
+  EPT_OFF,
+);
+
+export const pagingExits = untried(
+  "P5-A5",
+  "exits of a load that forks: write-protecting everything, virtual TLB, metadata and working set",
+  "strictly decreasing",
+  ACTIVE_TABLES,
+  EPT_OFF,
+);
+
+export const pagingCorners = untried(
+  "P5-A7",
+  "self-mapped tables, large pages over small ones, device pages, tables outside of memory",
+  "as the reference, or a machine check to the guest; no fault of the hypervisor",
+  ACTIVE_TABLES,
+  EPT_OFF,
+);

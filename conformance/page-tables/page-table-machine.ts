@@ -95,6 +95,10 @@ export class PageTableMachine {
   readonly #bytes: 4 | 8;
   /** What an access of the guest reads or writes: the registers of its mode. */
   readonly #dataBits: 32 | 64;
+  /** Slots whose walk reads an entry, by its address. */
+  readonly #users = new Map<number, Set<Slot>>();
+  /** Slots with translations that were replaced. */
+  readonly #holders = new Set<Slot>();
   #commands = 0;
   #resultBytes = 0;
   #expected: Expected[] = [];
@@ -200,7 +204,13 @@ export class PageTableMachine {
     } catch (error) {
       if (!(error instanceof Outside)) throw error;
     }
+    for (const at of slot.entries) this.#users.get(at)?.delete(slot);
     slot.entries = entries;
+    for (const at of entries) {
+      const users = this.#users.get(at) ?? new Set();
+      users.add(slot);
+      this.#users.set(at, users);
+    }
   }
 
   /** What translates a page now may stay cached. */
@@ -214,6 +224,7 @@ export class PageTableMachine {
     if (!t) return;
     const list = t.global ? slot.globalStale : slot.stale[this.pcid]!;
     const found = t;
+    this.#holders.add(slot);
     if (!list.some((old) => same(old, found))) list.push(found);
   }
 
@@ -225,7 +236,7 @@ export class PageTableMachine {
   }
 
   #write(at: number, value: bigint): void {
-    const affected = this.slots.filter(({ entries }) => entries.includes(at));
+    const affected = [...(this.#users.get(at) ?? [])];
     for (const slot of affected) this.#remember(slot);
     this.#poke(at, value);
     for (const slot of affected) this.#follow(slot);
@@ -283,17 +294,24 @@ export class PageTableMachine {
       (other: Slot) =>
       (t: Translation): boolean =>
         other.linear / BigInt(t.pageBytes) !== linear / BigInt(t.pageBytes);
-    for (const other of this.slots) {
+    for (const other of this.#holders) {
       other.stale[this.pcid] = other.stale[this.pcid]!.filter(lasts(other));
       other.globalStale = other.globalStale.filter(lasts(other));
+      this.#release(other);
     }
+  }
+
+  #release(slot: Slot): void {
+    if (slot.globalStale.length === 0 && slot.stale.every((list) => list.length === 0))
+      this.#holders.delete(slot);
   }
 
   #forget(pcids: readonly number[], globals: boolean): void {
     this.counts.flushes!++;
-    for (const slot of this.slots) {
+    for (const slot of this.#holders) {
       for (const pcid of pcids) slot.stale[pcid] = [];
       if (globals) slot.globalStale = [];
+      this.#release(slot);
     }
   }
 
@@ -382,7 +400,7 @@ export class PageTableMachine {
     if (type === 3) this.#forget(all, false);
     if (type !== 0) return;
     const { linear } = slot;
-    for (const other of this.slots)
+    for (const other of this.#holders)
       other.stale[pcid] = other.stale[pcid]!.filter(
         (t) => other.linear / BigInt(t.pageBytes) !== linear / BigInt(t.pageBytes),
       );
