@@ -15,6 +15,7 @@ import {
   al,
   cr4,
   dx,
+  ecx,
   r8,
   r9,
   r10,
@@ -31,11 +32,12 @@ import {
   rdx,
   rsi,
 } from "../src/processor/isa/registers.ts";
-import { Field, PinControl } from "../src/processor/isa/vmcs-fields.ts";
+import { Field, PinControl, PrimaryControl } from "../src/processor/isa/vmcs-fields.ts";
 import type { EptTables } from "../src/processor/memory/ept.ts";
 import { gprAt, RAM_BASE } from "../src/processor/state/layout.ts";
 import { REVISION } from "../src/processor/vmx/capabilities.ts";
 import { TEST_CONTROLS } from "../src/processor/vmx/entry-checks/check.ts";
+import type { InterruptPort } from "../src/processor/vmx/interrupt-port.ts";
 import { Processor } from "../src/processor/vmx/processor.ts";
 import type { Vmcs } from "../src/processor/vmx/vmcs.ts";
 import { assembleBareMetal } from "./bare-metal.ts";
@@ -46,6 +48,12 @@ const CURSOR = 0x1f_0000;
 const REGISTERS = 0x1f_1000;
 /** Of INVEPT and INVVPID. */
 const DESCRIPTOR = 0x1f_2000;
+/** Of the hypervisor's own IDT handler: runs so far. Of its dispatcher: vectors taken from the VMCS so far, and the last of them. */
+const HANDLED = 0x1f_3000;
+const DISPATCHED = 0x1f_3008;
+const LAST_VECTOR = 0x1f_3010;
+const HOST_IDT = 0x1f_4000;
+const HOST_CODE_SELECTOR = 0x10n;
 export const At = {
   VMXON: 0x30_0000,
   VMCS: 0x30_1000,
@@ -88,6 +96,10 @@ const Op = {
   INVEPT: 10,
   INVVPID: 11,
   VMCALL: 12,
+  /** What a VMM does after an external-interrupt exit: dispatch the vector if there is one, then STI, NOP, CLI. */
+  DISPATCH: 13,
+  /** STI, NOP, CLI. */
+  OPEN: 14,
 } as const;
 
 const SAVED = [rax, rcx, rdx, rbx, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15];
@@ -129,6 +141,19 @@ function program(a: Assembler): void {
   op("INVEPT", () => a.emit("invept", rbx, xmmword(DESCRIPTOR)));
   op("INVVPID", () => a.emit("invvpid", rbx, xmmword(DESCRIPTOR)));
   op("VMCALL", () => a.emit("vmcall"));
+  op("DISPATCH", () => {
+    a.emit("mov", rbx, imm(Field.EXIT_INTERRUPTION_INFO));
+    a.emit("vmread", rcx, rbx);
+    a.emit("test", ecx, ecx);
+    a.emit("jns", "op_OPEN");
+    a.emit("and", ecx, imm(0xff));
+    a.emit("mov", qword(LAST_VECTOR), rcx);
+    a.emit("mov", rcx, qword(DISPATCHED));
+    a.emit("inc", rcx);
+    a.emit("mov", qword(DISPATCHED), rcx);
+    a.emit("jmp", "op_OPEN");
+  });
+  op("OPEN", () => a.emit("sti").emit("nop").emit("cli"));
   for (const name of ["VMLAUNCH", "VMRESUME"] as const)
     op(name, () => {
       a.emit("mov", qword(CURSOR), rsi);
@@ -150,6 +175,12 @@ function program(a: Assembler): void {
   a.emit("mov", dx, imm(DONE_PORT));
   a.emit("out", dx, al);
   a.emit("jmp", "again");
+  a.label("host_handler").emit("push", rcx);
+  a.emit("mov", rcx, qword(HANDLED));
+  a.emit("inc", rcx);
+  a.emit("mov", qword(HANDLED), rcx);
+  a.emit("pop", rcx);
+  a.emit("iretq");
 }
 
 /** How an instruction ended: "ok", "invalid" (VMfailInvalid), or "fail" (VMfailValid). */
@@ -165,6 +196,8 @@ export interface VmxLabOptions {
   /** The guest's guest. */
   readonly guest?: (a: Assembler) => void;
   readonly cpuModel?: string;
+  /** The pCPU's interrupt controllers, passed through: what they ask for is the guest hypervisor's, and neither it nor HLT exits to ours. */
+  readonly interrupts?: InterruptPort;
   /** Sees exits to our own hypervisor but those of the lab; answers true if it has handled it. */
   readonly onExit?: (vmcs: Vmcs, reason: number) => boolean;
 }
@@ -181,6 +214,7 @@ export class VmxLab {
   /** Called once after the next doorbell exit in between: answers true to be called no more. */
   between: (() => boolean) | null = null;
   readonly #exited: bigint;
+  readonly #hostHandler: bigint;
   readonly #labels: Assembler | null;
   readonly #onExit: ((vmcs: Vmcs, reason: number) => boolean) | undefined;
   #isStarted = false;
@@ -194,6 +228,7 @@ export class VmxLab {
       clock: new DeterministicClock(),
       entropy: () => 42n,
       doorbell: () => this.between !== null,
+      ...(options.interrupts ? { interrupts: options.interrupts } : {}),
     });
     const parts = assembleBareMetal(
       {
@@ -205,11 +240,17 @@ export class VmxLab {
     this.vmcs = parts.vmcs;
     this.view = parts.view;
     this.ept = parts.ept;
+    if (options.interrupts) {
+      const primary = this.vmcs.number(Field.PRIMARY_CONTROLS);
+      this.vmcs.set(Field.PIN_CONTROLS, PinControl.NMI);
+      this.vmcs.set(Field.PRIMARY_CONTROLS, (primary & ~PrimaryControl.HLT) >>> 0);
+    }
     this.vmcs.set(Field.GUEST_RSP, ROOT_STACK);
     this.vmcs.set(Field.GUEST_CR0, 0x8000_0031);
     const others = { read: () => null, write: () => false };
     this.capabilities = offerVmx(this.processor, parseCpuModel(cpuModel), others) ?? new Map();
     this.#exited = BigInt(code.addressOf("exited"));
+    this.#hostHandler = BigInt(code.addressOf("host_handler"));
     this.#onExit = options.onExit;
     this.#labels = options.guest ? new Assembler(64, At.CODE) : null;
     if (this.#labels && options.guest) {
@@ -392,6 +433,32 @@ export class VmxLab {
 
   resume(): Ending {
     return this.#run([[BigInt(Op.VMRESUME)]])[0]!.ending;
+  }
+
+  /** The vector's gate in the guest hypervisor's own IDT leads to a handler that counts. In force from the next VM exit on. */
+  setHostGate(vector: number): void {
+    const to = this.#hostHandler;
+    const low = (to & 0xffffn) | (HOST_CODE_SELECTOR << 16n) | (0x8e00n << 32n);
+    this.write(HOST_IDT + 16 * vector, low | ((to >> 16n) << 48n));
+    this.write(HOST_IDT + 16 * vector + 8, to >> 32n);
+    this.vmwrite(Field.HOST_IDTR_BASE, BigInt(HOST_IDT));
+  }
+
+  /** After an external-interrupt exit: Op.DISPATCH. Answers how often handler and dispatcher have run in all, and the last vector dispatched. */
+  dispatch(): { handled: number; dispatched: number; vector: number } {
+    this.#run([[BigInt(Op.DISPATCH)]]);
+    const count = (at: number): number => Number(this.read(at));
+    return {
+      handled: count(HANDLED),
+      dispatched: count(DISPATCHED),
+      vector: count(LAST_VECTOR),
+    };
+  }
+
+  /** STI, NOP, CLI in the guest hypervisor. Answers how often its handler has run in all. */
+  openWindow(): number {
+    this.#run([[BigInt(Op.OPEN)]]);
+    return Number(this.read(HANDLED));
   }
 
   /** Resumes and answers the exit reason. */

@@ -26,6 +26,7 @@ import { virtualBoundaries } from "./p8-a6-boundaries.ts";
 import { apicVirtualization } from "./p8-a8-apicv.ts";
 import { interruptUnit } from "./p9-a1-interrupts.ts";
 import { controllerOracle } from "./p9-a2-controllers.ts";
+import { hostIdt } from "./p9-a3-host-idt.ts";
 import { spuriousInterrupts } from "./p9-a4-spurious.ts";
 import { deliveryExit } from "./p9-a5-delivery-exit.ts";
 import { stockKvm } from "./p9-a6-stock-kvm.ts";
@@ -35,7 +36,6 @@ import {
   directDelivery,
   exactlyOnce,
   executeFallback,
-  hostIdt,
   kvmTimer,
   pagingBoots,
   pagingCorners,

@@ -78,14 +78,6 @@ export const executeFallback = untried(
   VIRTUAL,
 );
 
-export const hostIdt = untried(
-  "P9-A3",
-  "an interrupt left pending by the exit, taken through the host's IDT",
-  "not acknowledged: host handler once; acknowledged: host handler never, VMM once",
-  "that the VMM dispatches once is P9-A1 and A2; a guest hypervisor with an IDT of its own is missing",
-  { timeBase: "none", runMode: "nested" },
-);
-
 export const kvmTimer = untried(
   "P7-A6",
   "KVM with preemption_timer=1",

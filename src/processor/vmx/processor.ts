@@ -499,7 +499,9 @@ export class Processor implements EngineServices {
         const request = this.#interrupts.request();
         budget = this.#budget();
         const activity = view.getUint32(S.ACTIVITY.at, true);
-        if (budget <= 0 || request !== 0 || activity !== 0 || this.#interrupts.nmi) {
+        // One that waited may have been withdrawn, or acknowledged by an exit.
+        const waits = view.getUint32(S.INTERRUPT_WAITS.at, true) !== 0;
+        if (budget <= 0 || request !== 0 || waits || activity !== 0 || this.#interrupts.nmi) {
           const reason = this.#boundary(vmcs, request);
           if (reason !== GO_ON) {
             if (this.#endsGuestsGuest(reason)) continue;
