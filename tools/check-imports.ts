@@ -54,6 +54,7 @@ const ROOMS: ReadonlyMap<string, readonly string[]> = new Map(
     devices: [],
     storage: [],
     sharing: [],
+    paging: ["isa", "state", "vmx"],
     kernel: ["isa", "state", "memory", "core", "vmx", "abi"],
     network: [],
     "services/*": ["abi", "devices"],

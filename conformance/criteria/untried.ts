@@ -86,7 +86,7 @@ export const kvmTimer = untried(
   { timeBase: "virtual", runMode: "kvm" },
 );
 
-const ACTIVE_TABLES = "a VM has EPT, there are no active tables yet";
+const ACTIVE_TABLES = "a VM has EPT always, active page tables work on the bench alone";
 const EPT_OFF = { timeBase: "none", runMode: "mh-noept" } as const;
 
 export const pagingBoots = untried(

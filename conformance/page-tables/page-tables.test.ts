@@ -1,6 +1,7 @@
 /** The processor's paging against the reference walker: random steps on page tables. The long run: npm run conformance -- page-tables. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { tablePoison } from "../criteria/p5-paging.ts";
 import { PAGE, pageAt } from "./guest-memory-map.ts";
 import { PageTableMachine } from "./page-table-machine.ts";
 import { RandomSteps } from "./random-steps.ts";
@@ -20,6 +21,33 @@ for (const mode of MODES)
       // Something has come of it: accesses of all three kinds.
       assert.ok(faults! > STEPS / 10 && accesses! - faults! > STEPS / 10 && stale! > STEPS / 100);
     });
+
+for (const engine of ["interpreter", "jit"] as const)
+  test(`active page tables give what the guest's tables say: 4-level, ${engine}`, () => {
+    const steps = new RandomSteps("4-level", engine, 11, "active");
+    steps.run(STEPS);
+    const { accesses, faults } = steps.machine.counts;
+    assert.ok(accesses! - faults! > STEPS / 10 && steps.target.exits > STEPS / 2);
+  });
+
+test("active page tables go on when their memory runs out", () => {
+  const target = new LabTarget("4-level", "interpreter", "active", 16 * PAGE);
+  const linears = Array.from({ length: 64 }, (_, n) => 0x80_0000_0000n | (BigInt(n) << 21n));
+  const machine = new PageTableMachine("4-level", target, linears);
+  machine.store(pageAt(0) + 8, BigInt(pageAt(2)) | 7n);
+  machine.store(pageAt(2), BigInt(pageAt(3)) | 7n);
+  machine.store(pageAt(4), BigInt(pageAt(40)) | 7n);
+  for (let n = 0; n < 64; n++) machine.store(pageAt(3) + n * 8, BigInt(pageAt(4)) | 7n);
+  for (let round = 0; round < 20; round++)
+    for (const slot of machine.slots) machine.access(slot, 8 * round, READ, 0n);
+  assert.equal(machine.counts.accesses, 20 * 64);
+  machine.flush();
+});
+
+test("P5-A6 holds with EPT and with active tables on the bench", async () => {
+  const { measured } = await tablePoison.run({ seed: 3, progress: () => {} });
+  assert.match(measured, /ept: 2000 tables freed.*active: 2000 tables freed/);
+});
 
 /** One page at PDE 5, PTE 1 in PAE paging. */
 function paeMachine(): { machine: PageTableMachine; target: LabTarget; entry: number } {

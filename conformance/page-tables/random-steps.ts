@@ -7,7 +7,7 @@ import { Random } from "../criteria/random.ts";
 import { ARENA_PAGES, Place, pageAt, ROOTS, TABLES } from "./guest-memory-map.ts";
 import { PageTableMachine, PCIDS, PDPTS } from "./page-table-machine.ts";
 import { type Access, Bit, type PagingMode } from "./reference-walker.ts";
-import { LabTarget } from "./target.ts";
+import { LabTarget, type PagingSource } from "./target.ts";
 
 const SLOTS = 40;
 /** Page-table indices in use, from the top. 2 (and 4) lead large pages into the arena; the last but one maps the tables into themselves. */
@@ -56,11 +56,13 @@ export class RandomSteps {
   readonly #random: Random;
   readonly #mode: PagingMode;
 
-  constructor(mode: PagingMode, engine: EngineName, seed: number) {
+  readonly target: LabTarget;
+
+  constructor(mode: PagingMode, engine: EngineName, seed: number, source: PagingSource = "ept") {
     this.#mode = mode;
     this.#random = new Random(seed);
-    const target = new LabTarget(mode, engine);
-    this.machine = new PageTableMachine(mode, target, linears(mode, this.#random));
+    this.target = new LabTarget(mode, engine, source);
+    this.machine = new PageTableMachine(mode, this.target, linears(mode, this.#random));
     for (let n = 0; n < 400; n++) this.#storeEntry();
   }
 
@@ -174,7 +176,7 @@ export class RandomSteps {
 
   #invpcid(): void {
     const { machine } = this;
-    if (this.#mode !== "4-level") return;
+    if (this.#mode !== "4-level" || !this.target.hasInvpcid) return;
     const type = this.#random.below(4) as 0 | 1 | 2 | 3;
     const pcid = machine.hasPcids ? this.#random.below(PCIDS) : 0;
     machine.invpcid(type, pcid, this.#random.pick(machine.slots));

@@ -2,8 +2,15 @@
 
 import { Lab } from "../../guests/lab.ts";
 import type { EngineName } from "../../src/control/protocol.ts";
+import { ActiveTables } from "../../src/hypervisor/paging/active-tables.ts";
+import { VirtualTlb } from "../../src/hypervisor/paging/virtual-tlb.ts";
 import { ExitReason, exitReasonName } from "../../src/processor/isa/exit-reasons.ts";
-import { Field } from "../../src/processor/isa/vmcs-fields.ts";
+import {
+  Field,
+  INTERRUPTION_ERROR_CODE,
+  INTERRUPTION_VALID,
+} from "../../src/processor/isa/vmcs-fields.ts";
+import { HYPERVISOR_BASE, HYPERVISOR_BYTES } from "../../src/processor/state/layout.ts";
 import { ARENA_PAGES, CODE_OFFSET, PAGE, Place, pageAt } from "./guest-memory-map.ts";
 import { monitorProgram, RETURN_VECTOR } from "./monitor-program.ts";
 import type { PagingMode } from "./reference-walker.ts";
@@ -57,13 +64,29 @@ function writeFixedTables(memory: DataView, mode: PagingMode): void {
   );
 }
 
-/** The processor alone, below the least hypervisor there can be, with EPT. */
+/** Where translations of guest-physical addresses come from: EPT, or active tables with EPT off. */
+export type PagingSource = "ept" | "active";
+const ACTIVE_BYTES = 0x40_0000;
+
+/** The processor alone, below the least hypervisor there can be. */
 export class LabTarget implements Target {
   readonly memory: DataView;
   readonly #lab: Lab;
+  readonly #isActive: boolean;
+  readonly #activeBytes: number;
+  #active: VirtualTlb | null = null;
   #started = false;
+  /** Exits for paging. */
+  exits = 0;
 
-  constructor(mode: PagingMode, engine: EngineName) {
+  constructor(
+    mode: PagingMode,
+    engine: EngineName,
+    source: PagingSource = "ept",
+    activeBytes = ACTIVE_BYTES,
+  ) {
+    this.#isActive = source === "active";
+    this.#activeBytes = activeBytes;
     const isLong = mode === "4-level";
     const lab = new Lab({
       engine,
@@ -90,6 +113,11 @@ export class LabTarget implements Target {
     return user ? Place.USER_STUBS + at - this.#lab.at("stubs") : at;
   }
 
+  /** Active tables do not serve INVPCID. */
+  get hasInvpcid(): boolean {
+    return !this.#isActive;
+  }
+
   /** Paging of the guest at its first entry. */
   begin(cr0: number, cr3: number, cr4: number): void {
     const { vmcs } = this.#lab;
@@ -97,13 +125,45 @@ export class LabTarget implements Target {
     vmcs.set(Field.GUEST_CR3, cr3);
     vmcs.set(Field.GUEST_CR4, cr4);
     vmcs.setBig(Field.GUEST_PDPTE0, fixedEntry("PAE", 0));
+    if (!this.#isActive) return;
+    const { view, processor } = this.#lab;
+    const end = HYPERVISOR_BASE + HYPERVISOR_BYTES;
+    this.#active = new VirtualTlb(vmcs, view, {
+      tables: new ActiveTables(view, end - this.#activeBytes, end),
+      ramBytes: Place.END,
+      flush: () => processor.engine.flushTlb(),
+    });
+  }
+
+  /** What the kernel does with the exits of a VM without EPT. False: this one is another's. */
+  #serve(active: VirtualTlb, reason: number): boolean {
+    const { vmcs } = this.#lab;
+    const handled = active.handle(reason);
+    const interrupted = vmcs.number(Field.IDT_VECTORING_INFO);
+    if (handled.kind === "other") return false;
+    if (handled.kind === "next") this.#lab.skip();
+    if (handled.kind === "raise") {
+      if (interrupted >= INTERRUPTION_VALID) throw new Error("a fault while an event is delivered");
+      const info = handled.vector | (3 << 8) | INTERRUPTION_ERROR_CODE;
+      vmcs.set(Field.ENTRY_INTERRUPTION_INFO, info + INTERRUPTION_VALID);
+      vmcs.set(Field.ENTRY_ERROR_CODE, handled.error);
+    } else if (interrupted >= INTERRUPTION_VALID) {
+      vmcs.set(Field.ENTRY_INTERRUPTION_INFO, interrupted - (interrupted & (1 << 12)));
+      vmcs.set(Field.ENTRY_ERROR_CODE, vmcs.number(Field.IDT_VECTORING_ERROR));
+      vmcs.set(Field.ENTRY_INSTRUCTION_LENGTH, vmcs.number(Field.EXIT_INSTRUCTION_LENGTH));
+    }
+    return true;
   }
 
   run(): void {
     const lab = this.#lab;
     if (this.#started) lab.skip();
     this.#started = true;
-    const reason = lab.enter();
+    let reason = lab.enter();
+    while (this.#active && this.#serve(this.#active, reason)) {
+      this.exits++;
+      reason = lab.enter();
+    }
     if (reason === ExitReason.IO) return;
     const name = reason < 0 ? `VM-instruction error ${-1 - reason}` : exitReasonName(reason);
     const at = lab.vmcs.number(Field.EXIT_QUALIFICATION).toString(16);

@@ -188,13 +188,13 @@ export class Processor implements EngineServices {
     return this.#ownPage(page);
   }
 
-  /** Physical-map entry of a guest-physical page under our own EPT. */
+  /** Physical-map entry of a guest-physical page under our own EPT; without EPT it is a host-physical one. */
   #ownPage(page: number): number {
     const view = this.view;
     const known = view.getInt32(PHYSICAL_MAP + page * 4, true);
     if (known !== 0) return known;
     let entry: number;
-    if (this.#eptp === 0n) entry = Page.KNOWN;
+    if (this.#eptp === 0n) entry = hostPage(view, page);
     else {
       const { entry: leaf, level } = walkEpt(view, this.#eptp, BigInt(page) << 12n);
       if ((leaf & EptEntry.DEVICE) !== 0n) entry = Page.KNOWN | Page.DEVICE;
@@ -782,4 +782,12 @@ export class Processor implements EngineServices {
     if (count === 1) this.engine.updateMode();
     return true;
   }
+}
+
+/** Physical-map entry of a host-physical page: memory with all rights, or nobody's and so a device's. */
+function hostPage(view: DataView, page: number): number {
+  const isMemory = page !== 0 && (page + 1) * 4096 <= view.byteLength;
+  return isMemory
+    ? (page * 4096) | Page.READ | Page.WRITE | Page.EXECUTE | Page.KNOWN
+    : Page.KNOWN | Page.DEVICE;
 }
