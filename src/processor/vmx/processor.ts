@@ -567,8 +567,14 @@ export class Processor implements EngineServices {
       if (reason !== GO_ON) return reason;
     }
     if (activity === Activity.SHUTDOWN) return GO_ON;
-    if (isFree && (slow & Slow.INTERRUPT_WINDOW) !== 0) return ExitReason.INTERRUPT_WINDOW;
+    if (this.#isWindowOpen) return ExitReason.INTERRUPT_WINDOW;
     return request === Request.NONE ? this.#expect(false) : this.#externalInterrupt(vmcs);
+  }
+
+  /** Somebody asks for an interrupt window, or waits to deliver a virtual interrupt, and the guest is open to it. */
+  get #isWindowOpen(): boolean {
+    const slow = this.view.getUint32(S.SLOW.at, true);
+    return (slow & (Slow.SHADOW | Slow.INTERRUPT_WINDOW)) === Slow.INTERRUPT_WINDOW;
   }
 
   /** Whether an interrupt waits for the guest to be able to take it. */
@@ -608,8 +614,12 @@ export class Processor implements EngineServices {
         const isAcknowledged = guest.interruptAnswer === InterruptAnswer.EXIT_ACKNOWLEDGED;
         const isHalted = view.getUint32(S.ACTIVITY.at, true) === Activity.HLT;
         const vector = isAcknowledged ? this.#interrupts.acknowledge() : -1;
-        if (guest.takePosted(vector)) this.#interrupts.end();
-        else guest.interrupt(vector, isHalted);
+        if (guest.takePosted(vector)) {
+          this.#interrupts.end();
+          // A virtual interrupt that is recognized now ends HLT.
+          return this.#isWindowOpen ? ExitReason.INTERRUPT_WINDOW : GO_ON;
+        }
+        guest.interrupt(vector, isHalted);
         return GO_ON;
       }
       const flags = view.getUint32(S.RFLAGS_REST.at, true);
