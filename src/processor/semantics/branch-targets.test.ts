@@ -67,12 +67,17 @@ function mapBoundary(): void {
   m.engine.flushTlb();
 }
 
-/** One instruction at `rip`, whose code is at `physical`. Answers vector, error code and pushed RIP of a fault. */
-function run(rip: bigint, physical: number, code: readonly number[]): [number, bigint, bigint] {
+/** One instruction (or `count`) at `rip`, whose code is at `physical`. Answers vector, error code and pushed RIP of a fault. */
+function run(
+  rip: bigint,
+  physical: number,
+  code: readonly number[],
+  count = 1,
+): [number, bigint, bigint] {
   new Uint8Array(m.view.buffer).set(code, RAM_BASE + physical);
   m.engine.code.flush();
   m.set(S.RIP, rip);
-  m.engine.run(1);
+  m.engine.run(count);
   return [m.vector, m.read64(m.gpr(RSP)), m.read64(m.gpr(RSP) + 8)];
 }
 
@@ -110,7 +115,7 @@ for (const j of JUMPS) {
 test("what runs off the end of the canonical range faults where it has come to", () => {
   mapBoundary();
   const rip = LOW + 0xfffn;
-  assert.deepEqual(run(rip, FRAME + 0xfff, [0x90]), [13, 0n, LOW + 0x1000n]);
+  assert.deepEqual(run(rip, FRAME + 0xfff, [0x90], 2), [13, 0n, LOW + 0x1000n]);
 });
 
 // ---- 16- and 32-bit code ----

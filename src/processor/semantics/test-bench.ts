@@ -178,7 +178,7 @@ export class Bench {
     const pages = RAM_BASE / 0x1_0000 + (RAM_PAGES * 4096) / 0x1_0000;
     const memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
     const m = new ModuleBuilder({ minimum: pages, maximum: pages, shared: false });
-    m.import("physicalFill", ["i32"], ["i32"]);
+    m.import("physicalFill", ["i32", "i32"], ["i32"]);
     m.import("codeWritten", ["i32", "i32"], []);
     m.declare("enterAddressSpace", ["i32"], [], true);
     m.declare("updateMode", [], [], true);
