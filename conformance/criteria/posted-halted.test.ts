@@ -1,11 +1,13 @@
 /**
  * Posted interrupts to the guest of a guest hypervisor, notified through the pCPU's local APIC while it runs and while it halts, at every TPR
- * class, its EOI by memory and by MSR: what is delivered and what is left is what the reference model has.
+ * class, its EOI by memory and by MSR: what is delivered and what is left is what the reference model has. And behind the EOI exits a level
+ * line of an I/O APIC.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { TIERS } from "../../guests/lab.ts";
 import { At, VmxLab } from "../../guests/vmx-lab.ts";
+import { Ioapic } from "../../src/devices/platform/ioapic.ts";
 import { type Assembler, dword, imm, qword } from "../../src/processor/isa/assemble.ts";
 import { ExitReason } from "../../src/processor/isa/exit-reasons.ts";
 import { eax, ecx, edx, rax, rcx, rdi, rsp } from "../../src/processor/isa/registers.ts";
@@ -199,4 +201,53 @@ for (const engine of TIERS)
         delivered += wanted.length;
       }
       assert.ok(delivered > 50, `${delivered} delivered`);
+    });
+
+/** I/O APIC: index, data; the redirection entry of a pin, level-triggered. */
+const [INDEX, DATA, ENTRIES] = [0x00, 0x10, 0x10];
+const LEVEL = 1 << 15;
+
+for (const engine of TIERS)
+  for (const isX2apic of [false, true])
+    test(`a level line of a virtual I/O APIC comes again after each EOI exit until it is low (${engine}, ${isX2apic ? "x2APIC" : "memory"})`, () => {
+      const [PIN, LINE_VECTOR, TIMES] = [9, 0x71, 4];
+      const hardware = new PhysicalInterrupts();
+      const lab = labOf(engine, isX2apic, hardware);
+      let messages = 0;
+      const ioapic = new Ioapic({
+        deliver: ({ vector, trigger }) => {
+          assert.deepEqual([vector, trigger], [LINE_VECTOR, 1]);
+          messages++;
+          const at = DESCRIPTOR + 8 * (vector >> 6);
+          lab.write(at, lab.read(at) | (1n << BigInt(vector & 63)));
+          lab.write(DESCRIPTOR + OUTSTANDING, 1n);
+          hardware.post(NOTIFICATION);
+        },
+      });
+      ioapic.writeMmio(INDEX, 4, ENTRIES + 2 * PIN + 1);
+      ioapic.writeMmio(DATA, 4, 0);
+      ioapic.writeMmio(INDEX, 4, ENTRIES + 2 * PIN);
+      ioapic.writeMmio(DATA, 4, LEVEL | LINE_VECTOR);
+      lab.writeFields([
+        [Field.EOI_EXIT1, 1n << BigInt(LINE_VECTOR & 63)],
+        [Field.GUEST_RIP, lab.addressOf("halt")],
+        [Field.GUEST_RSP, BigInt(At.STACK)],
+        [Field.PREEMPTION_TIMER, TIMER],
+      ]);
+      lab.setRegister(RDI, BigInt(LOG));
+      hardware.nextAt = lab.processor.tsc() + 300;
+      hardware.arrive = () => ioapic.line(PIN).set(true);
+      lab.launch();
+      for (let n = 1; n <= TIMES; n++) {
+        assert.equal(Number(lab.field(Field.EXIT_REASON)), ExitReason.VIRTUALIZED_EOI);
+        assert.equal(lab.field(Field.EXIT_QUALIFICATION), BigInt(LINE_VECTOR));
+        assert.equal(messages, n, "not again before the EOI");
+        assert.equal(lab.register(RDI), BigInt(LOG + 8 * n));
+        if (n === TIMES) ioapic.line(PIN).set(false);
+        ioapic.eoi(LINE_VECTOR);
+        lab.resume();
+      }
+      assert.equal(Number(lab.field(Field.EXIT_REASON)), ExitReason.CPUID);
+      assert.equal(messages, TIMES);
+      assert.deepEqual([setOf(lab, IRR), setOf(lab, ISR)], [[], []]);
     });
