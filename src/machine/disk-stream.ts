@@ -17,6 +17,7 @@ import {
 } from "../devices/virtio/block-message.ts";
 import { runNow } from "../storage/block-port.ts";
 import type { Disk } from "../storage/disk.ts";
+import { lengthOf, scatter, WholeBuffer } from "./scattered.ts";
 import type { StreamServer } from "./stream-server.ts";
 
 const NO_MEMORY: readonly Uint8Array[] = [];
@@ -28,7 +29,7 @@ export class DiskStream implements StreamServer {
   readonly #told = new Set<string>();
   #answers: BlockAnswer[] = [];
   /** What a request in many pieces of memory is put together in: the disk wants one. */
-  #whole = new Uint8Array(0);
+  readonly #whole = new WholeBuffer();
 
   constructor(disk: Disk, failed: (text: string) => void) {
     this.#disk = disk;
@@ -72,7 +73,7 @@ export class DiskStream implements StreamServer {
     const request = decodeRequest(header);
     if (!request) return;
     const { tag, kind, length } = request;
-    const moved = memory.reduce((sum, part) => sum + part.length, 0);
+    const moved = lengthOf(memory);
     const isTransfer = kind === "read" || kind === "write";
     const fits = isTransfer
       ? moved === length && moved <= PIECE_BYTES && toMemory === (kind === "read")
@@ -90,7 +91,8 @@ export class DiskStream implements StreamServer {
   #carryOut({ kind, offset, length, unmap }: BlockRequest, memory: readonly Uint8Array[]): void {
     const disk = this.#disk;
     if (kind === "read") this.#read(offset, length, memory);
-    else if (kind === "write") runNow(disk.write(offset, this.#gather(length, memory)));
+    // A copy, also of one piece: what is judged must be what is written.
+    else if (kind === "write") runNow(disk.write(offset, this.#whole.gather(memory, length)));
     else if (kind === "discard") runNow(disk.discard(offset, length));
     else if (kind === "zeroes") runNow(disk.writeZeroes(offset, length, unmap));
     else runNow(disk.flush());
@@ -101,29 +103,9 @@ export class DiskStream implements StreamServer {
       runNow(this.#disk.read(offset, memory[0]!));
       return;
     }
-    const whole = this.#wholeOf(length);
+    const whole = this.#whole.room(length);
     runNow(this.#disk.read(offset, whole));
-    let at = 0;
-    for (const part of memory) {
-      part.set(whole.subarray(at, at + part.length));
-      at += part.length;
-    }
-  }
-
-  /** A copy, also of one piece: what is judged must be what is written. */
-  #gather(length: number, memory: readonly Uint8Array[]): Uint8Array {
-    const whole = this.#wholeOf(length);
-    let at = 0;
-    for (const part of memory) {
-      whole.set(part, at);
-      at += part.length;
-    }
-    return whole;
-  }
-
-  #wholeOf(length: number): Uint8Array {
-    if (this.#whole.length < length) this.#whole = new Uint8Array(length);
-    return this.#whole.subarray(0, length);
+    scatter(whole, memory);
   }
 
   #tell(kind: string, error: unknown): void {

@@ -10,6 +10,7 @@
  * wake-up is lost. Hot path.
  */
 import { type FrameTag, getTag, putTag, TAG_BYTES } from "../devices/virtio/frame-tag.ts";
+import { scatter, WholeBuffer } from "./scattered.ts";
 
 const Word = { WRITTEN: 0, READ: 1, SLEEPING: 2, BLOCKED: 3, COUNT: 4 } as const;
 
@@ -29,7 +30,7 @@ export class FrameRing {
   /** Of what has been announced: where the next tag is. */
   #announced: number;
   readonly #tag = new Uint8Array(TAG_BYTES);
-  #raw = new Uint8Array(0);
+  readonly #raw = new WholeBuffer();
 
   /** Over memory that `create` made, here or in another thread. */
   constructor(buffer: SharedArrayBuffer) {
@@ -90,18 +91,7 @@ export class FrameRing {
   /** Pieces lie anywhere: put together in memory of our own they are copied fast. */
   #whole(length: number, parts: readonly Uint8Array[]): Uint8Array {
     if (parts.length === 1 && parts[0]!.byteOffset % 8 === 0) return parts[0]!;
-    const whole = this.#rawOf(length);
-    let at = 0;
-    for (const part of parts) {
-      whole.set(part, at);
-      at += part.length;
-    }
-    return whole;
-  }
-
-  #rawOf(length: number): Uint8Array {
-    if (this.#raw.length < length) this.#raw = new Uint8Array(length);
-    return this.#raw.subarray(0, length);
+    return this.#raw.gather(parts, length);
   }
 
   #put(position: number, bytes: Uint8Array): void {
@@ -150,14 +140,9 @@ export class FrameRing {
     if (this.#used === 0) return false;
     const read = Atomics.load(this.#words, Word.READ);
     const { length } = this.#tagAt(read);
-    const whole = this.#rawOf(length);
+    const whole = this.#raw.room(length);
     if (parts.length > 0) this.#get(read + TAG_BYTES, whole);
-    let done = 0;
-    for (const part of parts) {
-      const piece = whole.subarray(done, done + part.length);
-      part.set(piece);
-      done += piece.length;
-    }
+    scatter(whole, parts);
     this.#advance(read, length);
     return true;
   }

@@ -12,6 +12,7 @@ import {
   type FileAnswer,
 } from "../devices/virtio/file-message.ts";
 import type { ShareSession } from "../sharing/share-session.ts";
+import { lengthOf, scatter, WholeBuffer } from "./scattered.ts";
 import type { StreamServer } from "./stream-server.ts";
 
 const NO_ROOM: readonly Uint8Array[] = [];
@@ -22,7 +23,7 @@ export class ShareStream implements StreamServer {
   /** A request whose room for a reply comes next. */
   #waiting: { readonly tag: number; readonly request: Uint8Array } | undefined;
   /** What requests are copied to. */
-  #copy = new Uint8Array(0);
+  readonly #copy = new WholeBuffer();
 
   constructor(session: ShareSession) {
     this.#session = session;
@@ -40,8 +41,8 @@ export class ShareStream implements StreamServer {
       if (waiting?.tag === tag) this.#handle(tag, waiting.request, memory);
       return;
     }
-    if (bytesOf(memory) !== length || length > MAX_REQUEST_BYTES) return;
-    const request = this.#gather(memory, length);
+    if (lengthOf(memory) !== length || length > MAX_REQUEST_BYTES) return;
+    const request = this.#copy.gather(memory, length);
     if (room > 0) this.#waiting = { tag, request };
     else this.#handle(tag, request, NO_ROOM);
   }
@@ -75,28 +76,7 @@ export class ShareStream implements StreamServer {
   }
 
   #handle(tag: number, request: Uint8Array, memory: readonly Uint8Array[]): void {
-    const reply = this.#session.handle(request, bytesOf(memory));
-    let at = 0;
-    for (const part of memory) {
-      if (at >= reply.length) break;
-      const bytes = reply.subarray(at, at + part.length);
-      part.set(bytes);
-      at += bytes.length;
-    }
-    this.#answers.push({ tag, written: at });
+    const reply = this.#session.handle(request, lengthOf(memory));
+    this.#answers.push({ tag, written: scatter(reply, memory) });
   }
-
-  #gather(memory: readonly Uint8Array[], length: number): Uint8Array {
-    if (this.#copy.length < length) this.#copy = new Uint8Array(length);
-    let at = 0;
-    for (const part of memory) {
-      this.#copy.set(part, at);
-      at += part.length;
-    }
-    return this.#copy.subarray(0, length);
-  }
-}
-
-function bytesOf(memory: readonly Uint8Array[]): number {
-  return memory.reduce((sum, part) => sum + part.length, 0);
 }

@@ -8,10 +8,12 @@ import { HypolithError } from "../base/errors.ts";
 import { SerialUse, type ShareProtocol } from "../control/protocol.ts";
 import { type FrameTag, getTag, TAG_BYTES } from "../devices/virtio/frame-tag.ts";
 import type { SocketHost } from "../devices/virtio/socket-host.ts";
+import { joinBytes } from "../network/packet/bytes.ts";
 import type { VirtioDeviceOptions } from "../services/virtio/options.ts";
 import type { ShareSession } from "../sharing/share-session.ts";
 import type { Disk } from "../storage/disk.ts";
 import { DiskStream } from "./disk-stream.ts";
+import { lengthOf } from "./scattered.ts";
 import type { VirtioDevicePlan } from "./service-table.ts";
 import { ShareStream } from "./share-stream.ts";
 import type { StreamServer } from "./stream-server.ts";
@@ -119,9 +121,8 @@ function networkServer(network: MachineNetwork): StreamServer {
     move(toMemory, header, memory) {
       if (toMemory) network.take(memory);
       else if (header.length === TAG_BYTES) {
-        const length = memory.reduce((sum, part) => sum + part.length, 0);
         // A frame is what was moved, whatever the service says.
-        network.send({ ...getTag(header, 0), length }, memory);
+        network.send({ ...getTag(header, 0), length: lengthOf(memory) }, memory);
       }
     },
     give: () => network.announce(),
@@ -149,22 +150,12 @@ function socketServer(sockets: SocketHost): StreamServer {
         length += next.length;
         sockets.taken(1);
       }
-      return length === 0 ? null : joined(packets, length);
+      return length === 0 ? null : joinBytes(packets);
     },
     get hasMore() {
       return sockets.peek() !== undefined;
     },
   };
-}
-
-function joined(parts: readonly Uint8Array[], length: number): Uint8Array {
-  const bytes = new Uint8Array(length);
-  let at = 0;
-  for (const part of parts) {
-    bytes.set(part, at);
-    at += part.length;
-  }
-  return bytes;
 }
 
 const WORD_BYTES = 8;

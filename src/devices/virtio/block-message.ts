@@ -8,12 +8,12 @@
  * Each side checks what it gets: a message that cannot be is undefined.
  */
 import type { BlockOperation } from "./block-device.ts";
+import { getWide, setWide, viewOf } from "./message-fields.ts";
 
 export const REQUEST_BYTES = 32;
 const ANSWER_BYTES = 16;
 const KINDS = ["read", "write", "discard", "zeroes", "flush"] as const;
 const UNMAP = 1;
-const WORD = 2 ** 32;
 
 /** An operation without the memory that it is about. */
 export interface BlockRequest {
@@ -28,17 +28,6 @@ export interface BlockAnswer {
   readonly tag: number;
   readonly ok: boolean;
 }
-
-const viewOf = (bytes: Uint8Array): DataView =>
-  new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-
-function setWide(view: DataView, at: number, value: number): void {
-  view.setUint32(at, value % WORD, true);
-  view.setUint32(at + 4, Math.floor(value / WORD), true);
-}
-
-const getWide = (view: DataView, at: number): number =>
-  view.getUint32(at, true) + view.getUint32(at + 4, true) * WORD;
 
 export function encodeRequest(tag: number, operation: BlockOperation): Uint8Array {
   const bytes = new Uint8Array(REQUEST_BYTES);

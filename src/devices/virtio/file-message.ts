@@ -6,9 +6,11 @@
  *            room for a reply, with that one's
  *   answer   0 tag u64 · 8 bytes written u32 · 12 0; several may come together
  */
+import { getWide, setWide, viewOf } from "./message-fields.ts";
+
 export const HEADER_BYTES = 16;
 const ANSWER_BYTES = 16;
-const WORD = 2 ** 32;
+const MAX_ROOM = 2 ** 32 - 1;
 
 export interface FileHeader {
   readonly tag: number;
@@ -21,30 +23,19 @@ export interface FileAnswer {
   readonly written: number;
 }
 
-const viewOf = (bytes: Uint8Array): DataView =>
-  new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-
-function setTag(view: DataView, at: number, tag: number): void {
-  view.setUint32(at, tag % WORD, true);
-  view.setUint32(at + 4, Math.floor(tag / WORD), true);
-}
-
-const getTag = (view: DataView, at: number): number =>
-  view.getUint32(at, true) + view.getUint32(at + 4, true) * WORD;
-
 export function encodeFileHeader({ tag, length, room }: FileHeader): Uint8Array {
   const bytes = new Uint8Array(HEADER_BYTES);
   const view = viewOf(bytes);
-  setTag(view, 0, tag);
+  setWide(view, 0, tag);
   view.setUint32(8, length, true);
-  view.setUint32(12, Math.min(room, WORD - 1), true);
+  view.setUint32(12, Math.min(room, MAX_ROOM), true);
   return bytes;
 }
 
 export function decodeFileHeader(bytes: Uint8Array): FileHeader | undefined {
   if (bytes.length !== HEADER_BYTES) return undefined;
   const view = viewOf(bytes);
-  const tag = getTag(view, 0);
+  const tag = getWide(view, 0);
   if (!Number.isSafeInteger(tag)) return undefined;
   return { tag, length: view.getUint32(8, true), room: view.getUint32(12, true) };
 }
@@ -53,7 +44,7 @@ export function encodeFileAnswers(answers: readonly FileAnswer[]): Uint8Array {
   const bytes = new Uint8Array(ANSWER_BYTES * answers.length);
   const view = viewOf(bytes);
   for (const [i, { tag, written }] of answers.entries()) {
-    setTag(view, ANSWER_BYTES * i, tag);
+    setWide(view, ANSWER_BYTES * i, tag);
     view.setUint32(ANSWER_BYTES * i + 8, written, true);
   }
   return bytes;
@@ -64,6 +55,6 @@ export function decodeFileAnswers(bytes: Uint8Array): FileAnswer[] {
   const view = viewOf(bytes);
   const answers: FileAnswer[] = [];
   for (let at = 0; at + ANSWER_BYTES <= bytes.length; at += ANSWER_BYTES)
-    answers.push({ tag: getTag(view, at), written: view.getUint32(at + 8, true) });
+    answers.push({ tag: getWide(view, at), written: view.getUint32(at + 8, true) });
   return answers;
 }
