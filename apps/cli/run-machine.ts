@@ -17,6 +17,7 @@ import {
 } from "../../src/control/protocol.ts";
 import { ConsoleTail } from "../common/console-tail.ts";
 import { ControlLine } from "../common/control-line.ts";
+import { askToEnd } from "./ask-to-end.ts";
 import { ExitCode } from "./exit-code.ts";
 import { JobInput } from "./guest/job-input.ts";
 import { formatJitReport } from "./jit-table.ts";
@@ -277,7 +278,7 @@ class RunningMachine implements DoorService {
   stop(seconds: number): void {
     this.unpause();
     this.#killed = true;
-    if (!this.#askToEnd()) {
+    if (!askToEnd(this.#run, this.#control, this.#client)) {
       this.#kill();
       return;
     }
@@ -352,17 +353,6 @@ class RunningMachine implements DoorService {
     const { name } = this.#run;
     const hint = `hypo unpause ${name}`;
     throw new HypolithError("paused", "the machine is paused", { hint });
-  }
-
-  /** The end of a job is the machine's; a guest without one hears the power button. */
-  #askToEnd(): boolean {
-    if (!this.#run.hasSession) {
-      this.#client.pressPowerButton();
-      return true;
-    }
-    return this.#run.mode === "pipes"
-      ? this.#control.signal(this.#run.stopSignal ?? "TERM")
-      : this.#control.powerOff();
   }
 
   #jobSignal(name: string): boolean {

@@ -10,6 +10,7 @@ import { type Duplex, duplexPair, PassThrough, Readable, Writable } from "node:s
 import { HypolithError } from "../../../src/base/errors.ts";
 import { SerialUse, type StopReason } from "../../../src/control/protocol.ts";
 import { ControlLine } from "../../common/control-line.ts";
+import { askToEnd } from "../ask-to-end.ts";
 import { RequestFlag } from "../guest/agent/agent-protocol.ts";
 import { JOB_ENVIRONMENT } from "../guest/job.ts";
 import { JobInput } from "../guest/job-input.ts";
@@ -230,7 +231,7 @@ export class Machine extends EventEmitter<MachineEvents> implements AsyncDisposa
   /** Asks the command to end, or the guest to shut down; turns it off after so many seconds. */
   async stop(seconds = DEFAULT_STOP_SECONDS): Promise<MachineEnd> {
     if (this.#state !== "running") return this.#neverRan();
-    if (!this.#askToEnd()) return this.kill();
+    if (!askToEnd(this.#run, this.#control, this.#client)) return this.kill();
     const timer = setTimeout(() => void this.kill(), seconds * 1000);
     const end = await this.ended;
     clearTimeout(timer);
@@ -255,16 +256,6 @@ export class Machine extends EventEmitter<MachineEvents> implements AsyncDisposa
       await this.#client.kill();
     }
     return this.ended;
-  }
-
-  #askToEnd(): boolean {
-    if (!this.#run.hasSession) {
-      this.#client.pressPowerButton();
-      return true;
-    }
-    return this.#run.mode === "pipes"
-      ? this.#control.signal(this.#run.stopSignal ?? "TERM")
-      : this.#control.powerOff();
   }
 
   #started(): void {

@@ -1,5 +1,6 @@
 /** The verbs about images, as rows of the command table (program.ts). */
 import { type Command, Option } from "commander";
+import { verbMaker } from "../verb.ts";
 
 export interface PullOptions {
   readonly platform?: string;
@@ -61,16 +62,7 @@ Examples:
 };
 
 export function addImageVerbs(program: Command, ask: (request: ImageRequest) => void): void {
-  const verb = (
-    to: Command,
-    name: keyof typeof EXAMPLES,
-    description: string,
-    usage: string,
-  ): Command => {
-    const command = to.command(name).description(description).usage(usage);
-    command.configureHelp({ visibleArguments: () => [] });
-    return command.addHelpText("after", EXAMPLES[name]);
-  };
+  const verb = verbMaker<keyof typeof EXAMPLES>(EXAMPLES);
   verb(program, "pull", "download images", "[OPTIONS] IMAGE...")
     .argument("<images...>")
     .addOption(platformOption())

@@ -1,5 +1,6 @@
 /** The verbs about snapshots, as rows of the command table (program.ts). */
 import { type Command, Option } from "commander";
+import { verbMaker } from "../verb.ts";
 
 export interface SaveOptions {
   readonly replace?: boolean;
@@ -82,16 +83,7 @@ Examples:
 } as const;
 
 export function addSnapshotVerbs(program: Command, ask: (request: SnapshotRequest) => void): void {
-  const verb = (
-    to: Command,
-    name: keyof typeof EXAMPLES,
-    description: string,
-    usage: string,
-  ): Command => {
-    const command = to.command(name).description(description).usage(usage);
-    command.configureHelp({ visibleArguments: () => [] });
-    return command.addHelpText("after", EXAMPLES[name]);
-  };
+  const verb = verbMaker<keyof typeof EXAMPLES>(EXAMPLES);
   const snapshot = verb(
     program,
     "snapshot",

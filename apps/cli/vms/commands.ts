@@ -1,6 +1,7 @@
 /** The verbs about machines, as rows of the command table (program.ts). */
 import { type Command, Option } from "commander";
 import { TRACE_KINDS, type TraceKind } from "../../../src/control/protocol.ts";
+import { verbMaker } from "../verb.ts";
 import { EXAMPLES } from "./help.ts";
 
 export const SHELLS = ["bash", "zsh", "fish"] as const;
@@ -82,11 +83,8 @@ const DETACH_KEYS = "ctrl-p,ctrl-q";
 const DEFAULT_STOP_SECONDS = "10";
 
 export function addVmVerbs(program: Command, ask: Ask): void {
-  const verb = (name: keyof typeof EXAMPLES, description: string, usage: string): Command => {
-    const command = program.command(name).description(description).usage(usage);
-    command.configureHelp({ visibleArguments: () => [] });
-    return command.addHelpText("after", EXAMPLES[name]);
-  };
+  const make = verbMaker<keyof typeof EXAMPLES>(EXAMPLES);
+  const verb: Verb = (name, description, usage) => make(program, name, description, usage);
   verb("ps", "list machines", "[OPTIONS]")
     .option("-a, --all", "also those that have ended")
     .option("-q, --quiet", "names alone")
