@@ -4,13 +4,10 @@
  *
  *   node bench/trace-bench.ts [interpreter|auto]
  */
-import { readFileSync } from "node:fs";
-import { gunzipSync } from "node:zlib";
+import { machineOf } from "../conformance/criteria/machine-run.ts";
 import { bootFiles } from "../conformance/harness/boot.ts";
 import { guestKernel } from "../conformance/harness/kernels.ts";
 import type { EngineName } from "../src/control/protocol.ts";
-import { NodeServiceHost } from "../src/machine/embedder-node-services.ts";
-import { Machine } from "../src/machine/machine.ts";
 
 const ROUNDS = 6;
 const MARK = "turn-about";
@@ -37,24 +34,12 @@ async function measure(engine: EngineName): Promise<Round[]> {
   let calls = 0;
   let started = process.cpuUsage();
   let retired = 0;
-  const machine: Machine = new Machine(
+  const machine = machineOf(
+    files,
+    { engine, rtcEpochMs: 0 },
     {
-      kernel: readFileSync(files.kernelPath),
-      initrd: readFileSync(files.initrdPath),
-      cmdline: files.append,
-      memoryBytes: files.memoryMib * 2 ** 20,
-      cpuModel: "x86-64-v2",
-      clock: "deterministic",
-      engine,
-      traceExits: false,
-      rtcEpochMs: 0,
-    },
-    {
-      nowMs: () => performance.now(),
       entropy: () => 1n,
       doorbell: () => marks > seen,
-      decompressors: { gzip: (stream) => gunzipSync(stream) },
-      services: new NodeServiceHost(),
       send: (message) => {
         if (message.type === "traced") calls += message.lines.split("\n").length - 1;
         if (message.type !== "output" || message.port !== 0) return;

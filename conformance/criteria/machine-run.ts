@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { gunzipSync } from "node:zlib";
 import type { MachineConfig } from "../../src/control/protocol.ts";
 import { NodeServiceHost } from "../../src/machine/embedder-node-services.ts";
-import { Machine } from "../../src/machine/machine.ts";
+import { Machine, type MachinePorts } from "../../src/machine/machine.ts";
 import type { BootFiles } from "../harness/guest-machine.ts";
 
 export interface MachineRun {
@@ -24,12 +24,13 @@ export interface RunOptions {
   readonly every?: { readonly instructions: number; act(machine: Machine): void };
 }
 
-/** Runs to the guest's end. */
-export function runToEnd(files: BootFiles, { config = {}, every }: RunOptions = {}): MachineRun {
-  const output: Uint8Array[][] = [[], [], [], []];
-  const logs: string[] = [];
-  let nextAct = every ? every.instructions : Number.POSITIVE_INFINITY;
-  const machine: Machine = new Machine(
+/** A machine with the deterministic clock unless `config` says otherwise. Its ports: those given, besides time, decompression and services. */
+export function machineOf(
+  files: BootFiles,
+  config: Partial<MachineConfig>,
+  ports: Pick<MachinePorts, "entropy" | "doorbell" | "send">,
+): Machine {
+  return new Machine(
     {
       kernel: readFileSync(files.kernelPath),
       initrd: readFileSync(files.initrdPath),
@@ -43,16 +44,26 @@ export function runToEnd(files: BootFiles, { config = {}, every }: RunOptions = 
     },
     {
       nowMs: () => performance.now(),
-      entropy: () => 0x1234_5678_9abc_def1n,
-      doorbell: () => machine !== undefined && machine.processor.retired >= nextAct,
       decompressors: { gzip: (stream) => gunzipSync(stream) },
       services: new NodeServiceHost(),
-      send: (message) => {
-        if (message.type === "output") output[message.port]!.push(message.data);
-        else if (message.type === "log") logs.push(message.text);
-      },
+      ...ports,
     },
   );
+}
+
+/** Runs to the guest's end. */
+export function runToEnd(files: BootFiles, { config = {}, every }: RunOptions = {}): MachineRun {
+  const output: Uint8Array[][] = [[], [], [], []];
+  const logs: string[] = [];
+  let nextAct = every ? every.instructions : Number.POSITIVE_INFINITY;
+  const machine: Machine = machineOf(files, config, {
+    entropy: () => 0x1234_5678_9abc_def1n,
+    doorbell: () => machine !== undefined && machine.processor.retired >= nextAct,
+    send: (message) => {
+      if (message.type === "output") output[message.port]!.push(message.data);
+      else if (message.type === "log") logs.push(message.text);
+    },
+  });
   const run = { machine, output, logs, runMs: 0, end: "" };
   const sleep = new Int32Array(new SharedArrayBuffer(4));
   for (;;) {

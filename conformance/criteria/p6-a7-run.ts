@@ -3,17 +3,14 @@
  * for each build: code that has been generated stays.
  */
 import { createHash, type Hash } from "node:crypto";
-import { readFileSync } from "node:fs";
-import { gunzipSync } from "node:zlib";
 import { Lab, TIERS } from "../../guests/lab.ts";
 import type { EngineName } from "../../src/control/protocol.ts";
 import { GUEST } from "../../src/hypervisor/kernel/transition-log.ts";
-import { NodeServiceHost } from "../../src/machine/embedder-node-services.ts";
-import { Machine } from "../../src/machine/machine.ts";
 import { Field, SecondaryControl } from "../../src/processor/isa/vmcs-fields.ts";
 import { exitsOnLevel } from "../../src/processor/semantics/system/transition.ts";
 import { bootFiles } from "../harness/boot.ts";
 import { guestKernel } from "../harness/kernels.ts";
+import { machineOf } from "./machine-run.ts";
 import { TRANSITIONS, transitionGuest } from "./transitions.ts";
 
 export interface BuildRecord {
@@ -55,28 +52,10 @@ async function boot(
   const files = bootFiles(kernel, { commands: ["find /bin | wc -l", "dmesg | tail -1"] });
   const log = createHash("sha256");
   let exits = 0;
-  const machine: Machine = new Machine(
-    {
-      kernel: readFileSync(files.kernelPath),
-      initrd: readFileSync(files.initrdPath),
-      cmdline: files.append,
-      memoryBytes: files.memoryMib * 2 ** 20,
-      ...{
-        cpuModel: "x86-64-v2",
-        clock: "deterministic",
-        engine,
-        traceExits: false,
-        rtcEpochMs: 0,
-      },
-    },
-    {
-      nowMs: () => performance.now(),
-      entropy: () => 1n,
-      doorbell: () => false,
-      decompressors: { gzip: (stream) => gunzipSync(stream) },
-      services: new NodeServiceHost(),
-      send: () => {},
-    },
+  const machine = machineOf(
+    files,
+    { engine, rtcEpochMs: 0 },
+    { entropy: () => 1n, doorbell: () => false, send: () => {} },
   );
   machine.vm.log.transitions.watch((t) => {
     if (t.vm !== GUEST) return;
