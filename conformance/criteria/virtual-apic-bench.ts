@@ -6,7 +6,7 @@ import {
   SecondaryControl,
 } from "../../src/processor/isa/vmcs-fields.ts";
 import { GuestVmcs } from "../../src/processor/vmx/guest/guest-vmcs.ts";
-import { ApicRegister, VirtualApic } from "../../src/processor/vmx/guest/virtual-apic.ts";
+import { ApicRegister, VirtualApic } from "../../src/processor/vmx/virtual-apic.ts";
 import type { Random } from "./random.ts";
 import { VirtualApicModel } from "./virtual-apic-model.ts";
 

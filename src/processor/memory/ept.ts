@@ -3,7 +3,8 @@
  *
  * Tables are real 4-level tables in the VM's memory, built by the hypervisor and read by the processor (walkEpt). Host-physical addresses are
  * addresses in that memory. The processor caches walks in the physical map (state/layout.ts); INVEPT empties it.
- * Vendor bit 52 of a not-present entry marks a device page: its violations carry access assist.
+ * Vendor bit 52 of a not-present entry marks a device page: its violations carry access assist. The frame of such an entry counts if it is the
+ * APIC-access page (vmx/own-apic.ts).
  */
 import { invariant } from "../../base/invariant.ts";
 
@@ -39,6 +40,12 @@ export function walkEpt(view: DataView, eptp: bigint, physical: bigint): EptLeaf
     table = Number(entry & FRAME);
   }
   return { entry: 0n, level: 0 };
+}
+
+/** Host-physical address of the 4 KiB page `page` under the leaf that a walk of it has found. */
+export function frameOf({ entry, level }: EptLeaf, page: number): number {
+  const inside = level === 0 ? 0 : page & ((1 << (9 * level)) - 1);
+  return Number(entry & FRAME) + inside * PAGE;
 }
 
 /** A builder of tables in a region of the VM's memory that no guest can reach. */
@@ -117,6 +124,11 @@ export class EptTables {
       this.#set(gpa, large ? 1 : 0, large ? leaf | EptEntry.LARGE : leaf);
       done += large ? LARGE_PAGE : PAGE;
     }
+  }
+
+  /** Marks a page of guest-physical space as that of a device at `host`: the APIC-access page. */
+  markApic(physical: number, host: number): void {
+    this.#set(physical, 0, EptEntry.DEVICE | BigInt(host));
   }
 
   /** Marks guest-physical space as devices. */

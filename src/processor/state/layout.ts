@@ -383,6 +383,8 @@ export const HYPERVISOR_BYTES = 0xc0_0000;
 export const GUEST_PHYSICAL_MAP = 0x3c0_0000;
 /** A page for the MSR bitmap of a guest hypervisor joined to ours. */
 export const JOINED_MSR_BITMAP = 0xc000;
+/** A page for the MSR bitmap of our own hypervisor, with all x2APIC registers intercepted. */
+export const OWN_MSR_BITMAP = 0xe000;
 /** A page that stands for the VMCS of a guest hypervisor whose memory has been taken away. */
 export const LOST_VMCS = 0xd000;
 export const RAM_BASE = 0x400_0000;

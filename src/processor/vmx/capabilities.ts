@@ -151,11 +151,8 @@ const ANY: ControlWord = { fixed: 0, allowed: 0xffff_ffff };
  * timer, HLT exiting and so on need of each other still holds.
  */
 export const OWN_LIMITS: EntryLimits = {
-  pin: {
-    fixed: 0,
-    allowed: PIN & ~PinControl.POSTED_INTERRUPTS,
-  },
-  primary: { fixed: 0, allowed: (0xffff_ffff & ~PrimaryControl.TPR_SHADOW) >>> 0 },
+  pin: { fixed: 0, allowed: PIN },
+  primary: ANY,
   secondary: ANY,
   exit: ANY,
   entry: ANY,

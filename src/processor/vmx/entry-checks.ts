@@ -5,10 +5,11 @@
  * Our own micro-hypervisor's VMCSs and those of guests go through the same rows, with other limits; host state is the guests' alone (root mode
  * of ours is not x86 code). What needs memory (MSR areas, VMCS link, PDPTEs under CR3) is in guest/guest-vmx.ts.
  */
-import { CplExit, VendorField } from "../isa/vendor.ts";
+import { CplExit, VendorControl, VendorField } from "../isa/vendor.ts";
+import { ExitControl, PinControl, SecondaryControl } from "../isa/vmcs-fields.ts";
 import { OWN_LIMITS } from "./capabilities.ts";
 import type { CheckContext, CheckedVmcs, EntryCheck } from "./entry-checks/check.ts";
-import { isInjecting } from "./entry-checks/check.ts";
+import { exit, isInjecting, pin, secondary } from "./entry-checks/check.ts";
 import { CONTROL_REGISTERS } from "./entry-checks/control-registers.ts";
 import { CONTROLS } from "./entry-checks/controls.ts";
 import { REST } from "./entry-checks/guest-rest.ts";
@@ -43,7 +44,19 @@ const OWN: CheckContext = { limits: OWN_LIMITS, fromLong: true };
 export function checkControls(vmcs: CheckedVmcs): string | null {
   if ((vmcs.number(VendorField.CPL_EXIT_CONTROLS) & CplExit.RESERVED) !== 0)
     return "reserved bits of the CPL-exit controls";
-  return firstBroken(EntryChecks.controls, vmcs, OWN)?.text ?? null;
+  return firstBroken(EntryChecks.controls, vmcs, OWN)?.text ?? checkDirectDelivery(vmcs);
+}
+
+/** The rule about direct delivery that is broken, or null. */
+function checkDirectDelivery(vmcs: CheckedVmcs): string | null {
+  if ((vmcs.number(VendorField.CONTROLS) & VendorControl.DIRECT_DELIVERY) === 0) return null;
+  const isWhole =
+    pin(vmcs, PinControl.EXTERNAL_INTERRUPT) &&
+    exit(vmcs, ExitControl.ACKNOWLEDGE_INTERRUPT) &&
+    secondary(vmcs, SecondaryControl.VIRTUAL_INTERRUPTS);
+  return isWhole
+    ? null
+    : "direct delivery requires external-interrupt exiting, acknowledgement and virtual-interrupt delivery";
 }
 
 export function checkInjection(vmcs: CheckedVmcs): string | null {

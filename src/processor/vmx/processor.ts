@@ -20,7 +20,7 @@ import {
   PrimaryControl,
   SecondaryControl,
 } from "../isa/vmcs-fields.ts";
-import { EptEntry, walkEpt } from "../memory/ept.ts";
+import { EptEntry, type EptLeaf, frameOf, walkEpt } from "../memory/ept.ts";
 import { Efer } from "../state/control-bits.ts";
 import {
   DEVICE_ENTRIES,
@@ -42,6 +42,8 @@ import { checkControls, checkGuestState, checkInjection } from "./entry-checks.t
 import { GuestVmx, InterruptAnswer } from "./guest/guest-vmx.ts";
 import type { OtherMsrs } from "./guest/msr-area.ts";
 import { doorbellPort, type InterruptPort, Request } from "./interrupt-port.ts";
+import { dropDeviceWrite, OwnApic } from "./own-apic.ts";
+import type { Effect } from "./virtual-apic.ts";
 import type { Vmcs } from "./vmcs.ts";
 import { VmmTimer } from "./vmm-timer.ts";
 
@@ -63,6 +65,8 @@ const RFLAGS_IF = 0x200;
 const CPL_ENTRY = 0x8000_0000;
 /** Activity states. SDM Vol. 3C, "Guest Non-Register State". */
 const Activity = { ACTIVE: 0, HLT: 1, SHUTDOWN: 2, WAIT_FOR_SIPI: 3 } as const;
+/** Qualification of an APIC-access exit: linear access for a data write. */
+const APIC_WRITE_ACCESS = 1 << 12;
 const LONGEST_PAUSE_NS = 1e6;
 const RFLAGS_RF = 0x1_0000;
 /** Hardware exceptions that are not faults: #DB, NMI, #DF, #MC. */
@@ -126,6 +130,7 @@ export class Processor implements EngineServices {
   #mapsPages = false;
   #sampler: Sampler | null = null;
   #guestVmx: GuestVmx | null = null;
+  #ownApic: OwnApic | null = null;
   /** A guest hypervisor has entered its guest while an interrupt waits that ends that stay at once. */
   #owesWindow = false;
   /** The value of `retired` at which the next sample is due. */
@@ -141,6 +146,13 @@ export class Processor implements EngineServices {
 
   attach(engine: Engine): void {
     this.#engine = engine;
+    this.#ownApic = new OwnApic({
+      engine,
+      showWindow: () => this.#showWindow(),
+      inject: (info) => this.#deliverEvent(info, 0, 0),
+      handledByGuest: (reason) => this.#handledByGuest(reason),
+      leafOf: (page) => this.#leafOf(page),
+    });
   }
 
   /** From now on; null ends it. Without a sampler it costs a comparison a run. */
@@ -158,6 +170,11 @@ export class Processor implements EngineServices {
     return this.engine.view;
   }
 
+  get #apic(): OwnApic {
+    invariant(this.#ownApic, "processor has an engine");
+    return this.#ownApic;
+  }
+
   /** VMX for the guest's own use; null unless it has been offered. */
   get guestVmx(): GuestVmx | null {
     return this.#guestVmx;
@@ -170,11 +187,12 @@ export class Processor implements EngineServices {
       {
         engine: this.engine,
         tsc: () => this.tsc(),
-        ownPage: (page) => this.#ownPage(page),
+        ownPage: (page, need) => this.#ownPage(page, need),
         reloadControls: () => {
           invariant(this.#current, "a VMCS is active");
           this.#loadControls(this.#current);
         },
+        showWindow: () => this.#showWindow(),
         inject: (info, error, length) => this.#deliverEvent(info, error, length),
       },
       msrs,
@@ -185,23 +203,32 @@ export class Processor implements EngineServices {
 
   physicalFill(page: number, need: number): number {
     if (this.#guestVmx?.usesMap) return this.#guestVmx.fill(page, need);
-    return this.#ownPage(page);
+    return this.#ownPage(page, need);
   }
 
-  /** Physical-map entry of a guest-physical page under our own EPT; without EPT it is a host-physical one. */
-  #ownPage(page: number): number {
+  /** Where our own EPT leads from a guest-physical page. */
+  #leafOf(page: number): EptLeaf {
+    return this.#eptp === 0n
+      ? { entry: BigInt(page) << 12n, level: 0 }
+      : walkEpt(this.view, this.#eptp, BigInt(page) << 12n);
+  }
+
+  /** Physical-map entry of a guest-physical page under our own EPT; without EPT it is a host-physical one. `need`: Page rights. */
+  #ownPage(page: number, need: number): number {
     const view = this.view;
     const known = view.getInt32(PHYSICAL_MAP + page * 4, true);
     if (known !== 0) return known;
+    const found = this.#leafOf(page);
+    const ofApic = this.#apic.fill(page, found, need);
+    if (ofApic !== 0) return ofApic;
+    const leaf = found.entry;
     let entry: number;
     if (this.#eptp === 0n) entry = hostPage(view, page);
     else {
-      const { entry: leaf, level } = walkEpt(view, this.#eptp, BigInt(page) << 12n);
       if ((leaf & EptEntry.DEVICE) !== 0n) entry = Page.KNOWN | Page.DEVICE;
       else if ((leaf & 7n) === 0n) entry = Page.KNOWN;
       else {
-        const inside = level === 0 ? 0 : page & ((1 << (9 * level)) - 1);
-        const frame = Number(leaf & 0x000f_ffff_ffff_f000n) + inside * 4096;
+        const frame = frameOf(found, page);
         this.pager?.(frame);
         entry = frame | Number(leaf & 7n) | Page.KNOWN;
       }
@@ -251,6 +278,7 @@ export class Processor implements EngineServices {
     if (this.#mapsPages)
       new Uint8Array(this.view.buffer, PHYSICAL_MAP, PHYSICAL_MAP_PAGES * 4).fill(0);
     this.#mapsPages = false;
+    this.#apic.forgetPage();
     this.#guestVmx?.forgetMemory();
     this.engine.flushTlb();
   }
@@ -286,6 +314,8 @@ export class Processor implements EngineServices {
       if (failed !== null) return failed;
     }
     if (this.#reportQueuedWrite(vmcs)) return InstructionError.NONE;
+    if (this.#apic.apic.isThresholdBad)
+      return this.#refuse(vmcs, InstructionError.INVALID_CONTROLS);
     this.#timer.arm(vmcs, this.tsc());
     view.setUint32(S.VECTORING.at, 0, true);
     view.setUint32(S.EXIT_INTERRUPTION.at, 0, true);
@@ -298,10 +328,23 @@ export class Processor implements EngineServices {
     if (cplControl !== 0) this.#latchLevel();
     this.#collectBreakpoints();
     if (checkInjection(vmcs) !== null) return this.#refuse(vmcs, InstructionError.INVALID_CONTROLS);
+    const effect = this.#apic.enter();
+    this.#showWindow();
     if (!this.#inject(vmcs)) return InstructionError.NONE;
+    if (effect !== null) {
+      this.#exitAfterEntry(vmcs, effect);
+      return InstructionError.NONE;
+    }
     if (vmcs.number(VendorField.DEVICE_ACCESS) !== 0) this.#answerDeviceRead(vmcs);
     this.#runUntilExit(vmcs);
     return InstructionError.NONE;
+  }
+
+  /** The virtual APIC of our own hypervisor's VMCS ends the stay before it has begun. */
+  #exitAfterEntry(vmcs: Vmcs, { reason, qualification }: NonNullable<Effect>): void {
+    this.#prepareTimerExit();
+    this.view.setBigUint64(S.EXIT_QUALIFICATION.at, BigInt(qualification), true);
+    this.#finishExit(vmcs, reason);
   }
 
   #loadLevels(control: number): void {
@@ -411,10 +454,24 @@ export class Processor implements EngineServices {
       this.#eptp = eptp;
       this.invalidateEpt();
     }
+    this.#apic.load(vmcs, primary, secondary);
     if (this.#guestVmx?.isInside) {
       this.#guestVmx.overlay();
       this.#tscOffset += this.#guestVmx.tscOffset;
     }
+    this.#showWindow();
+  }
+
+  /** The engine is to stop where the guest is open to an interrupt if a window or a recognized virtual interrupt waits for that. */
+  #showWindow(): void {
+    const { view } = this;
+    const ours = this.#wantsWindow() || this.#apic.apic.isRecognized;
+    const wanted = this.#guestVmx?.isInside ? this.#guestVmx.wantsWindow(ours) : ours;
+    const bit = PrimaryControl.INTERRUPT_WINDOW;
+    const primary = view.getInt32(S.CTL_PRIMARY.at, true);
+    if (((primary & bit) !== 0) === wanted) return;
+    view.setInt32(S.CTL_PRIMARY.at, primary ^ bit, true);
+    this.engine.updateMode();
   }
 
   /** Event injection. Answers false if delivering it ended in a VM exit. */
@@ -443,6 +500,11 @@ export class Processor implements EngineServices {
   #wantsWindow(): boolean {
     const primary = this.#current?.number(Field.PRIMARY_CONTROLS) ?? 0;
     return (primary & PrimaryControl.INTERRUPT_WINDOW) !== 0;
+  }
+
+  /** An exit of the engine that is none of our own hypervisor's: the guest goes on. Else S.EXIT_* is what it is to see. */
+  #handled(reason: number): boolean {
+    return this.#handledByGuest(reason) || this.#apic.handle(reason);
   }
 
   /** Gives an exit of the engine to the guest's own VMX. Answers true if the guest goes on. */
@@ -501,11 +563,13 @@ export class Processor implements EngineServices {
         const activity = view.getUint32(S.ACTIVITY.at, true);
         // One that waited may have been withdrawn, or acknowledged by an exit.
         const waits = view.getUint32(S.INTERRUPT_WAITS.at, true) !== 0;
-        if (budget <= 0 || request !== 0 || waits || activity !== 0 || this.#interrupts.nmi) {
+        const asks = request !== 0 || waits || this.#leavesGuestsGuest;
+        if (budget <= 0 || asks || activity !== 0 || this.#interrupts.nmi) {
           const reason = this.#boundary(vmcs, request);
           if (reason !== GO_ON) {
-            if (this.#endsGuestsGuest(reason)) continue;
-            this.#finishExit(vmcs, reason);
+            view.setUint32(S.EXIT_REASON.at, reason, true);
+            if (this.#endsGuestsGuest(reason) || this.#apic.handle(reason)) continue;
+            this.#finishExit(vmcs, this.#exitReason);
             return;
           }
           if (view.getUint32(S.ACTIVITY.at, true) !== 0) this.#rest();
@@ -516,8 +580,8 @@ export class Processor implements EngineServices {
       const exit = this.#run(budget);
       if (this.retired >= this.#sampleAt) this.#sample();
       if (exit !== 0 && !this.#staysInGuest()) {
-        if (this.#handledByGuest(view.getUint32(S.EXIT_REASON.at, true))) continue;
-        this.#finishExit(vmcs, view.getUint32(S.EXIT_REASON.at, true));
+        if (this.#handled(this.#exitReason)) continue;
+        this.#finishExit(vmcs, this.#exitReason);
         return;
       }
       if (replies > 0) {
@@ -525,6 +589,10 @@ export class Processor implements EngineServices {
         view.setUint32(S.DEVICE_REPLY_NEXT.at, 0, true);
       }
     }
+  }
+
+  get #exitReason(): number {
+    return this.view.getUint32(S.EXIT_REASON.at, true);
   }
 
   /** Instructions up to the next look at the world outside; 0 or less if the deadline has come. */
@@ -568,7 +636,33 @@ export class Processor implements EngineServices {
     }
     if (activity === Activity.SHUTDOWN) return GO_ON;
     if (this.#isWindowOpen) return ExitReason.INTERRUPT_WINDOW;
-    return request === Request.NONE ? this.#expect(false) : this.#externalInterrupt(vmcs);
+    if (this.#leavesGuestsGuest) return this.#virtualInterrupt();
+    return request === Request.NONE ? this.#expect(false) : this.#externalInterrupt(vmcs, request);
+  }
+
+  /** A virtual interrupt for the guest hypervisor is recognized while its guest runs, and its controls send interrupts out of that. */
+  get #leavesGuestsGuest(): boolean {
+    const guest = this.#guestVmx;
+    if (guest === null || !this.#apic.apic.isRecognized) return false;
+    return guest.interruptAnswer !== InterruptAnswer.DELIVER;
+  }
+
+  /** What external interrupts are to the guest of a guest hypervisor, whose local APIC is virtual. */
+  #virtualInterrupt(): number {
+    const guest = this.#guestVmx!;
+    const { apic } = this.#apic;
+    const isAcknowledged = guest.interruptAnswer === InterruptAnswer.EXIT_ACKNOWLEDGED;
+    const vector = isAcknowledged ? apic.accept() : -1;
+    if (!guest.takePosted(vector)) {
+      guest.interrupt(vector, this.view.getUint32(S.ACTIVITY.at, true) === Activity.HLT);
+      return GO_ON;
+    }
+    const effect = apic.endOfInterrupt();
+    this.#showWindow();
+    if (effect === null) return this.#isWindowOpen ? ExitReason.INTERRUPT_WINDOW : GO_ON;
+    this.#prepareTimerExit();
+    this.view.setBigUint64(S.EXIT_QUALIFICATION.at, BigInt(effect.qualification), true);
+    return effect.reason;
   }
 
   /** Somebody asks for an interrupt window, or waits to deliver a virtual interrupt, and the guest is open to it. */
@@ -606,7 +700,7 @@ export class Processor implements EngineServices {
    * SDM Vol. 3C, "Other Causes of VM Exits": with external-interrupt exiting neither RFLAGS.IF nor blocking by STI or MOV SS holds the exit
    * back (of the latter the manual lets a processor choose).
    */
-  #externalInterrupt(vmcs: Vmcs): number {
+  #externalInterrupt(vmcs: Vmcs, request: number): number {
     const { view } = this;
     if ((vmcs.number(Field.PIN_CONTROLS) & PinControl.EXTERNAL_INTERRUPT) === 0) {
       const guest = this.#guestVmx;
@@ -632,12 +726,16 @@ export class Processor implements EngineServices {
     }
     const acknowledges =
       (vmcs.number(Field.EXIT_CONTROLS) & ExitControl.ACKNOWLEDGE_INTERRUPT) !== 0;
-    if (acknowledges)
-      view.setUint32(
-        S.EXIT_INTERRUPTION.at,
-        INTERRUPTION_VALID + this.#interrupts.acknowledge(),
-        true,
-      );
+    if (!acknowledges) return ExitReason.EXTERNAL_INTERRUPT;
+    const vector = this.#interrupts.acknowledge();
+    const isTaken =
+      request === Request.APIC && this.#apic.take(vector, this.#interrupts.isLevel(vector));
+    if (isTaken) {
+      this.#interrupts.end();
+      // A virtual interrupt that is recognized now ends HLT.
+      return this.#isWindowOpen ? ExitReason.INTERRUPT_WINDOW : GO_ON;
+    }
+    view.setUint32(S.EXIT_INTERRUPTION.at, INTERRUPTION_VALID + vector, true);
     return ExitReason.EXTERNAL_INTERRUPT;
   }
 
@@ -716,7 +814,8 @@ export class Processor implements EngineServices {
       vectoring >= INTERRUPTION_VALID &&
       ((vectoring >> 8) & 7) === InterruptionType.HARDWARE_EXCEPTION &&
       (NO_FAULTS & (1 << (vectoring & 31))) === 0;
-    if (reason !== ExitReason.EPT_VIOLATION) this.#setResumeFlag(isFault);
+    const isOwnAccess = reason === ExitReason.APIC_ACCESS && this.#guestVmx?.isInside !== true;
+    if (reason !== ExitReason.EPT_VIOLATION && !isOwnAccess) this.#setResumeFlag(isFault);
     else if (view.getUint32(S.DEVICE_WRITE_COUNT.at, true) === 0)
       if (vectoring < INTERRUPTION_VALID || isFault) this.#setResumeFlag(true);
   }
@@ -735,7 +834,8 @@ export class Processor implements EngineServices {
     this.#timer.save(vmcs, this.tsc());
     this.#settleResumeFlag(reason);
     this.#settleBreakpoints(reason);
-    if (reason === ExitReason.EPT_VIOLATION) this.#describeDeviceAccess(vmcs);
+    const isMemory = reason === ExitReason.EPT_VIOLATION || reason === ExitReason.APIC_ACCESS;
+    if (isMemory) this.#describeDeviceAccess(vmcs);
     else if (view.getUint32(S.DEVICE_REPLY_COUNT.at, true) > 0) {
       view.setUint32(S.DEVICE_REPLY_COUNT.at, 0, true);
       view.setUint32(S.DEVICE_REPLY_NEXT.at, 0, true);
@@ -774,6 +874,12 @@ export class Processor implements EngineServices {
   /** Turns the oldest queued device write into an exit. Answers false if there is none. */
   #reportQueuedWrite(vmcs: Vmcs): boolean {
     const view = this.view;
+    if (view.getUint32(S.DEVICE_WRITE_COUNT.at, true) === 0) return false;
+    const effect = this.#apic.write();
+    if (effect !== null) {
+      this.#exitAfterEntry(vmcs, effect);
+      return true;
+    }
     const count = view.getUint32(S.DEVICE_WRITE_COUNT.at, true);
     if (count === 0) return false;
     vmcs.set(Field.EXIT_REASON, ExitReason.EPT_VIOLATION);
@@ -783,12 +889,12 @@ export class Processor implements EngineServices {
     const physical = view.getUint32(DEVICE_WRITES + 8, true) + (sizeAndHigh >>> 8) * 0x1_0000_0000;
     vmcs.set(Field.GUEST_PHYSICAL_ADDRESS, physical);
     vmcs.set(VendorField.DEVICE_SIZE, sizeAndHigh & 0xff);
-    new Uint8Array(view.buffer).copyWithin(
-      DEVICE_WRITES,
-      DEVICE_WRITES + 16,
-      DEVICE_WRITES + 16 * count,
-    );
-    view.setUint32(S.DEVICE_WRITE_COUNT.at, count - 1, true);
+    const isApic = this.#apic.isAccessPage(Math.floor(physical / 4096));
+    if (isApic) {
+      vmcs.set(Field.EXIT_REASON, ExitReason.APIC_ACCESS);
+      vmcs.set(Field.EXIT_QUALIFICATION, (physical & 0xfff) | APIC_WRITE_ACCESS);
+    }
+    dropDeviceWrite(view, count);
     if (count === 1) this.engine.updateMode();
     return true;
   }

@@ -139,6 +139,11 @@ function slotAt(encoding: number): Slot | undefined {
 
 for (const encoding of [
   Field.GUEST_RIP,
+  Field.GUEST_INTERRUPT_STATUS,
+  Field.EOI_EXIT0,
+  Field.EOI_EXIT1,
+  Field.EOI_EXIT2,
+  Field.EOI_EXIT3,
   Field.PREEMPTION_TIMER,
   Field.ENTRY_INTERRUPTION_INFO,
   Field.ENTRY_ERROR_CODE,

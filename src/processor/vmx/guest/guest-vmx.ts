@@ -22,7 +22,6 @@ import {
 } from "../../isa/vmcs-fields.ts";
 import { Cr0, Cr4, Efer } from "../../state/control-bits.ts";
 import {
-  DEVICE_REPLIES,
   DEVICE_WRITES,
   GPR,
   GUEST_PCID_MAP,
@@ -33,17 +32,19 @@ import {
   Page,
   PCID_MAP,
   PCIDS,
-  PendingDebug,
   PHYSICAL_MAP,
   PHYSICAL_MAP_PAGES,
   S,
   Status,
 } from "../../state/layout.ts";
+import { advance } from "../advance.ts";
+import { ApicVirtualization, apicAccess } from "../apic-virtualization.ts";
 import { type EntryLimits, EPTP_SWITCHING, PREEMPTION_SHIFT, REVISION } from "../capabilities.ts";
 import type { Engine } from "../engine-port.ts";
 import { isBadPdpte, usesPae } from "../entry-checks/guest-rest.ts";
 import { EntryChecks, firstBroken } from "../entry-checks.ts";
 import { readRflags, writeRflags } from "../rflags.ts";
+import { type Effect, VirtualApic } from "../virtual-apic.ts";
 import { EptResult, GuestEpt, type PageLog, violationRights } from "./guest-ept.ts";
 import {
   loadGuestPdptes,
@@ -56,7 +57,6 @@ import { GuestVmcs, supportedFields } from "./guest-vmcs.ts";
 import { MsrAreas, type OtherMsrs } from "./msr-area.ts";
 import { type Fault, isFault, Operands } from "./operands.ts";
 import { interceptsException, wantsExit } from "./reflect.ts";
-import { type Effect, VirtualApic } from "./virtual-apic.ts";
 
 /** VM-instruction error numbers. SDM Vol. 3C, "VM Instruction Error Numbers". */
 export const VmxError = {
@@ -103,7 +103,6 @@ const KEEP_FLAGS = -2;
 
 /** Controls of the guest hypervisor that work as exits on top of ours. */
 const JOINED_PRIMARY =
-  PrimaryControl.INTERRUPT_WINDOW |
   PrimaryControl.HLT |
   PrimaryControl.INVLPG |
   PrimaryControl.MWAIT |
@@ -145,10 +144,12 @@ export interface GuestVmxPort {
   readonly engine: Engine;
   /** TSC without offset. */
   tsc(): number;
-  /** Physical-map entry (Page) of a guest-physical page of the guest hypervisor. */
-  ownPage(page: number): number;
+  /** Physical-map entry (Page) of a guest-physical page of the guest hypervisor. `need`: Page rights. */
+  ownPage(page: number, need: number): number;
   /** Loads our own hypervisor's controls, and over them what overlay() says. */
   reloadControls(): void;
+  /** Whether somebody waits for the guest to be open to an interrupt may have changed (wantsWindow). */
+  showWindow(): void;
   /** Event injection of a VM entry: interruption information, error code, instruction length. Answers a Status. */
   inject(info: number, error: number, length: number): number;
 }
@@ -159,6 +160,8 @@ export interface GuestVmxState {
   readonly current: bigint;
   readonly isInside: boolean;
   readonly deadline: number;
+  /** A virtual interrupt is recognized. Missing: none. */
+  readonly isRecognized?: boolean;
 }
 
 /** What a pending external interrupt does to the guest's guest. */
@@ -172,6 +175,7 @@ export class GuestVmx {
   readonly #other: GuestVmcs;
   readonly #ept: GuestEpt;
   readonly #apic: VirtualApic;
+  readonly #virtual: ApicVirtualization;
   readonly #msrs: MsrAreas;
   readonly #fields: ReadonlySet<number>;
   readonly #memory;
@@ -205,6 +209,13 @@ export class GuestVmx {
     this.#memory = { view, hostOf: (physical: bigint) => this.#hostOf(physical) };
     this.#ept = new GuestEpt(this.#memory, limits.physicalBits);
     this.#apic = new VirtualApic(this.#memory, this.#vmcs);
+    this.#virtual = new ApicVirtualization(this.#apic, this.#vmcs, {
+      view,
+      showWindow: () => port.showWindow(),
+      advance: () => advance(port.engine),
+      fault: () => this.#raise({ vector: GP, error: 0 }),
+      trapExit: (effect) => this.#trapExit(effect),
+    });
     this.#msrs = new MsrAreas(view, msrs, limits.eferAllowed);
     this.#fields = supportedFields(limits);
   }
@@ -236,6 +247,15 @@ export class GuestVmx {
     return Number(BigInt.asIntN(64, this.#vmcs.big(Field.TSC_OFFSET)));
   }
 
+  /**
+   * Whether somebody waits for the guest's guest to be open to an interrupt: its hypervisor, its virtual APIC, or `ours` (our own hypervisor or
+   * the guest hypervisor's virtual APIC), whose interrupts are for the guest's guest only if its controls do not send them out.
+   */
+  wantsWindow(ours: boolean): boolean {
+    if (this.#primary(PrimaryControl.INTERRUPT_WINDOW) || this.#apic.isRecognized) return true;
+    return ours && !this.#pin(PinControl.EXTERNAL_INTERRUPT);
+  }
+
   get interruptAnswer(): number {
     if (!this.#inside || !this.#pin(PinControl.EXTERNAL_INTERRUPT)) return InterruptAnswer.DELIVER;
     return this.#exitControl(ExitControl.ACKNOWLEDGE_INTERRUPT)
@@ -253,6 +273,7 @@ export class GuestVmx {
       current: this.#current,
       isInside: this.#inside,
       deadline: this.#deadline,
+      isRecognized: this.#apic.isRecognized,
     };
   }
 
@@ -263,6 +284,7 @@ export class GuestVmx {
     this.#mustCheck = true;
     this.#inside = state.isInside;
     this.#deadline = state.deadline;
+    this.#apic.isRecognized = state.isRecognized === true;
     this.#usesEpt = false;
     this.#usesMap = false;
     this.#forgetAll();
@@ -288,8 +310,8 @@ export class GuestVmx {
     const at = Number(physical);
     const page = at >>> 12;
     const known = this.#view.getUint32(PHYSICAL_MAP + 4 * page, true);
-    const entry = known === 0 ? this.#port.ownPage(page) : known;
     const RW = Page.READ | Page.WRITE;
+    const entry = known === 0 ? this.#port.ownPage(page, RW) : known;
     return (entry & RW) === RW ? ((entry & -4096) | (at & 4095)) >>> 0 : 0;
   }
 
@@ -315,7 +337,9 @@ export class GuestVmx {
       return isVirtual ? Page.KNOWN | Page.DEVICE : Page.KNOWN;
     }
     const below =
-      under >> 32n === 0n ? this.#port.ownPage(Number(under >> 12n)) : Page.DEVICE | Page.KNOWN;
+      under >> 32n === 0n
+        ? this.#port.ownPage(Number(under >> 12n), need)
+        : Page.DEVICE | Page.KNOWN;
     let entry: number;
     let isCached = page < PHYSICAL_MAP_PAGES;
     if ((below & Page.DEVICE) !== 0) {
@@ -399,14 +423,10 @@ export class GuestVmx {
       pin & (PinControl.EXTERNAL_INTERRUPT | PinControl.NMI | PinControl.VIRTUAL_NMI),
     );
     const ours = view.getInt32(S.CTL_PRIMARY.at, true);
-    // With external interrupts exiting, none of ours waits for the guest's guest.
-    const kept =
-      (pin & PinControl.EXTERNAL_INTERRUPT) !== 0 ? ours & ~PrimaryControl.INTERRUPT_WINDOW : ours;
     const theirs = v.number(Field.PRIMARY_CONTROLS) & JOINED_PRIMARY;
     // With a TPR shadow MOV CR8 is carried out here.
     const shadow = this.#apic.hasShadow ? PrimaryControl.CR8_LOAD | PrimaryControl.CR8_STORE : 0;
-    const window = this.#apic.isRecognized ? PrimaryControl.INTERRUPT_WINDOW : 0;
-    view.setInt32(S.CTL_PRIMARY.at, kept | theirs | shadow | window, true);
+    view.setInt32(S.CTL_PRIMARY.at, ours | theirs | shadow, true);
     const second = this.#primary(PrimaryControl.SECONDARY) ? v.number(Field.SECONDARY_CONTROLS) : 0;
     const ourSecond = view.getInt32(S.CTL_SECONDARY.at, true);
     view.setInt32(
@@ -498,22 +518,8 @@ export class GuestVmx {
       writeRflags(view, flags | RFLAGS.ZF);
       this.#vmcs.set(Field.INSTRUCTION_ERROR, outcome as number);
     }
-    this.#advance();
+    advance(this.#port.engine);
     return true;
-  }
-
-  /** Past the instruction at RIP. */
-  #advance(): void {
-    const view = this.#view;
-    const next = view.getBigUint64(S.RIP.at, true) + BigInt(view.getUint32(S.EXIT_LENGTH.at, true));
-    view.setBigUint64(S.RIP.at, BigInt.asUintN(this.#operands.is64 ? 64 : 32, next), true);
-    const blocking = view.getUint32(S.INTERRUPTIBILITY.at, true);
-    view.setUint32(S.INTERRUPTIBILITY.at, blocking & ~3, true);
-    if ((view.getUint32(S.RFLAGS_REST.at, true) & RFLAGS.TF) !== 0) {
-      const pending = view.getUint32(S.PENDING_DEBUG.at, true) | PendingDebug.BS;
-      view.setUint32(S.PENDING_DEBUG.at, pending, true);
-    }
-    this.#port.engine.updateMode();
   }
 
   #raise({ vector, error }: Fault): boolean {
@@ -588,6 +594,7 @@ export class GuestVmx {
     this.#mustCheck = true;
     const at = this.#current === NO_POINTER ? 0 : this.#hostOf(this.#current);
     this.#vmcs.at = at === 0 ? LOST_VMCS : at;
+    this.#apic.locate();
   }
 
   #vmclear(): Outcome {
@@ -858,7 +865,7 @@ export class GuestVmx {
     const info = vmcs.number(Field.ENTRY_INTERRUPTION_INFO);
     view.setUint32(S.VECTORING.at, 0, true);
     const effect = this.#apic.enter();
-    this.#showRecognized();
+    this.#port.showWindow();
     if (info < INTERRUPTION_VALID) return effect === null || this.#trapExit(effect);
     if (((info >> 8) & 7) === OTHER_EVENT) return this.#exit(ExitReason.MTF);
     const error = info & INTERRUPTION_ERROR_CODE ? vmcs.number(Field.ENTRY_ERROR_CODE) : 0;
@@ -876,7 +883,7 @@ export class GuestVmx {
     if (reason === ExitReason.EPT_VIOLATION) return this.#memoryExit();
     if (reason === ExitReason.PREEMPTION_TIMER) return this.#exit(reason);
     if (reason === ExitReason.CR_ACCESS && this.#apic.hasShadow) {
-      const done = this.#taskPriority();
+      const done = this.#virtual.taskPriority();
       if (done !== null) return done;
     }
     if (!wantsExit(reason, this.#vmcs, this.#memory)) return this.#virtualize(reason);
@@ -891,17 +898,6 @@ export class GuestVmx {
 
   // ---- APIC virtualization ----
 
-  /** The engine is to stop where a recognized virtual interrupt can be delivered: as for an interrupt window. */
-  #showRecognized(): void {
-    const view = this.#view;
-    const primary = view.getInt32(S.CTL_PRIMARY.at, true);
-    const wanted = this.#primary(PrimaryControl.INTERRUPT_WINDOW) || this.#apic.isRecognized;
-    const bit = PrimaryControl.INTERRUPT_WINDOW;
-    if (((primary & bit) !== 0) === wanted || !this.#apic.delivers) return;
-    view.setInt32(S.CTL_PRIMARY.at, wanted ? primary | bit : primary & ~bit, true);
-    this.#port.engine.updateMode();
-  }
-
   /** An exit after the instruction at whose end RIP is. */
   #trapExit({ reason, qualification }: NonNullable<Effect>): boolean {
     const view = this.#view;
@@ -912,72 +908,23 @@ export class GuestVmx {
     return this.#exit(reason);
   }
 
-  /** An operation of the virtual APIC is done, and with it the instruction. */
-  #settle(effect: Effect): boolean {
-    this.#showRecognized();
-    return effect === null || this.#trapExit(effect);
-  }
-
-  /** MOV CR8 with a TPR shadow. Answers null for another register, or one that the guest hypervisor wants to see. */
-  #taskPriority(): boolean | null {
-    const view = this.#view;
-    const qualification = view.getUint32(S.EXIT_QUALIFICATION.at, true);
-    if ((qualification & 15) !== 8) return null;
-    const isLoad = (qualification & 0x30) === 0;
-    if (this.#primary(isLoad ? PrimaryControl.CR8_LOAD : PrimaryControl.CR8_STORE)) return null;
-    const register = gprAt((qualification >> 8) & 15);
-    if (!isLoad) {
-      view.setBigUint64(register, BigInt(this.#apic.tpr >>> 4), true);
-      this.#advance();
-      return true;
-    }
-    const value = view.getBigUint64(register, true);
-    if (value > 15n) return this.#raise({ vector: GP, error: 0 });
-    this.#advance();
-    return this.#settle(this.#apic.writeTpr(Number(value) << 4));
-  }
-
   /** Exits that only APIC virtualization has asked for. Answers false for those that are our own hypervisor's. */
   #virtualize(reason: number): boolean {
     const view = this.#view;
     if (reason === ExitReason.INTERRUPT_WINDOW && this.#apic.isRecognized) {
       const vector = this.#apic.accept();
-      this.#showRecognized();
+      this.#port.showWindow();
       const status = this.#port.inject(INTERRUPTION_VALID + vector, 0, 0);
       return status !== Status.EXIT || this.#exitOfGuest(view.getUint32(S.EXIT_REASON.at, true));
     }
     if (reason !== ExitReason.RDMSR && reason !== ExitReason.WRMSR) return false;
-    const index = view.getUint32(GPR + 8, true);
-    if (reason === ExitReason.RDMSR) {
-      const value = this.#apic.readMsr(index);
-      if (value === null) return false;
-      view.setBigUint64(gprAt(0), value & 0xffff_ffffn, true);
-      view.setBigUint64(gprAt(2), value >> 32n, true);
-      this.#advance();
-      return true;
-    }
-    const high = BigInt(view.getUint32(gprAt(2), true)) << 32n;
-    const effect = this.#apic.writeMsr(index, high | BigInt(view.getUint32(gprAt(0), true)));
-    if (effect === undefined) return false;
-    if (effect === "fault") return this.#raise({ vector: GP, error: 0 });
-    this.#advance();
-    return this.#settle(effect);
-  }
-
-  /** A read of the virtual-APIC page, answered as a device's is. */
-  #replyFromApic(offset: number): void {
-    const view = this.#view;
-    const count = view.getUint32(S.DEVICE_REPLY_COUNT.at, true);
-    const value = BigInt(this.#apic.read(offset & 0xff0)) >> BigInt(8 * (offset & 3));
-    view.setBigUint64(DEVICE_REPLIES + 16 * count, value, true);
-    view.setUint32(S.DEVICE_REPLY_COUNT.at, count + 1, true);
-    view.setUint32(S.DEVICE_REPLY_NEXT.at, 0, true);
+    return this.#virtual.msr(reason) ?? false;
   }
 
   /** An acknowledged external interrupt. Answers true if it was the notification of posted interrupts: nothing else comes of it. */
   takePosted(vector: number): boolean {
     if (!this.#inside || !this.#apic.takePosted(vector)) return false;
-    this.#showRecognized();
+    this.#port.showWindow();
     return true;
   }
 
@@ -1029,14 +976,11 @@ export class GuestVmx {
     const view = this.#view;
     const isDevice = view.getUint32(S.DEVICE_SIZE.at, true) > 0;
     if (isDevice && view.getUint32(S.DEVICE_SIZE.at, true) <= 4) {
-      this.#replyFromApic(offset);
+      this.#virtual.reply(offset);
       return true;
     }
-    const during = view.getUint32(S.VECTORING.at, true) !== 0;
-    const access = (need & Page.EXECUTE) !== 0 ? 2 : (need & Page.WRITE) !== 0 ? 1 : 0;
-    const kind = during ? 3 : access;
     view.setUint32(S.EXIT_INTERRUPTION.at, 0, true);
-    view.setBigUint64(S.EXIT_QUALIFICATION.at, BigInt(offset | (kind << 12)), true);
+    view.setBigUint64(S.EXIT_QUALIFICATION.at, apicAccess(view, offset, need), true);
     return this.#exit(ExitReason.APIC_ACCESS);
   }
 
@@ -1056,7 +1000,8 @@ export class GuestVmx {
       if (this.#walk(address, Page.WRITE, null) !== EptResult.OK) continue;
       const physical = this.#ept.physical;
       if ((physical & ~0xfffn) === this.#apicPage) {
-        effect = this.#apic.write(Number(physical & 0xfffn), Number(data & 0xffff_ffffn));
+        const offset = Number(physical & 0xfffn);
+        effect = this.#apic.write(offset, Number(data & 0xffff_ffffn), sizeAndHigh & 0xff);
         continue;
       }
       const to = DEVICE_WRITES + 16 * left++;
@@ -1070,7 +1015,7 @@ export class GuestVmx {
     view.setUint32(S.DEVICE_REPLY_COUNT.at, 0, true);
     view.setUint32(S.DEVICE_REPLY_NEXT.at, 0, true);
     this.#port.engine.updateMode();
-    return this.#settle(effect);
+    return this.#virtual.settle(effect);
   }
 
   /** VMREAD and VMWRITE of a guest's guest on the shadow VMCS, where the bitmaps let it; null if it is an exit. */
@@ -1109,7 +1054,7 @@ export class GuestVmx {
     if (!this.#isGoodEptp(eptp)) return false;
     vmcs.setBig(Field.EPTP, eptp);
     this.#enterMaps();
-    this.#advance();
+    advance(this.#port.engine);
     return true;
   }
 

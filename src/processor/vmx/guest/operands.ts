@@ -2,7 +2,6 @@
  * Operands of VMX instructions, from the VM-exit instruction information and qualification with which the engine leaves them.
  * SDM Vol. 3C, "VM-Exit Instruction-Information Field"; Vol. 3A, "Limit Checking", "Type Checking".
  */
-import { Efer } from "../../state/control-bits.ts";
 import {
   BOUNCE_WRITE,
   gprAt,
@@ -14,13 +13,13 @@ import {
   Seg,
   segmentAt,
 } from "../../state/layout.ts";
+import { isCode64 } from "../advance.ts";
 import type { Engine } from "../engine-port.ts";
 
 const GP = 13;
 const SS = 12;
 const RIGHTS = {
   UNUSABLE: 0x1_0000,
-  LONG: 0x2000,
   BIG: 0x4000,
   CODE: 8,
   EXPAND_DOWN: 4,
@@ -52,9 +51,7 @@ export class Operands {
   }
 
   get is64(): boolean {
-    const long = (this.#view.getUint32(S.EFER.at, true) & Efer.LMA) !== 0;
-    const rights = this.#view.getUint32(segmentAt(Seg.CS) + SEG_RIGHTS, true);
-    return long && (rights & RIGHTS.LONG) !== 0;
+    return isCode64(this.#view);
   }
 
   /** Bytes of a register operand. */

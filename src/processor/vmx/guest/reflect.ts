@@ -30,8 +30,7 @@ const UNCONDITIONAL = new Set<number>([
   ExitReason.INVVPID,
   ExitReason.XSETBV,
   ExitReason.VMFUNC,
-  // No control of ours sends these out: who asked was the guest hypervisor.
-  ExitReason.CR_ACCESS,
+  // No control of ours sends it out: who asked was the guest hypervisor.
   ExitReason.MTF,
 ]);
 
@@ -77,10 +76,19 @@ export function wantsExit(reason: number, vmcs: GuestVmcs, memory: EptMemory): b
     const error = memory.view.getUint32(S.EXIT_INTERRUPTION_ERROR.at, true);
     return interceptsException(vmcs, info & 0xff, error);
   }
+  if (reason === ExitReason.CR_ACCESS) return wantsControlRegister(memory, primary);
   if (reason === ExitReason.IO) return wantsIo(vmcs, memory, primary);
   if (reason === ExitReason.RDMSR || reason === ExitReason.WRMSR)
     return wantsMsr(vmcs, memory, reason === ExitReason.WRMSR);
   return false;
+}
+
+/** Accesses to CR8 come here because of our own TPR shadow, too. Those to the others only if the guest hypervisor has asked for them. */
+function wantsControlRegister({ view }: EptMemory, primary: number): boolean {
+  const qualification = view.getUint32(S.EXIT_QUALIFICATION.at, true);
+  if ((qualification & 15) !== 8) return true;
+  const isLoad = (qualification & 0x30) === 0;
+  return (primary & (isLoad ? PrimaryControl.CR8_LOAD : PrimaryControl.CR8_STORE)) !== 0;
 }
 
 export function interceptsException(vmcs: GuestVmcs, vector: number, error: number): boolean {

@@ -1,14 +1,27 @@
 /**
- * APIC virtualization for the guest of a guest hypervisor. SDM Vol. 3C, "APIC Virtualization and Virtual Interrupts".
+ * A virtual APIC: that of a VMCS of our own hypervisor's, or of a guest hypervisor's. SDM Vol. 3C, "APIC Virtualization and Virtual
+ * Interrupts".
  *
- * State is where the manual has it: registers in the virtual-APIC page (guest memory), RVI and SVI in the VMCS, and one latch: a virtual
- * interrupt is recognized. What an operation leads to besides (a VM exit after the instruction) it answers as an Effect.
+ * State is where the manual has it: registers in the virtual-APIC page, RVI and SVI in the VMCS, and one latch: a virtual interrupt is
+ * recognized. What an operation leads to besides (a VM exit after the instruction) it answers as an Effect. How the engine comes here:
+ * apic-virtualization.ts.
  */
+import { ExitReason } from "../isa/exit-reasons.ts";
+import { Field, PinControl, PrimaryControl, SecondaryControl } from "../isa/vmcs-fields.ts";
 
-import { ExitReason } from "../../isa/exit-reasons.ts";
-import { Field, PinControl, PrimaryControl, SecondaryControl } from "../../isa/vmcs-fields.ts";
-import type { EptMemory } from "./guest-ept.ts";
-import type { GuestVmcs } from "./guest-vmcs.ts";
+/** A VMCS as a virtual APIC uses it. */
+export interface ApicFields {
+  number(field: number): number;
+  big(field: number): bigint;
+  set(field: number, value: number): void;
+}
+
+/** Where the physical addresses in a VMCS lead. */
+export interface ApicMemory {
+  /** Host address, 0 if there is no memory. */
+  hostOf(physical: bigint): number;
+  readonly view: DataView;
+}
 
 /** A VM exit that comes after the instruction, or null. */
 export type Effect = { readonly reason: number; readonly qualification: number } | null;
@@ -17,6 +30,7 @@ export const ApicRegister = {
   TPR: 0x80,
   PPR: 0xa0,
   EOI: 0xb0,
+  SPURIOUS: 0xf0,
   ISR: 0x100,
   IRR: 0x200,
   ICR_LOW: 0x300,
@@ -63,14 +77,21 @@ function ranges(...list: readonly (readonly number[])[]): ReadonlySet<number> {
 const OUTSTANDING = 32;
 
 export class VirtualApic {
-  readonly #memory: EptMemory;
-  readonly #vmcs: GuestVmcs;
+  readonly #memory: ApicMemory;
+  readonly #vmcs: ApicFields;
+  /** Host address of the virtual-APIC page, 0 if there is no memory. */
+  #page = 0;
   /** A virtual interrupt is recognized: it is delivered at the next boundary that lets it. */
   isRecognized = false;
 
-  constructor(memory: EptMemory, vmcs: GuestVmcs) {
+  constructor(memory: ApicMemory, vmcs: ApicFields) {
     this.#memory = memory;
     this.#vmcs = vmcs;
+  }
+
+  /** Looks the virtual-APIC page up: at VM entry, and when what its address leads to may have changed. */
+  locate(): void {
+    this.#page = this.hasShadow ? this.#memory.hostOf(this.#vmcs.big(Field.VIRTUAL_APIC)) : 0;
   }
 
   // ---- controls ----
@@ -104,18 +125,12 @@ export class VirtualApic {
 
   // ---- registers ----
 
-  #at(offset: number): number {
-    return this.#memory.hostOf(this.#vmcs.big(Field.VIRTUAL_APIC) + BigInt(offset));
-  }
-
   read(offset: number): number {
-    const at = this.#at(offset);
-    return at === 0 ? 0 : this.#memory.view.getUint32(at, true);
+    return this.#page === 0 ? 0 : this.#memory.view.getUint32(this.#page + offset, true);
   }
 
   #write(offset: number, value: number): void {
-    const at = this.#at(offset);
-    if (at !== 0) this.#memory.view.setUint32(at, value, true);
+    if (this.#page !== 0) this.#memory.view.setUint32(this.#page + offset, value, true);
   }
 
   /** VTPR. */
@@ -168,6 +183,7 @@ export class VirtualApic {
   /** VM entry. */
   enter(): Effect {
     this.isRecognized = false;
+    this.locate();
     if (this.delivers) {
       this.#updatePpr();
       this.#evaluate();
@@ -178,8 +194,9 @@ export class VirtualApic {
 
   /** The TPR threshold that VM entry refuses: only where no exit would tell of it. */
   get isThresholdBad(): boolean {
-    const isChecked = this.hasShadow && !this.delivers && !this.virtualizesAccesses;
-    return isChecked && this.#threshold > this.tpr >>> 4;
+    if (!this.hasShadow || this.delivers || this.virtualizesAccesses) return false;
+    this.locate();
+    return this.#threshold > this.tpr >>> 4;
   }
 
   get #threshold(): number {
@@ -200,7 +217,8 @@ export class VirtualApic {
     return null;
   }
 
-  #endOfInterrupt(): Effect {
+  /** EOI virtualization. */
+  endOfInterrupt(): Effect {
     const vector = this.#svi;
     this.#setBit(R.ISR, vector, false);
     this.#setStatus(this.#rvi, this.#highest(R.ISR));
@@ -212,10 +230,16 @@ export class VirtualApic {
     return null;
   }
 
-  #selfIpi(vector: number): void {
+  /** A virtual interrupt is requested: self-IPI virtualization, direct delivery. */
+  request(vector: number): void {
     this.#setBit(R.IRR, vector, true);
     this.#setStatus(Math.max(this.#rvi, vector), this.#svi);
     this.#evaluate();
+  }
+
+  /** The guest has switched its APIC on (spurious-interrupt vector register, bit 8). */
+  get isEnabled(): boolean {
+    return (this.read(R.SPURIOUS) & 0x100) !== 0;
   }
 
   /** The recognized interrupt is being delivered. Answers its vector. */
@@ -264,9 +288,12 @@ export class VirtualApic {
     return this.#hasRegisters && (isWrite ? WRITABLE : READABLE).has(register);
   }
 
-  /** A virtualized write of 32 bits that is done: APIC-write emulation. */
-  write(offset: number, value: number): Effect {
+  /** A virtualized write of 1, 2 or 4 bytes that is done: APIC-write emulation. */
+  write(offset: number, data: number, bytes = 4): Effect {
     const register = offset & 0xff0;
+    const shift = 8 * (offset & 3);
+    const mask = ((2 ** (8 * bytes) - 1) << shift) >>> 0;
+    const value = ((this.read(register) & ~mask) | ((data << shift) & mask)) >>> 0;
     this.#write(register, value);
     switch (register) {
       case R.TPR:
@@ -274,12 +301,12 @@ export class VirtualApic {
       case R.EOI:
         if (!this.delivers) break;
         this.#write(R.EOI, 0);
-        return this.#endOfInterrupt();
+        return this.endOfInterrupt();
       case R.ICR_LOW: {
         const isSelf =
           (value & ICR_PLAIN_MASK) >>> 0 === ICR_SELF_SHORTHAND && (value & 0xf0) !== 0;
         if (!this.delivers || !isSelf) break;
-        this.#selfIpi(value & 0xff);
+        this.request(value & 0xff);
         return null;
       }
       case R.ICR_HIGH:
@@ -296,8 +323,7 @@ export class VirtualApic {
     if (!this.#isX2apic || index < X2APIC_BASE || index > X2APIC_BASE + 0xff) return null;
     const offset = (index - X2APIC_BASE) << 4;
     if (offset !== R.TPR && !this.#hasRegisters) return null;
-    const at = this.#at(offset);
-    return at === 0 ? 0n : this.#memory.view.getBigUint64(at, true);
+    return this.#page === 0 ? 0n : this.#memory.view.getBigUint64(this.#page + offset, true);
   }
 
   /** WRMSR of one: its effect, "fault" for #GP, undefined if it is not virtualized. */
@@ -308,14 +334,14 @@ export class VirtualApic {
         return value > 0xffn ? "fault" : this.writeTpr(Number(value));
       case R.EOI:
         if (!this.delivers) return undefined;
-        return value !== 0n ? "fault" : this.#endOfInterrupt();
+        return value !== 0n ? "fault" : this.endOfInterrupt();
       case R.SELF_IPI: {
         if (!this.delivers) return undefined;
         if (value > 0xffn) return "fault";
         const vector = Number(value);
         this.#write(R.SELF_IPI, vector);
         if (vector < 16) return { reason: ExitReason.APIC_WRITE, qualification: R.SELF_IPI };
-        this.#selfIpi(vector);
+        this.request(vector);
         return null;
       }
       default:
