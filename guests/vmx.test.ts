@@ -365,6 +365,47 @@ for (const engine of TIERS) {
   });
 }
 
+for (const engine of TIERS) {
+  test(`TSC offset and scaling of a guest hypervisor: 64 bits, and none without offsetting (${engine})`, () => {
+    const lab = new VmxLab({
+      engine,
+      guest: (a) => {
+        a.emit("rdtsc").emit("hlt");
+      },
+    });
+    const SCALE = 1n << 48n;
+    /** RDTSC of the guest's guest and the plain counter, between `before` and `after`, through what is to be done to it. */
+    const read = (isOffset: boolean, offset: bigint, multiplier: bigint | null): void => {
+      const bits = (isOffset ? PrimaryControl.TSC_OFFSETTING : 0) | PrimaryControl.SECONDARY;
+      lab.prepare();
+      const secondary = lab.field(Field.SECONDARY_CONTROLS);
+      const scaling = multiplier === null ? 0n : BigInt(SecondaryControl.TSC_SCALING);
+      lab.writeFields([
+        [Field.PRIMARY_CONTROLS, TEST_CONTROLS.primary | BigInt(bits)],
+        [Field.SECONDARY_CONTROLS, secondary | scaling],
+        [Field.TSC_OFFSET, BigInt.asUintN(64, offset)],
+        [Field.TSC_MULTIPLIER, multiplier ?? 3n * SCALE],
+      ]);
+      const before = BigInt(lab.processor.tsc());
+      assert.equal(exitOf(lab), ExitReason.HLT);
+      const after = BigInt(lab.processor.tsc());
+      const value = (lab.register(2) << 32n) | lab.register(0);
+      const shown = (tsc: bigint): bigint =>
+        isOffset ? ((tsc * (multiplier ?? SCALE)) >> 48n) + offset : tsc;
+      const distance = BigInt.asUintN(64, value - shown(before));
+      assert.ok(after > before && distance <= shown(after) - shown(before), `${value}`);
+    };
+    read(true, 0n, null);
+    read(true, -5_000_000n, null);
+    read(true, 0x7fff_ffff_ffff_0123n, null);
+    read(true, 7n, 2n * SCALE);
+    read(true, -(1n << 60n), (5n * SCALE) / 2n);
+    read(true, 0n, 40_000n * SCALE + 1n);
+    read(true, 12n, SCALE / 3n);
+    read(false, 1n << 40n, 2n * SCALE);
+  });
+}
+
 test("bitmaps of a guest hypervisor decide about I/O and MSRs; what it leaves is our own hypervisor's", () => {
   const lab = lone({
     guest: (a) => {

@@ -88,6 +88,7 @@ const SECONDARY = sum([
   SecondaryControl.VMCS_SHADOWING,
   SecondaryControl.RDSEED,
   SecondaryControl.PML,
+  SecondaryControl.TSC_SCALING,
 ]);
 const EXIT = sum([
   ExitControl.SAVE_DEBUG,

@@ -43,14 +43,13 @@ import { GuestVmx, InterruptAnswer } from "./guest/guest-vmx.ts";
 import type { OtherMsrs } from "./guest/msr-area.ts";
 import { doorbellPort, type InterruptPort, Request } from "./interrupt-port.ts";
 import { dropDeviceWrite, OwnApic } from "./own-apic.ts";
+import { PLAIN_TSC, type TscView, tscViewOf, viewTsc } from "./tsc-view.ts";
 import type { Effect } from "./virtual-apic.ts";
 import type { Vmcs } from "./vmcs.ts";
 import { VmmTimer } from "./vmm-timer.ts";
 
 /** Longest run between two looks at the embedder's requests, in instructions. */
 const MAX_RUN = 400_000;
-/** TSC multipliers are fixed-point numbers with so many fraction bits. */
-const MULTIPLIER_FRACTION = 48n;
 /** #boundary: the guest goes on. */
 const GO_ON = -1;
 /** The preemption timer of a guest hypervisor has expired. */
@@ -116,9 +115,9 @@ export class Processor implements EngineServices {
   readonly #pause: (ns: number) => void;
   #current: Vmcs | null = null;
   #eptp = 0n;
-  #tscOffset = 0;
-  /** Fixed-point, null for one. */
-  #tscMultiplier: bigint | null = null;
+  /** What the guest's TSC is: by our own controls, and on top of that by those of a guest hypervisor for its guest. */
+  #tscView: TscView = PLAIN_TSC;
+  #innerTscView: TscView = PLAIN_TSC;
   /** Exit on privilege level, CplExit bits. */
   #cplControl = 0;
   #cr = { cr0: 0, cr3: 0, cr4: 0, efer: 0 };
@@ -242,24 +241,20 @@ export class Processor implements EngineServices {
     const now = this.#clock.tsc(this.retired + retired);
     // Whoever reads the deadline has reached it: a clock that goes on by itself stands still just before it until the run has ended.
     const deadline = this.#deadline;
-    const tsc = this.#toGuest(now < deadline ? now : deadline - 1);
-    const view = this.view;
-    view.setUint32(S.TSC.at, tsc >>> 0, true);
-    view.setUint32(S.TSC.at + 4, Math.floor(tsc / 0x1_0000_0000), true);
+    const ours = viewTsc(this.#tscView, now < deadline ? now : deadline - 1);
+    const tsc = viewTsc(this.#innerTscView, ours);
+    if (typeof tsc === "bigint") {
+      this.view.setBigUint64(S.TSC.at, tsc, true);
+      return;
+    }
+    this.view.setUint32(S.TSC.at, tsc >>> 0, true);
+    this.view.setUint32(S.TSC.at + 4, Math.floor(tsc / 0x1_0000_0000), true);
   }
 
   /** TSC (without offset) at which somebody's timer ends the run. */
   get #deadline(): number {
     const { deadline } = this.#timer;
     return this.#guestVmx === null ? deadline : Math.min(deadline, this.#guestVmx.deadline);
-  }
-
-  #toGuest(tsc: number): number {
-    const scaled =
-      this.#tscMultiplier === null
-        ? tsc
-        : Number((BigInt(tsc) * this.#tscMultiplier) >> MULTIPLIER_FRACTION);
-    return scaled + this.#tscOffset;
   }
 
   random(): bigint {
@@ -443,12 +438,7 @@ export class Processor implements EngineServices {
     ];
     for (const [at, field] of wide) view.setBigUint64(at, vmcs.big(field), true);
     view.setUint32(S.NON_ROOT.at, 1, true);
-    this.#tscMultiplier =
-      secondary & SecondaryControl.TSC_SCALING ? vmcs.big(Field.TSC_MULTIPLIER) : null;
-    this.#tscOffset =
-      primary & PrimaryControl.TSC_OFFSETTING
-        ? Number(BigInt.asIntN(64, vmcs.big(Field.TSC_OFFSET)))
-        : 0;
+    this.#tscView = tscViewOf(vmcs, primary, secondary);
     const eptp = secondary & SecondaryControl.EPT ? vmcs.big(Field.EPTP) : 0n;
     if (eptp !== this.#eptp) {
       this.#eptp = eptp;
@@ -457,8 +447,8 @@ export class Processor implements EngineServices {
     this.#apic.load(vmcs, primary, secondary);
     if (this.#guestVmx?.isInside) {
       this.#guestVmx.overlay();
-      this.#tscOffset += this.#guestVmx.tscOffset;
-    }
+      this.#innerTscView = this.#guestVmx.tscView;
+    } else this.#innerTscView = PLAIN_TSC;
     this.#showWindow();
   }
 

@@ -28,6 +28,7 @@ import { type EntryLimits, EPTP_SWITCHING, PREEMPTION_SHIFT } from "../capabilit
 import type { Engine } from "../engine-port.ts";
 import { usesPae } from "../entry-checks/guest-rest.ts";
 import { readRflags, writeRflags } from "../rflags.ts";
+import { type TscView, tscViewOf } from "../tsc-view.ts";
 import type { Effect } from "../virtual-apic.ts";
 import { guestProblem, loadPdptes, refusalOf } from "./entry-decision.ts";
 import { EptResult, violationRights } from "./guest-ept.ts";
@@ -140,10 +141,13 @@ export class GuestVmx {
     return this.#inside ? this.#deadline : Infinity;
   }
 
-  /** Added to the TSC offset of our own hypervisor. */
-  get tscOffset(): number {
-    if (!this.#inside || !this.#operation.primary(PrimaryControl.TSC_OFFSETTING)) return 0;
-    return Number(BigInt.asIntN(64, this.#operation.vmcs.big(Field.TSC_OFFSET)));
+  /** How the guest's guest sees the guest hypervisor's TSC. */
+  get tscView(): TscView {
+    const { vmcs } = this.#operation;
+    const secondary = this.#operation.primary(PrimaryControl.SECONDARY)
+      ? vmcs.number(Field.SECONDARY_CONTROLS)
+      : 0;
+    return tscViewOf(vmcs, vmcs.number(Field.PRIMARY_CONTROLS), secondary);
   }
 
   /**

@@ -39,6 +39,7 @@ const UNCHECKED = new Set<number>([
   Field.PREEMPTION_TIMER,
   Field.TPR_THRESHOLD,
   Field.TSC_OFFSET,
+  Field.TSC_MULTIPLIER,
   Field.HOST_RSP,
 ]);
 
