@@ -5,14 +5,23 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ExitReason } from "../src/processor/isa/exit-reasons.ts";
-import { Field, fieldWidth } from "../src/processor/isa/vmcs-fields.ts";
-import type { EntryCheck } from "../src/processor/vmx/entry-checks/check.ts";
+import {
+  EntryControl,
+  Field,
+  fieldWidth,
+  PrimaryControl,
+  SecondaryControl,
+} from "../src/processor/isa/vmcs-fields.ts";
+import { type EntryCheck, TEST_CONTROLS } from "../src/processor/vmx/entry-checks/check.ts";
 import { EntryChecks } from "../src/processor/vmx/entry-checks.ts";
-import { VmxLab } from "./vmx-lab.ts";
+import { UNCHECKED } from "../src/processor/vmx/guest/vmx-instructions.ts";
+import { At, VmxLab } from "./vmx-lab.ts";
 
 const ENTRY_FAILED = 0x8000_0000 + ExitReason.ENTRY_GUEST_STATE;
 const CONTROLS = 7n;
 const HOST_STATE = 8n;
+/** Rows that fields written at every entry break by themselves. */
+const LEAST_VOLATILE = 10;
 const QUALIFICATION_PDPTE = 2n;
 const QUALIFICATION_LINK = 4n;
 
@@ -102,4 +111,61 @@ test("VM entry with bad guest state is an exit with bit 31, which saves nothing"
   lab.prepare();
   assert.equal(lab.launch(), "ok");
   assert.equal(Number(lab.field(Field.EXIT_REASON)), ExitReason.HLT);
+});
+
+test("VM entry again looks at what was written since the last one: fields that every entry writes, one check at a time", () => {
+  const lab = labOf();
+  lab.prepare();
+  const good = lab.goodFields();
+  assert.equal(lab.launch(), "ok");
+  let count = 0;
+  for (const check of [...EntryChecks.controls, ...EntryChecks.guest]) {
+    if (!check.breaks.every(([field]) => UNCHECKED.has(field) && isWritable(lab, field))) continue;
+    lab.writeFields(check.breaks);
+    const isRefused = lab.resume() === "fail";
+    const isFailed = Number(lab.field(Field.EXIT_REASON)) === ENTRY_FAILED;
+    assert.ok(isRefused || isFailed, check.text);
+    lab.writeFields([...UNCHECKED].filter((f) => good.has(f)).map((f) => [f, good.get(f)!]));
+    for (const [field] of check.breaks)
+      if (!good.has(field)) assert.equal(lab.vmwrite(field, 0n), "ok");
+    assert.equal(lab.resume(), "ok", `after ${check.text}`);
+    assert.equal(Number(lab.field(Field.EXIT_REASON)), ExitReason.HLT, `after ${check.text}`);
+    count++;
+  }
+  assert.ok(count >= LEAST_VOLATILE, `${count} checks`);
+});
+
+test("VM entry again: RFLAGS.VM written alone has segments looked at, a TPR threshold its reserved bits", () => {
+  const lab = labOf();
+  const SECONDARY_ON = BigInt(PrimaryControl.SECONDARY | PrimaryControl.TPR_SHADOW);
+  lab.prepare();
+  const secondary = lab.field(Field.SECONDARY_CONTROLS);
+  // Protected mode without paging.
+  lab.writeFields([
+    [Field.PRIMARY_CONTROLS, TEST_CONTROLS.primary | SECONDARY_ON],
+    [Field.SECONDARY_CONTROLS, secondary | BigInt(SecondaryControl.UNRESTRICTED_GUEST)],
+    [Field.VIRTUAL_APIC, BigInt(At.DATA)],
+    [Field.TPR_THRESHOLD, 0n],
+    [Field.ENTRY_CONTROLS, TEST_CONTROLS.entry & ~BigInt(EntryControl.IA32E_GUEST)],
+    [Field.GUEST_CR0, 0x31n],
+    [Field.GUEST_CS_RIGHTS, 0xc09bn],
+  ]);
+  assert.equal(lab.launch(), "ok");
+  assert.equal(Number(lab.field(Field.EXIT_REASON)), ExitReason.HLT);
+  lab.vmwrite(Field.GUEST_RFLAGS, 0x2_0002n);
+  lab.resume();
+  assert.equal(
+    Number(lab.field(Field.EXIT_REASON)),
+    ENTRY_FAILED,
+    "CS is none of virtual-8086 mode",
+  );
+  lab.writeFields([
+    [Field.GUEST_RFLAGS, 2n],
+    [Field.GUEST_RIP, lab.goodFields().get(Field.GUEST_RIP)!],
+  ]);
+  assert.equal(lab.resume(), "ok");
+  assert.equal(Number(lab.field(Field.EXIT_REASON)), ExitReason.HLT);
+  lab.vmwrite(Field.TPR_THRESHOLD, 0x10n);
+  assert.equal(lab.resume(), "fail");
+  assert.equal(lab.field(Field.INSTRUCTION_ERROR), CONTROLS);
 });

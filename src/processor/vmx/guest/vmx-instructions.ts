@@ -7,6 +7,7 @@ import { Field, SecondaryControl } from "../../isa/vmcs-fields.ts";
 import { Cr4 } from "../../state/control-bits.ts";
 import { S } from "../../state/layout.ts";
 import { REVISION } from "../capabilities.ts";
+import { isVirtual8086 } from "../entry-checks/check.ts";
 import { readRflags, writeRflags } from "../rflags.ts";
 import { type GuestVmcs, supportedFields } from "./guest-vmcs.ts";
 import { type Fault, isFault, type Operands } from "./operands.ts";
@@ -25,7 +26,7 @@ import type { Translations } from "./translations.ts";
 import { NO_POINTER, type VmxOperation } from "./vmx-operation.ts";
 
 /** Fields that hypervisors write at every exit, and whose rules are looked at at every entry. */
-const UNCHECKED = new Set<number>([
+export const UNCHECKED: ReadonlySet<number> = new Set<number>([
   Field.GUEST_RIP,
   Field.GUEST_RSP,
   Field.GUEST_RFLAGS,
@@ -200,9 +201,16 @@ export class VmxInstructions {
 
   #vmwrite(): Outcome {
     if (this.#operation.current === NO_POINTER) return FAIL_INVALID;
+    const { vmcs } = this.#operation;
     const encoding = this.#operands.register(this.#operands.second);
-    if (!UNCHECKED.has(Number(encoding & 0xffffn))) this.#operation.mustCheck = true;
-    return this.#writeField(this.#operation.vmcs);
+    const wasVirtual8086 = isVirtual8086(vmcs);
+    const outcome = this.#writeField(vmcs);
+    // Rules for segments depend on RFLAGS.VM; that a TPR threshold has no reserved bits is a rule for controls.
+    const mayBreakMore =
+      isVirtual8086(vmcs) !== wasVirtual8086 || vmcs.number(Field.TPR_THRESHOLD) > 15;
+    if (mayBreakMore || !UNCHECKED.has(Number(encoding & 0xffffn)))
+      this.#operation.mustCheck = true;
+    return outcome;
   }
 
   #writeField(vmcs: GuestVmcs): Outcome {
