@@ -92,10 +92,12 @@ function returnSites(found: Discovery): Map<number, number[]> {
   }
   for (const [entry, calls] of callees) {
     const seen = new Set<number>();
-    const work = [entry];
+    const work: number[] = [];
     const go = (offset: number): void => {
       if (found.code.has(offset) && !seen.has(offset)) work.push(offset);
     };
+    // A callee for which there was no room is no part of the region.
+    go(entry);
     while (work.length > 0) {
       const at = work.pop()!;
       if (seen.has(at)) continue;
